@@ -1,0 +1,1 @@
+"""Networks, targets, losses, decoding and training: needs torch, numpy, scipy and scikit-image only."""

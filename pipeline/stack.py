@@ -1,0 +1,67 @@
+"""The label stack, the value in which the wings of the house meet.
+
+A stack is an integer array of shape ``(L, *space)``; 0 is empty. An id lives in exactly one layer, so objects
+that overlap are in different layers. ``L = 1`` is an ordinary label image. Checked once, at the doors.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from pipeline.errors import BadArgument
+
+MAX_ID = np.iinfo(np.uint32).max
+"""Largest id a label image holds."""
+
+
+def check_stack(stack: np.ndarray, *, name: str = "label stack") -> np.ndarray:
+    """Return ``stack`` as uint32 after checking the law.
+
+    Args:
+        stack: integer array ``(L, *space)``, at least one layer and one spatial axis.
+        name: how to call it in the message of an error.
+
+    Raises:
+        BadArgument: not an integer array, too few axes, a negative id, an id beyond uint32, an id on two layers.
+    """
+    array = np.asarray(stack)
+    if array.dtype == bool or not np.issubdtype(array.dtype, np.integer):
+        raise BadArgument(f"{name}: expected integer ids, got dtype {array.dtype}; convert to uint32 first")
+    if array.ndim < 2:
+        raise BadArgument(f"{name}: expected shape (L, *space), got {array.shape}; use stack[None] for one layer")
+    if array.size and int(array.min()) < 0:
+        raise BadArgument(f"{name}: ids must be 0 (empty) or positive, got {int(array.min())}")
+    if array.size and int(array.max()) > MAX_ID:
+        raise BadArgument(f"{name}: ids must fit uint32, got {int(array.max())}; renumber the objects")
+    seen = [np.unique(layer) for layer in array]
+    ids, counts = np.unique(np.concatenate([ids[ids > 0] for ids in seen] or [[]]), return_counts=True)
+    if (counts > 1).any():
+        raise BadArgument(
+            f"{name}: an id must live in one layer only, but id {int(ids[counts > 1][0])} is on {int(counts.max())}"
+        )
+    return array.astype(np.uint32, copy=False)
+
+
+def stack_from_masks(masks: Iterable[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """Stack boolean masks into as few layers as greedy placement in the given order needs.
+
+    Mask ``i`` gets id ``i + 1`` on the first layer where it meets no other object; empty masks keep their
+    number but leave no pixel. Returns uint32 ``(L, *shape)`` with ``L >= 1``.
+    """
+    layers = [np.zeros(shape, np.uint32)]
+    for label, mask in enumerate(masks, start=1):
+        if mask.shape != tuple(shape):
+            raise BadArgument(f"mask {label}: expected shape {tuple(shape)}, got {mask.shape}")
+        free = next((layer for layer in layers if not layer[mask].any()), None)
+        if free is None:
+            free = np.zeros(shape, np.uint32)
+            layers.append(free)
+        free[mask] = label
+    return np.stack(layers)
+
+
+def masks_of(stack: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield ``(id, boolean mask)`` of every object of a stack, in ascending order of id (small images only)."""
+    places = {int(label): layer for layer in stack for label in np.unique(layer) if label}
+    for label in sorted(places):
+        yield label, places[label] == label
