@@ -28,17 +28,18 @@ def check_stack(stack: np.ndarray, *, name: str = "label stack") -> np.ndarray:
     if array.dtype == bool or not np.issubdtype(array.dtype, np.integer):
         raise BadArgument(f"{name}: expected integer ids, got dtype {array.dtype}; convert to uint32 first")
     if array.ndim < 2:
-        raise BadArgument(f"{name}: expected shape (L, *space), got {array.shape}; use stack[None] for one layer")
+        raise BadArgument(
+            f"{name}: expected shape (L, *space), got {array.shape}; use stack[None] for one layer"
+        )
     if array.size and int(array.min()) < 0:
         raise BadArgument(f"{name}: ids must be 0 (empty) or positive, got {int(array.min())}")
     if array.size and int(array.max()) > MAX_ID:
         raise BadArgument(f"{name}: ids must fit uint32, got {int(array.max())}; renumber the objects")
-    seen = [np.unique(layer) for layer in array]
-    ids, counts = np.unique(np.concatenate([ids[ids > 0] for ids in seen] or [[]]), return_counts=True)
+    present = [np.unique(layer[layer > 0]) for layer in array]
+    ids, counts = np.unique(np.concatenate(present), return_counts=True)
     if (counts > 1).any():
-        raise BadArgument(
-            f"{name}: an id must live in one layer only, but id {int(ids[counts > 1][0])} is on {int(counts.max())}"
-        )
+        twice = int(ids[counts > 1][0])
+        raise BadArgument(f"{name}: an id must live in one layer only, but id {twice} is on {counts.max()}")
     return array.astype(np.uint32, copy=False)
 
 
@@ -61,7 +62,7 @@ def stack_from_masks(masks: Iterable[np.ndarray], shape: tuple[int, ...]) -> np.
 
 
 def masks_of(stack: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield ``(id, boolean mask)`` of every object of a stack, in ascending order of id (small images only)."""
+    """Yield ``(id, boolean mask)`` of every object, in ascending order of id (for small images)."""
     places = {int(label): layer for layer in stack for label in np.unique(layer) if label}
     for label in sorted(places):
         yield label, places[label] == label
