@@ -1,0 +1,143 @@
+"""Spans: the horizontal runs of pixels in which everything after the network is computed.
+
+A span is a stretch of one row on one layer over which the set of covering layers does not change. Areas,
+moments, intensities, overlaps, links and painting are sums over spans, so their cost follows the outlines of
+the objects and not the pixels, and no dense mask per layer is ever made.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Columns of equal length, sorted by layer, then ``y``, then ``x0``; ``x1`` is exclusive."""
+
+    layer: np.ndarray
+    """Network layer (touch) or layer of the local stack (match)."""
+    y: np.ndarray
+    """Row."""
+    x0: np.ndarray
+    """First column."""
+    x1: np.ndarray
+    """Column after the last."""
+    stretch: np.ndarray
+    """Index into `Stretches`: spans of several layers over the same pixels share it."""
+    shared: np.ndarray
+    """True where another layer covers the same pixels."""
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: np.ndarray) -> "Spans":
+        """Rows selected by a boolean mask or ascending indices."""
+        return Spans(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+    def moved(self, y: int, x: int) -> "Spans":
+        """The same spans with the origin of their block added: image coordinates, int64."""
+        whole = (column.astype(np.int64) for column in (self.y, self.x0, self.x1))
+        moved = (column + origin for column, origin in zip(whole, (y, x, x)))
+        return Spans(self.layer, *moved, self.stretch, self.shared)
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """Cut points of a block's flattened pixels: between two starts nothing changes; the last one ends at ``size``."""
+
+    starts: np.ndarray
+    size: int
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Pixels of each stretch."""
+        return np.diff(self.starts, append=self.size)
+
+
+def _stretches(changed: np.ndarray, shape: tuple[int, int]) -> Stretches:
+    """Cut where ``changed`` says so (pixel i + 1 differs from i) and at every row start."""
+    height, width = shape
+    changed[width - 1 :: width] = True
+    return Stretches(np.concatenate([[0], np.flatnonzero(changed) + 1]), height * width)
+
+
+def _spans(stretches: Stretches, covered: np.ndarray, width: int) -> Spans:
+    """Spans of the stretches for which ``covered`` ``(L, stretches)`` is true."""
+    layer, stretch = np.nonzero(covered)
+    y, x0 = np.divmod(stretches.starts[stretch], width)
+    x1 = x0 + stretches.lengths[stretch]
+    shared = np.count_nonzero(covered, axis=0)[stretch] > 1
+    return Spans(layer.astype(np.uint8), *(a.astype(np.int32) for a in (y, x0, x1, stretch)), shared)
+
+
+def spans_of_bits(bits: np.ndarray) -> tuple[Spans, Stretches]:
+    """Spans of a layer mask ``(y, x)`` of unsigned integers in which bit k says "on layer k"."""
+    flat = bits.reshape(-1)
+    if not flat.size:
+        empty = Stretches(np.zeros(0, np.int64), 0)
+        return _spans(empty, np.zeros((0, 0), bool), 1), empty
+    stretches = _stretches(flat[1:] != flat[:-1], bits.shape)
+    values = flat[stretches.starts]
+    used = int(np.bitwise_or.reduce(values)).bit_length()
+    covered = np.stack([(values >> values.dtype.type(k)) & 1 for k in range(used)] or [values[:0]]).astype(bool)
+    return _spans(stretches, covered.reshape(used, len(values)), bits.shape[1]), stretches
+
+
+def spans_of_stack(stack: np.ndarray) -> tuple[Spans, Stretches, np.ndarray]:
+    """Spans of a label stack ``(L, y, x)`` and the id under each of them."""
+    flat = stack.reshape(len(stack), -1)
+    if not flat.size:
+        return *spans_of_bits(np.zeros((0, 0), np.uint8)), np.zeros(0, stack.dtype)
+    stretches = _stretches((flat[:, 1:] != flat[:, :-1]).any(axis=0), stack.shape[1:])
+    values = flat[:, stretches.starts]
+    spans = _spans(stretches, values != 0, stack.shape[2])
+    return spans, stretches, values[spans.layer, spans.stretch]
+
+
+def touching(spans: Spans) -> csr_array:
+    """Graph of spans that touch: same layer, side by side in a row or 8-adjacent in consecutive rows.
+
+    Works on any sorted set of spans, also on the border spans of many blocks in image coordinates: two spans
+    it links are 8-adjacent pixels of one layer, wherever the blocks were cut.
+    """
+    count = len(spans)
+    if not count:
+        return csr_array((0, 0), dtype=bool)
+    y, x0, x1 = (column.astype(np.int64) for column in (spans.y, spans.x0, spans.x1))
+    # One sortable key per pixel; two spare columns and one spare row keep rows and layers apart.
+    width = int(x1.max()) + 2
+    row = (spans.layer.astype(np.int64) * (int(y.max()) + 2) + y) * width
+    starts, ends = row + x0, row + x1
+    below = row + width
+    low = np.searchsorted(ends, below + x0, side="left")
+    high = np.searchsorted(starts, below + x1, side="right")
+    beside = np.zeros(count, np.int64)
+    beside[:-1] = starts[1:] == ends[:-1]
+    degree = np.maximum(high - low, 0) + beside
+    pointers = np.concatenate([[0], np.cumsum(degree)])
+    within = np.arange(pointers[-1]) - np.repeat(pointers[:-1], degree)
+    targets = np.repeat(low - beside, degree) + within
+    first = pointers[:-1][beside == 1]
+    targets[first] = np.flatnonzero(beside) + 1
+    return csr_array((np.ones(len(targets), bool), targets, pointers), shape=(count, count))
+
+
+def components(spans: Spans) -> tuple[np.ndarray, int]:
+    """Component of each span and their number; numbered by layer, then by first pixel in raster order."""
+    if not len(spans):
+        return np.zeros(0, np.int64), 0
+    count, labels = connected_components(touching(spans), directed=False)
+    return labels.astype(np.int64), int(count)
+
+
+def paint(spans: Spans, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Write ``values`` (one id per span, 0 leaves it empty) into a uint32 image; spans must not overlap."""
+    size = shape[0] * shape[1]
+    steps = np.zeros(size + 1, np.uint32)
+    start = spans.y.astype(np.int64) * shape[1] + spans.x0
+    # Differences, summed up modulo 2^32: adjacent spans may share a cut, so two separate passes.
+    steps[start] = values
+    steps[start + (spans.x1 - spans.x0)] -= values.astype(np.uint32)
+    return np.cumsum(steps[:size], dtype=np.uint32).reshape(shape)

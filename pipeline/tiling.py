@@ -1,0 +1,87 @@
+"""Tiles of an image: cores partition it, reads contain cores and overlap.
+
+A tile is predicted on its read and answers for its core. Origins and halos are multiples of the network's
+total stride, so that every tile sees the same sampling grid as the whole image would. Index arithmetic only.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as value
+
+from pipeline.errors import BadArgument
+
+
+@dataclass(frozen=True)
+class Box:
+    """A half-open rectangle of pixels."""
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    def within(self, outer: "Box") -> tuple[slice, slice]:
+        """Slices that cut this box out of an array that covers ``outer``."""
+        return slice(self.y0 - outer.y0, self.y1 - outer.y0), slice(self.x0 - outer.x0, self.x1 - outer.x0)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One piece of work: ``core`` is what it answers for, ``read`` what it has to see."""
+
+    row: int
+    column: int
+    core: Box
+    read: Box
+
+    @property
+    def key(self) -> str:
+        """Name of the tile in marks, logs and reports."""
+        return f"{self.row}_{self.column}"
+
+
+@value(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Tiling:
+    """How an image is cut for the network and for stitching."""
+
+    core: int = Field(1024, ge=1, le=65536)
+    """Side of a tile's core in px; rounded up to a multiple of the network's stride."""
+    halo: int | None = Field(None, ge=0, le=8192)
+    """Margin in px read around the core; default: the network's exact reach."""
+    block: int = Field(2048, ge=512, le=16384)
+    """Side in px of the blocks in which masks are described and painted; a multiple of 512, no pixel depends on it."""
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot say."""
+        if self.block % 512:
+            raise BadArgument(f"tiling.block: expected a multiple of 512, got {self.block}; try 2048")
+
+
+def round_up(value: int, step: int) -> int:
+    """Smallest multiple of ``step`` that is at least ``value``."""
+    return -(-value // step) * step
+
+
+def tiles(shape: tuple[int, int], *, core: int, halo: int = 0, stride: int = 1) -> Iterator[Tile]:
+    """Yield the tiles of an image of ``shape`` (y, x) in raster order; an image without pixels has none.
+
+    ``core`` and ``halo`` are rounded up to multiples of ``stride``; reads are clipped at the image's border.
+    """
+    if core < 1 or halo < 0 or stride < 1:
+        raise BadArgument(f"tiles: expected core >= 1, halo >= 0, stride >= 1, got {core}, {halo}, {stride}")
+    core, halo = round_up(core, stride), round_up(halo, stride)
+    height, width = shape
+    for row, y in enumerate(range(0, height, core)):
+        for column, x in enumerate(range(0, width, core)):
+            box = Box(y, min(y + core, height), x, min(x + core, width))
+            read = Box(
+                max(y - halo, 0), min(box.y1 + halo, height), max(x - halo, 0), min(box.x1 + halo, width)
+            )
+            yield Tile(row, column, box, read)
