@@ -19,7 +19,8 @@ from pipeline.stack import stack_from_masks
 NAME = "bbbc010"
 TITLE = "BBBC010: C. elegans live/dead assay, bright field"
 CITATION = (
-    "Ljosa et al., Annotated high-throughput microscopy image sets for validation, Nat. Methods 9, 637 (2012); "
+    "Ljosa et al., Annotated high-throughput microscopy image sets for validation, "
+    "Nat. Methods 9, 637 (2012); "
     "Waehlby et al., An image analysis toolbox for high-throughput C. elegans assays, "
     "Nat. Methods 9, 714 (2012)"
 )
@@ -38,10 +39,10 @@ VALIDATION_COLUMNS = 10
 
 
 def read(source: Path | str, *, split: str = "all", crop: bool = False) -> Iterator[Sample]:
-    """Yield the wells of a split in order of their names, channel ``w2``, truth from the mask of each worm.
+    """Yield the wells of a split in order of their names: channel ``w2``, truth from one mask per worm.
 
-    With ``crop`` image and truth are cut to ``CROP``; worms that leave no pixel there are dropped. A well with
-    an image and no mask has no truth (``None``); masks without an image are not read.
+    With ``crop`` image and truth are cut to ``CROP``; worms that leave no pixel there are dropped. A well
+    with an image and no mask has no truth (``None``); masks without an image are not read.
 
     Raises:
         BadArgument: no such split.

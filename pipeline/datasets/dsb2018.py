@@ -26,7 +26,7 @@ URLS = ("https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip",)
 CHECKSUMS: dict[str, str] = {}
 SPLITS = ("train", "validation", "all")
 ID_LENGTH = 12
-"""Leading characters of an id, which name the image and decide its split (all that the prepared files keep)."""
+"""Leading characters of an id, which name the image and decide its split; prepared files keep no more."""
 VALIDATION_PERCENT = 10
 
 

@@ -39,10 +39,8 @@ def read(source: Path | str, *, split: str = "all") -> Iterator[Sample]:
     """
     check_split(split, SPLITS, dataset=NAME)
     maps = find_files(source, "*K.tif", what="M-FISH class maps")
-    chosen = sorted(
-        (path for path in maps if split in ("all", split_of(path.name))), key=lambda path: path.name
-    )
-    return (_sample(path) for path in chosen)
+    paths = {path.name.removesuffix("K.tif"): path for path in maps}
+    return (_sample(name, paths[name]) for name in names_of(split, paths, split_of, dataset=NAME))
 
 
 def split_of(name: str) -> str:
