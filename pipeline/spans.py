@@ -5,7 +5,7 @@ moments, intensities, overlaps, links and painting are sums over spans, so their
 the objects and not the pixels, and no dense mask per layer is ever made.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -34,13 +34,12 @@ class Spans:
 
     def take(self, rows: np.ndarray) -> "Spans":
         """Rows selected by a boolean mask or ascending indices."""
-        return Spans(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+        return Spans(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def moved(self, y: int, x: int) -> "Spans":
         """The same spans with the origin of their block added: image coordinates, int64."""
-        whole = (column.astype(np.int64) for column in (self.y, self.x0, self.x1))
-        moved = (column + origin for column, origin in zip(whole, (y, x, x)))
-        return Spans(self.layer, *moved, self.stretch, self.shared)
+        rows, first, last = (column.astype(np.int64) for column in (self.y, self.x0, self.x1))
+        return replace(self, y=rows + y, x0=first + x, x1=last + x)
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,8 @@ def _spans(stretches: Stretches, covered: np.ndarray, width: int) -> Spans:
     y, x0 = np.divmod(stretches.starts[stretch], width)
     x1 = x0 + stretches.lengths[stretch]
     shared = np.count_nonzero(covered, axis=0)[stretch] > 1
-    return Spans(layer.astype(np.uint8), *(a.astype(np.int32) for a in (y, x0, x1, stretch)), shared)
+    y, x0, x1, stretch = (column.astype(np.int32) for column in (y, x0, x1, stretch))
+    return Spans(layer=layer.astype(np.uint8), y=y, x0=x0, x1=x1, stretch=stretch, shared=shared)
 
 
 def spans_of_bits(bits: np.ndarray) -> tuple[Spans, Stretches]:
@@ -81,7 +81,9 @@ def spans_of_bits(bits: np.ndarray) -> tuple[Spans, Stretches]:
     stretches = _stretches(flat[1:] != flat[:-1], bits.shape)
     values = flat[stretches.starts]
     used = int(np.bitwise_or.reduce(values)).bit_length()
-    covered = np.stack([(values >> values.dtype.type(k)) & 1 for k in range(used)] or [values[:0]]).astype(bool)
+    covered = np.stack([(values >> values.dtype.type(k)) & 1 for k in range(used)] or [values[:0]]).astype(
+        bool
+    )
     return _spans(stretches, covered.reshape(used, len(values)), bits.shape[1]), stretches
 
 

@@ -1,0 +1,195 @@
+"""What is known of an object, as sums, minima and maxima, so that tiles add up to exactly the whole image.
+
+Counts, coordinates and integer intensities are 64-bit integers: merging is exact and its order does not matter.
+Floating point intensities are summed in double precision and agree within rounding. Pure numpy.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pipeline.spans import Spans, Stretches
+
+Columns = dict[str, np.ndarray]
+"""Columns of equal length, one row per piece of an object or per object."""
+
+SUMS = ("area", "unshared", "sum_y", "sum_x", "sum_yy", "sum_xx", "sum_xy")
+MINIMA = ("first", "y0", "x0")
+MAXIMA = ("y1", "x1", "edge")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The image plane a block lies in."""
+
+    height: int
+    width: int
+    plane: int = 0
+    """Number of the (t, z) plane: ids are ranked over all planes of an image."""
+
+
+def _reducer(name: str) -> np.ufunc:
+    """How rows of a column are merged."""
+    if name in MINIMA or name.startswith("min_"):
+        return np.minimum
+    return np.maximum if name in MAXIMA or name.startswith("max_") else np.add
+
+
+def merge(columns: Columns, group: np.ndarray, count: int) -> Columns:
+    """Merge the rows of equal ``group`` (0 ... count - 1, each present) into one row each, in order of group."""
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(count))
+    return {name: _reduce(name, column[order], starts) for name, column in columns.items()}
+
+
+def _reduce(name: str, ordered: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return _reducer(name).reduceat(ordered, starts) if len(starts) else ordered[:0]
+
+
+def shapes(spans: Spans, frame: Frame) -> Columns:
+    """Geometry of each span, in image coordinates: the rows that `merge` adds up to pieces and objects."""
+    y, x0, x1 = (column.astype(np.int64) for column in (spans.y, spans.x0, spans.x1))
+    area = x1 - x0
+    sum_x = (x0 + x1 - 1) * area // 2
+    at_edge = (y == 0) | (y == frame.height - 1) | (x0 == 0) | (x1 == frame.width)
+    return {
+        "area": area,
+        "unshared": np.where(spans.shared, 0, area),
+        "sum_y": y * area,
+        "sum_x": sum_x,
+        "sum_yy": y * y * area,
+        "sum_xx": _squares(x1 - 1) - _squares(x0 - 1),
+        "sum_xy": y * sum_x,
+        "first": (frame.plane * frame.height + y) * frame.width + x0,
+        "y0": y,
+        "x0": x0,
+        "y1": y + 1,
+        "x1": x1,
+        "edge": at_edge.astype(np.int64),
+    }
+
+
+def _squares(last: np.ndarray) -> np.ndarray:
+    """0^2 + 1^2 + ... + last^2 (0 for last = -1)."""
+    return last * (last + 1) * (2 * last + 1) // 6
+
+
+def intensities(spans: Spans, stretches: Stretches, channel: np.ndarray, number: int) -> Columns:
+    """Sums, squares, minimum and maximum of channel ``number`` ``(y, x)`` under each span."""
+    wide = channel.reshape(-1).astype(np.float64 if channel.dtype.kind == "f" else np.int64)
+    if not len(spans):
+        empty = wide[:0]
+        return {f"{name}_{number}": empty for name in ("sum", "sumsq", "min", "max", "unshared_sum")}
+    total = np.add.reduceat(wide, stretches.starts)[spans.stretch]
+    return {
+        f"sum_{number}": total,
+        f"sumsq_{number}": np.add.reduceat(wide * wide, stretches.starts)[spans.stretch],
+        f"min_{number}": np.minimum.reduceat(wide, stretches.starts)[spans.stretch],
+        f"max_{number}": np.maximum.reduceat(wide, stretches.starts)[spans.stretch],
+        f"unshared_sum_{number}": np.where(spans.shared, wide.dtype.type(0), total),
+    }
+
+
+def shared_pixels(spans: Spans, piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of pieces that cover the same pixels ``(n, 2)``, first < second, and how many pixels they share."""
+    rows = np.flatnonzero(spans.shared)
+    order = rows[np.argsort(spans.stretch[rows], kind="stable")]
+    stretch, member = spans.stretch[order], piece[order]
+    length = (spans.x1 - spans.x0)[order].astype(np.int64)
+    firsts, seconds, pixels = [], [], []
+    # The members of a stretch stand side by side: compare at distance 1, 2, ... until no stretch is that deep.
+    for step in range(1, len(order)):
+        same = stretch[step:] == stretch[:-step]
+        if not same.any():
+            break
+        firsts.append(member[:-step][same])
+        seconds.append(member[step:][same])
+        pixels.append(length[step:][same])
+    if not firsts:
+        return np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
+    pairs = np.sort(np.stack([np.concatenate(firsts), np.concatenate(seconds)], axis=1), axis=1)
+    return add_pairs(pairs, np.concatenate(pixels))
+
+
+def add_pairs(pairs: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum the pixels of equal pairs; pairs come back sorted."""
+    if not len(pairs):
+        return pairs.reshape(0, 2), pixels
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    pairs, pixels = pairs[order], pixels[order]
+    new = np.concatenate([[True], (pairs[1:] != pairs[:-1]).any(axis=1)])
+    return pairs[new], np.add.reduceat(pixels, np.flatnonzero(new))
+
+
+def stacked(parts: Iterable[Columns]) -> Columns:
+    """Rows of several blocks below each other; every part has the same columns."""
+    parts = list(parts)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+
+
+def object_table(
+    rows: Columns, channels: Sequence[str], spacing_um: tuple[float, float] | None, frame: Frame
+) -> pd.DataFrame:
+    """Turn additive rows of whole objects into the columns people read.
+
+    Lengths are px unless the name says ``_um``. Axes, eccentricity and orientation are those of the ellipse
+    with the same second moments (each pixel a unit square, as in scikit-image); orientation is the angle of the
+    major axis against the y axis in radians, in (-pi/2, pi/2].
+    """
+    area = rows["area"].astype(float)
+    table = pd.DataFrame(
+        {
+            "centroid_y": rows["sum_y"] / area,
+            "centroid_x": rows["sum_x"] / area,
+            **{f"bbox_{side}": rows[side] for side in ("y0", "x0", "y1", "x1")},
+            "area_px": rows["area"],
+            "area_um2": area * (spacing_um[0] * spacing_um[1] if spacing_um else np.nan),
+            **_ellipse(rows, area),
+        }
+    )
+    for number, channel in enumerate(channels):
+        for name, column in _intensity_columns(rows, number, area).items():
+            table[f"{name}_{channel}"] = column
+    table["overlap_px"] = rows["area"] - rows["unshared"]
+    table["touches_edge"] = rows["edge"] > 0
+    return table
+
+
+def _ellipse(rows: Columns, area: np.ndarray) -> dict[str, np.ndarray]:
+    # Exact integer numerators: sum of squares minus square of sum loses nothing to cancellation.
+    yy = _central(rows["area"], rows["sum_yy"], rows["sum_y"], rows["sum_y"]) + 1 / 12
+    xx = _central(rows["area"], rows["sum_xx"], rows["sum_x"], rows["sum_x"]) + 1 / 12
+    xy = _central(rows["area"], rows["sum_xy"], rows["sum_y"], rows["sum_x"])
+    root = np.sqrt((yy - xx) ** 2 + 4 * xy**2)
+    major, minor = (yy + xx + root) / 2, np.maximum((yy + xx - root) / 2, 0)
+    return {
+        "major_axis_px": 4 * np.sqrt(major),
+        "minor_axis_px": 4 * np.sqrt(minor),
+        "eccentricity": np.sqrt(np.maximum(1 - minor / major, 0)),
+        "orientation": 0.5 * np.arctan2(2 * xy, yy - xx),
+    }
+
+
+def _central(area: np.ndarray, both: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Central second moment sum(ab)/n - (sum a / n)(sum b / n), numerator about the integer part of the means."""
+    mean_a, mean_b = a // area, b // area
+    rest_a, rest_b = a - mean_a * area, b - mean_b * area
+    about = both - mean_a * b - mean_b * a + mean_a * mean_b * area
+    return about / area - (rest_a / area) * (rest_b / area)
+
+
+def _intensity_columns(rows: Columns, number: int, area: np.ndarray) -> dict[str, np.ndarray]:
+    total, unshared = rows[f"sum_{number}"], rows["unshared"]
+    mean = total / area
+    with np.errstate(invalid="ignore", divide="ignore"):
+        unshared_mean = rows[f"unshared_sum_{number}"] / np.where(unshared, unshared, np.nan)
+    return {
+        "intensity_mean": mean,
+        "intensity_std": np.sqrt(np.maximum(rows[f"sumsq_{number}"] / area - mean**2, 0)),
+        "intensity_min": rows[f"min_{number}"],
+        "intensity_max": rows[f"max_{number}"],
+        "intensity_sum": total,
+        "unshared_mean": unshared_mean,
+    }

@@ -1,0 +1,188 @@
+"""Exact stitching: pieces of objects in blocks become objects of the image, whatever the blocks were.
+
+A block is *described* on its own (pieces, their additive rows, the spans at its border); the descriptions of an
+image are *joined* once, in one process: links, components, filters on whole objects, canonical ids, output
+layers. The image itself is never held. No storage, no scheduler: values in, values out.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as value
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from pipeline import measure
+from pipeline.errors import BadArgument
+from pipeline.layers import assign_layers
+from pipeline.measure import Columns, Frame
+from pipeline.spans import Spans, Stretches, components
+from pipeline.stack import MAX_ID
+from pipeline.tiling import Box
+
+
+@value(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Filters:
+    """What an object must satisfy to be kept; applied to whole objects, after stitching."""
+
+    min_area: int | None = Field(None, ge=0)
+    """Smallest area in px; default: what the model's card says."""
+    max_area: int | None = Field(None, ge=1)
+    """Largest area in px; default: no limit."""
+    drop_edge: bool = False
+    """Drop objects that touch the edge of the image."""
+
+    def keep(self, rows: Columns) -> np.ndarray:
+        """Which of the objects pass."""
+        kept = rows["area"] >= (self.min_area or 0)
+        if self.max_area is not None:
+            kept &= rows["area"] <= self.max_area
+        return kept & (rows["edge"] == 0) if self.drop_edge else kept
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What a block knows of the objects in it. Piece i is row i of ``rows``."""
+
+    rows: Columns
+    """Additive columns (see `pipeline.measure`), one row per piece."""
+    layer: np.ndarray
+    """Network layer of each piece."""
+    pairs: np.ndarray
+    """``(n, 2)`` pieces that share pixels."""
+    pair_pixels: np.ndarray
+    """Pixels each pair shares."""
+    spans: Spans
+    """All spans of the block, in block coordinates."""
+    span_piece: np.ndarray
+    """Piece of each span."""
+
+    def __len__(self) -> int:
+        return len(self.layer)
+
+
+def describe(
+    spans: Spans,
+    stretches: Stretches,
+    box: Box,
+    frame: Frame,
+    *,
+    channels: Sequence[np.ndarray] = (),
+    piece: np.ndarray | None = None,
+) -> Pieces:
+    """Find the pieces of a block and add up their rows.
+
+    Args:
+        spans: spans of the block, in block coordinates.
+        stretches: the cut points the spans refer to.
+        box: where the block lies in the image.
+        frame: the image plane.
+        channels: intensity images ``(y, x)`` of the block, native dtype.
+        piece: piece of each span where it is already known (methods that number objects themselves); each of
+            0 ... max must occur. Default: the 8-connected components of each layer.
+    """  # fmt: skip
+    if piece is None:
+        piece, count = components(spans)
+    else:
+        count = int(piece.max()) + 1 if len(piece) else 0
+    columns = measure.shapes(spans.moved(box.y0, box.x0), frame)
+    for number, channel in enumerate(channels):
+        columns |= measure.intensities(spans, stretches, channel, number)
+    rows = measure.merge(columns, piece, count)
+    layer = np.zeros(count, np.uint8)
+    layer[piece] = spans.layer
+    pairs, pixels = measure.shared_pixels(spans, piece)
+    return Pieces(rows, layer, pairs, pixels, spans, piece)
+
+
+def border_spans(pieces: Pieces, box: Box) -> tuple[Spans, np.ndarray]:
+    """Spans that touch the border of the block, in image coordinates, and their pieces."""
+    spans, (height, width) = pieces.spans, box.shape
+    at_border = (spans.y == 0) | (spans.y == height - 1) | (spans.x0 == 0) | (spans.x1 == width)
+    return spans.take(at_border).moved(box.y0, box.x0), pieces.span_piece[at_border]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of an image plane after filters; object i has canonical rank i in its plane."""
+
+    rows: Columns
+    """Additive columns of whole objects."""
+    layer: np.ndarray
+    """Output layer, uint8."""
+    pairs: np.ndarray
+    """``(n, 2)`` objects that overlap."""
+    pair_pixels: np.ndarray
+    """Pixels they share."""
+    of_piece: np.ndarray
+    """Object of each piece over all blocks, -1 where a filter dropped it."""
+
+    def __len__(self) -> int:
+        return len(self.layer)
+
+    def painted(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rank + 1 (uint32, 0 where dropped) and output layer of ``count`` pieces from number ``first`` on."""
+        of_piece = self.of_piece[first : first + count]
+        kept = of_piece >= 0
+        layer = np.zeros(len(of_piece), np.uint8)
+        layer[kept] = self.layer[of_piece[kept]]
+        return (of_piece + 1).astype(np.uint32), layer
+
+
+def join(
+    rows: Columns,
+    layer: np.ndarray,
+    links: np.ndarray,
+    pairs: np.ndarray,
+    pair_pixels: np.ndarray,
+    filters: Filters,
+) -> Objects:
+    """Reduce the pieces of all blocks to objects.
+
+    Args:
+        rows: additive columns of all pieces.
+        layer: their network layers.
+        links: ``(n, 2)`` pieces that are one object.
+        pairs: ``(n, 2)`` pieces that share pixels.
+        pair_pixels: how many.
+        filters: applied to whole objects.
+
+    Canonical ids are the rank of an object's first pixel in raster order, ties by network layer, so they do
+    not depend on how the image was cut. Cost: sorts of pieces and links, O(n log n).
+    """  # fmt: skip
+    count = len(layer)
+    graph = csr_array((np.ones(len(links), bool), (links[:, 0], links[:, 1])), shape=(count, count))
+    total, group = connected_components(graph, directed=False) if count else (0, np.zeros(0, np.int64))
+    merged = measure.merge(rows, group, total)
+    # Layers of a group agree for `touch`; for `match` the smallest decides between equal first pixels.
+    smallest = np.full(total, 255, np.uint8)
+    np.minimum.at(smallest, group, layer)
+    kept = filters.keep(merged) if total else np.zeros(0, bool)
+    order = np.flatnonzero(kept)
+    order = order[np.lexsort((smallest[order], merged["first"][order]))] if total else order
+    rank = np.full(total, -1, np.int64)
+    rank[order] = np.arange(len(order))
+    of_piece = rank[group] if count else np.zeros(0, np.int64)
+    if len(order) > MAX_ID:
+        raise BadArgument(f"expected at most {MAX_ID} objects in an image, got {len(order)}; raise min_area")
+    both = of_piece[pairs] if len(pairs) else np.zeros((0, 2), np.int64)
+    real = (both >= 0).all(axis=1) & (both[:, 0] != both[:, 1])
+    final, pixels = measure.add_pairs(np.sort(both[real], axis=1), pair_pixels[real])
+    whole = {name: column[order] for name, column in merged.items()}
+    return Objects(whole, assign_layers(len(order), final), final, pixels, of_piece)
+
+
+def to_bytes(columns: Columns) -> bytes:
+    """Columns as one blob for the scratch."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **columns)
+    return buffer.getvalue()
+
+
+def from_bytes(data: bytes) -> Columns:
+    """Columns from a blob; nothing pickled is ever loaded."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

@@ -1,0 +1,222 @@
+"""Laws of exact stitching: however an image is cut, the same objects, ids, layers and rows come out."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from pipeline import measure
+from pipeline.links import match_links, touch_links
+from pipeline.measure import Frame
+from pipeline.spans import paint, spans_of_bits, spans_of_stack
+from pipeline.stitch import Filters, Objects, border_spans, describe, from_bytes, join, to_bytes
+from pipeline.tiling import tiles
+
+
+def stitch(bits, image, core, filters=None, seed=0):
+    """Cut into tiles of ``core``, describe in shuffled order, join, paint: the stack (L, y, x) and the objects."""
+    frame = Frame(*bits.shape)
+    parts = list(tiles(bits.shape, core=core))
+    np.random.default_rng(seed).shuffle(parts)
+    pieces = [
+        describe(
+            *spans_of_bits(
+                np.ascontiguousarray(bits[tile.core.y0 : tile.core.y1, tile.core.x0 : tile.core.x1])
+            ),
+            tile.core,
+            frame,
+            channels=[image[tile.core.y0 : tile.core.y1, tile.core.x0 : tile.core.x1]],
+        )
+        for tile in parts
+    ]
+    offsets = np.cumsum([0, *(len(piece) for piece in pieces)])
+    links = touch_links([border_spans(p, t.core) for p, t in zip(pieces, parts)], offsets)
+    objects = join(
+        measure.stacked(p.rows for p in pieces),
+        np.concatenate([p.layer for p in pieces]),
+        links,
+        np.concatenate([p.pairs + o for p, o in zip(pieces, offsets)]),
+        np.concatenate([p.pair_pixels for p in pieces]),
+        filters or Filters(),
+    )
+    stack = np.zeros((max(int(objects.layer.max(initial=0)) + 1, 1), *bits.shape), np.uint32)
+    for tile, piece, offset in zip(parts, pieces, offsets):
+        ids, output = objects.painted(offset, len(piece))
+        for layer in range(len(stack)):
+            here = (ids > 0)[piece.span_piece] & (output == layer)[piece.span_piece]
+            y, x = tile.core.within(tiles_frame(bits.shape))
+            stack[layer, y, x] = paint(piece.spans.take(here), ids[piece.span_piece[here]], tile.core.shape)
+    return stack, objects
+
+
+def tiles_frame(shape):
+    return next(iter(tiles(shape, core=max(shape)))).core
+
+
+def oracle(bits, layers, min_area):
+    """Whole-image objects as (first pixel, layer, mask), by scipy, in canonical order."""
+    found = []
+    for layer in range(layers):
+        labels, count = ndimage.label((bits >> layer) & 1, np.ones((3, 3)))
+        for label in range(1, count + 1):
+            mask = labels == label
+            if mask.sum() >= min_area:
+                found.append((int(np.flatnonzero(mask)[0]), layer, mask))
+    return sorted(found, key=lambda item: item[:2])
+
+
+@st.composite
+def masks(draw):
+    shape = draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
+    layers = draw(st.integers(1, 5))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    bits = np.zeros(shape, np.uint8)
+    for layer in range(layers):
+        noise = ndimage.uniform_filter(rng.random(shape), draw(st.sampled_from([1, 3, 5])))
+        bits |= (noise > draw(st.floats(0.35, 0.65))).astype(np.uint8) << np.uint8(layer)
+    return bits, layers, rng.integers(0, 60000, shape).astype(np.uint16)
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks(), st.integers(1, 41), st.integers(0, 6), st.integers(0, 99))
+def test_cut_and_stitched_is_the_whole(case, core, min_area, seed):
+    bits, layers, image = case
+    stack, objects = stitch(bits, image, core, Filters(min_area=min_area), seed)
+    expected = oracle(bits, layers, min_area)
+    assert len(objects) == len(expected)
+    for rank, (first, _, mask) in enumerate(expected):
+        assert objects.rows["first"][rank] == first
+        assert (mask == (stack == rank + 1).any(axis=0)).all()
+        assert objects.rows["area"][rank] == mask.sum()
+        assert objects.rows["sum_0"][rank] == image[mask].astype(np.int64).sum()
+        assert objects.rows["sumsq_0"][rank] == (image[mask].astype(np.int64) ** 2).sum()
+        assert objects.rows["max_0"][rank] == image[mask].max()
+        others = np.any([m for r, (_, _, m) in enumerate(expected) if r != rank] or [mask & False], axis=0)
+        raw = sum(((bits >> k) & 1).astype(int) for k in range(layers)) > 1
+        assert objects.rows["unshared"][rank] == (mask & ~raw).sum() <= (mask & ~others).sum()
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks(), st.integers(1, 41), st.integers(1, 41))
+def test_two_cuts_give_the_same_bytes(case, first, second):
+    bits, _, image = case
+    one, a = stitch(bits, image, first, Filters(min_area=3), 1)
+    two, b = stitch(bits, image, second, Filters(min_area=3), 2)
+    assert one.tobytes() == two.tobytes()
+    assert all((a.rows[name] == b.rows[name]).all() for name in a.rows)
+    assert (a.pairs == b.pairs).all() and (a.pair_pixels == b.pair_pixels).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks(), st.integers(2, 41))
+def test_overlapping_objects_never_share_an_output_layer(case, core):
+    bits, layers, image = case
+    stack, objects = stitch(bits, image, core)
+    for a, b in objects.pairs:
+        assert objects.layer[a] != objects.layer[b]
+    # Every covered pixel of the mask is covered as often in the stack: nothing was painted over.
+    depth = sum(((bits >> k) & 1).astype(int) for k in range(layers))
+    assert ((stack > 0).sum(axis=0) == depth).all()
+    assert len(np.unique(stack[stack > 0])) == len(objects) == stack.max(initial=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(masks())
+def test_objects_with_shared_pixels_are_paired(case):
+    bits, layers, image = case
+    _, objects = stitch(bits, image, 16)
+    expected = oracle(bits, layers, 0)
+    shared = {
+        (i, j): int((expected[i][2] & expected[j][2]).sum())
+        for i in range(len(expected))
+        for j in range(i + 1, len(expected))
+        if (expected[i][2] & expected[j][2]).any()
+    }
+    assert {(int(a), int(b)): int(n) for (a, b), n in zip(objects.pairs, objects.pair_pixels)} == shared
+
+
+def test_a_worm_crosses_twenty_tiles_and_two_corners():
+    bits = np.zeros((200, 200), np.uint8)
+    for i in range(200):
+        bits[i, max(i - 1, 0) : i + 1] = 1
+    stack, objects = stitch(bits, bits, 10)
+    assert len(objects) == 1 and objects.rows["area"][0] == bits.sum() and stack.max() == 1
+
+
+def test_a_piece_below_the_filter_is_kept_when_the_object_is_large():
+    bits = np.zeros((20, 20), np.uint8)
+    bits[5, 1:19] = 1
+    _, objects = stitch(bits, bits, 3, Filters(min_area=18))
+    assert len(objects) == 1
+    _, objects = stitch(bits, bits, 3, Filters(min_area=19))
+    assert len(objects) == 0
+
+
+def test_more_objects_than_sixteen_bits_hold():
+    bits = np.zeros((600, 600), np.uint8)
+    bits[::2, ::2] = 1
+    stack, objects = stitch(bits, bits, 100)
+    assert len(objects) == 90_000 == stack.max()
+    assert (np.diff(stack[0][::2, ::2].reshape(-1).astype(np.int64)) == 1).all()
+
+
+def test_nothing_in_an_image_is_a_result():
+    stack, objects = stitch(np.zeros((7, 9), np.uint8), np.zeros((7, 9), np.uint16), 4)
+    assert isinstance(objects, Objects) and len(objects) == 0 and not stack.any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(masks())
+def test_table_agrees_with_moments_computed_from_pixels(case):
+    bits, layers, image = case
+    _, objects = stitch(bits, image, 11)
+    table = measure.object_table(objects.rows, ["dna"], (0.5, 0.5), Frame(*bits.shape))
+    for row, (_, _, mask) in zip(table.itertuples(), oracle(bits, layers, 0)):
+        y, x = np.nonzero(mask)
+        yy, xx, xy = y.var() + 1 / 12, x.var() + 1 / 12, ((y - y.mean()) * (x - x.mean())).mean()
+        major, minor = np.linalg.eigvalsh([[yy, xy], [xy, xx]])[::-1]
+        assert np.isclose(row.centroid_y, y.mean()) and np.isclose(row.centroid_x, x.mean())
+        assert np.isclose(row.major_axis_px, 4 * np.sqrt(major))
+        assert np.isclose(row.minor_axis_px, 4 * np.sqrt(minor))
+        assert np.isclose(row.intensity_std_dna, image[mask].astype(float).std())
+        assert (row.bbox_y0, row.bbox_x1) == (y.min(), x.max() + 1)
+        assert row.touches_edge == (
+            y.min() == 0 or x.min() == 0 or y.max() == len(bits) - 1 or x.max() == bits.shape[1] - 1
+        )
+        assert row.area_um2 == mask.sum() / 4
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+def test_spans_of_a_stack_paint_it_back(seed, layers):
+    stack = np.random.default_rng(seed).integers(0, 4, (layers, 9, 7)).astype(np.uint32)
+    spans, _, ids = spans_of_stack(stack)
+    for layer in range(layers):
+        here = spans.layer == layer
+        assert (paint(spans.take(here), ids[here], stack.shape[1:]) == stack[layer]).all()
+
+
+def test_match_joins_the_same_object_on_other_layers_and_never_by_containment():
+    first, second = np.zeros((2, 20, 20), np.uint32), np.zeros((2, 20, 20), np.uint32)
+    first[0, :, 2:18], first[1, 8:12, 8:12] = 1, 2
+    second[1, :, 2:18], second[0, 8:12, 8:13] = 5, 6
+    matches = match_links(first, second)
+    assert {tuple(pair) for pair in matches.pairs.tolist()} == {(1, 5), (2, 6)} and not len(matches.ambiguous)
+    second[0] = 0
+    assert match_links(first, second).pairs.tolist() == [[1, 5]]
+
+
+def test_match_refuses_a_tie():
+    first, second = np.zeros((2, 2, 9), np.uint32), np.zeros((2, 2, 9), np.uint32)
+    first[0], first[1] = 1, 2
+    second[0], second[1] = 3, 4
+    matches = match_links(first, second)
+    assert not len(matches.pairs) and matches.ambiguous.tolist() == [1, 2]
+
+
+def test_columns_survive_the_scratch():
+    columns = {"area": np.arange(3), "mean": np.array([0.5, np.nan, 2])}
+    again = from_bytes(to_bytes(columns))
+    assert again.keys() == columns.keys() and all(
+        np.array_equal(again[k], columns[k], equal_nan=True) for k in columns
+    )
