@@ -1,0 +1,132 @@
+"""What an error of a file system or an object store means, in words that a user can act on.
+
+Invariant: a message holds the safe address and the kind of fault, never the text of the backend's own error,
+which may repeat a signed URL or a header. The original is cut off (``from None``) for the same reason.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.errors import BadArgument, BadStore, RunConflict
+
+BACKENDS = frozenset({"aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "obstore"})
+"""Top-level modules whose exceptions are faults of a store and not of our code."""
+
+MEANINGS = {
+    "missing": "there is nothing at this address; check the spelling",
+    "bucket": "the bucket does not exist at this endpoint; check its name, AWS_ENDPOINT_URL and the profile",
+    "denied": "access denied (403); check AWS_PROFILE or the keys in the environment, and that they may list, "
+    "read and (for an output) write there; PLATELAYER_S3_ANON=1 reads public data",
+    "keys": "the credentials were rejected; check AWS_PROFILE or the keys in the environment",
+    "expired": "the credentials have expired; renew them and give the same command again, finished work is kept",
+    "clock": "the clocks of this machine and of the server differ too much; set the clock of this machine",
+    "region": "the bucket is in another region; set AWS_DEFAULT_REGION",
+    "endpoint": "the endpoint cannot be reached; check AWS_ENDPOINT_URL and the network",
+    "busy": "the server kept failing (500, 503 or a timeout) after all retries; give the same command again later",
+    "no credentials": "no credentials found; set AWS_PROFILE or the keys in the environment, "
+    "or PLATELAYER_S3_ANON=1 for public data",
+    "read-only": "this place is read-only; choose another --output",
+    "full": "no space left; free some and give the same command again, finished work is kept",
+    "not permitted": "permission denied; check the owner and mode, or choose another --output",
+}
+
+_CODES = {
+    "missing": {"NoSuchKey", "NotFound", "404"},
+    "bucket": {"NoSuchBucket", "InvalidBucketName"},
+    "denied": {"AccessDenied", "Forbidden", "403", "401", "AllAccessDisabled", "UnauthorizedAccess"},
+    "keys": {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidSecurity"},
+    "expired": {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"},
+    "clock": {"RequestTimeTooSkewed"},
+    "region": {
+        "PermanentRedirect",
+        "301",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+    },
+    "busy": {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "502", "503", "504"},
+}
+
+_CLASSES = {
+    "endpoint": {"EndpointConnectionError", "ClientConnectorError", "ClientConnectorDNSError", "gaierror"},
+    "no credentials": {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"},
+    "expired": {"TokenRetrievalError", "UnauthorizedSSOTokenError", "CredentialRetrievalError"},
+    "busy": {
+        "ConnectTimeoutError",
+        "ReadTimeoutError",
+        "ConnectionClosedError",
+        "ClientPayloadError",
+        "FSTimeoutError",
+        "ServerDisconnectedError",
+        "GenericError",
+    },
+    "denied": {"PermissionDeniedError", "UnauthenticatedError"},
+}
+
+_ERRNOS = {
+    errno.EROFS: "read-only",
+    errno.ENOSPC: "full",
+    errno.EDQUOT: "full",
+    errno.EACCES: "not permitted",
+    errno.EPERM: "not permitted",
+    errno.EBUSY: "busy",
+    errno.EREMOTEIO: "busy",
+}
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Turn any fault of a backend inside the block into a `BadStore` that names ``url`` and what to do."""
+    try:
+        yield
+    except (BadArgument, BadStore, RunConflict):
+        raise
+    except Exception as error:
+        if not is_backend_fault(error):
+            raise
+        raise BadStore(f"{url}: {meaning(error)}") from None
+
+
+def is_backend_fault(error: BaseException) -> bool:
+    """Whether an exception comes from a store (disk, network, server) and not from our own code."""
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in BACKENDS
+
+
+def meaning(error: BaseException) -> str:
+    """Say what a backend's error means and what to do, without quoting it."""
+    kind = kind_of(error)
+    if kind:
+        return MEANINGS[kind]
+    code = _code(error)
+    return f"the store failed with {type(error).__name__}" + (f" ({code})" if code else "")
+
+
+def kind_of(error: BaseException) -> str | None:
+    """Name the kind of fault (a key of `MEANINGS`); None when it is unknown."""
+    code = _code(error)
+    by_code = next((kind for kind, codes in _CODES.items() if code in codes), None)
+    names = {cls.__name__ for cls in type(error).__mro__}
+    by_class = next((kind for kind, classes in _CLASSES.items() if names & classes), None)
+    return by_code or by_class or _by_builtin(error, remote=bool(code))
+
+
+def _by_builtin(error: BaseException, *, remote: bool) -> str | None:
+    if isinstance(error, FileNotFoundError):
+        return "missing"
+    if isinstance(error, PermissionError) and (remote or error.errno is None):
+        return "denied"
+    if isinstance(error, TimeoutError | ConnectionError):
+        return "busy"
+    return _ERRNOS.get(error.errno or 0) if isinstance(error, OSError) else None
+
+
+def _code(error: BaseException) -> str | None:
+    """Find the server's error code in an exception or in what it was raised from."""
+    for candidate in (error, error.__cause__):
+        response = getattr(candidate, "response", None)
+        if isinstance(response, dict) and response.get("Error", {}).get("Code"):
+            return str(response["Error"]["Code"])
+        status = getattr(candidate, "status", None)
+        if isinstance(status, int):
+            return str(status)
+    return None

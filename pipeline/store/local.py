@@ -1,0 +1,118 @@
+"""Files below one folder of a local or mounted disk.
+
+A file is visible only whole: it is written beside its place under a name that ends in ``.partial`` and moved.
+Such leftovers of a killed writer are never listed.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+LEFTOVER = ".partial"
+"""How the name of an unfinished file ends, ours and zarr's alike."""
+
+
+class LocalFiles:
+    """Keys (``a/b/c``) below a folder, as bytes."""
+
+    def __init__(self, root: str) -> None:
+        self.root = Path(root)
+
+    def get(self, key: str) -> bytes | None:
+        """Read a file; None when it is not there (or is a folder)."""
+        try:
+            return (self.root / key).read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a file, whole or not at all."""
+        place = self.root / key
+        partial = self._write_beside(place, data)
+        partial.replace(place)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Write a file unless there is one; says whether it was written (one winner among racing writers)."""
+        place = self.root / key
+        partial = self._write_beside(place, data)
+        try:
+            os.link(partial, place)
+        except FileExistsError:
+            return False
+        finally:
+            partial.unlink()
+        return True
+
+    def exists(self, key: str) -> bool:
+        """Whether there is a file or a folder."""
+        return (self.root / key).exists()
+
+    def entries(self, key: str) -> list[tuple[str, int, str]]:
+        """List all files below a key as (key, bytes, modification time in ns)."""
+        return [(name, stat.st_size, str(stat.st_mtime_ns)) for name, stat in self._walk(key)]
+
+    def children(self, key: str) -> list[str]:
+        """List the names of the files and folders directly below a key."""
+        try:
+            names = os.listdir(self.root / key)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [name for name in names if not name.endswith(LEFTOVER)]
+
+    def remove(self, key: str) -> None:
+        """Remove a file or a folder with all that is in it; nothing there is fine."""
+        place = self.root / key
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+
+    def sweep(self, key: str) -> None:
+        """Remove what killed writers left behind below a key."""
+        for folder, _, names in os.walk(self.root / key):
+            for name in names:
+                if name.endswith(LEFTOVER):
+                    (Path(folder) / name).unlink(missing_ok=True)
+
+    def move(self, source: str, target: str) -> None:
+        """Move a file or a folder in one step, in place of what was at the target."""
+        place = self.root / target
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.is_dir():
+            shutil.rmtree(place)
+        (self.root / source).replace(place)
+
+    def _write_beside(self, place: Path, data: bytes) -> Path:
+        partial = place.with_name(f".{place.name}.{uuid.uuid4().hex}{LEFTOVER}")
+        try:
+            partial.write_bytes(data)
+        except FileNotFoundError:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(data)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        return partial
+
+    def _walk(self, key: str) -> Iterator[tuple[str, os.stat_result]]:
+        top = self.root / key
+        if top.is_file():
+            yield key, top.stat()
+            return
+        pending = [str(top)]
+        while pending:
+            yield from self._scan(pending.pop(), pending)
+
+    def _scan(self, folder: str, pending: list[str]) -> Iterator[tuple[str, os.stat_result]]:
+        try:
+            found = os.scandir(folder)
+        except FileNotFoundError:
+            return
+        with found:
+            for item in found:
+                if item.is_dir():
+                    pending.append(item.path)
+                elif not item.name.endswith(LEFTOVER):
+                    yield os.path.relpath(item.path, self.root), item.stat()
