@@ -68,8 +68,8 @@ def _spans(stretches: Stretches, covered: np.ndarray, width: int) -> Spans:
     y, x0 = np.divmod(stretches.starts[stretch], width)
     x1 = x0 + stretches.lengths[stretch]
     shared = np.count_nonzero(covered, axis=0)[stretch] > 1
-    y, x0, x1, stretch = (column.astype(np.int32) for column in (y, x0, x1, stretch))
-    return Spans(layer=layer.astype(np.uint8), y=y, x0=x0, x1=x1, stretch=stretch, shared=shared)
+    rows, firsts, lasts, cuts = (column.astype(np.int32) for column in (y, x0, x1, stretch))
+    return Spans(layer=layer.astype(np.uint8), y=rows, x0=firsts, x1=lasts, stretch=cuts, shared=shared)
 
 
 def spans_of_bits(bits: np.ndarray) -> tuple[Spans, Stretches]:

@@ -1,0 +1,125 @@
+"""Segmenters: callables that turn a normalised block into layers, and what the pipeline must know of them.
+
+A segmenter takes a float32 block ``(C, y, x)`` and returns either boolean layers ``(K, y, x)``, decided pixel by
+pixel, or an integer label stack ``(L, y, x)`` whose objects it numbered itself. It may be a plain function.
+"""
+
+import hashlib
+import importlib
+import inspect
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from pipeline.errors import BadArgument
+from pipeline.stack import check_stack
+
+MAX_LAYERS = 64
+"""A layer mask keeps one bit per layer in one unsigned integer."""
+
+
+class Segmenter(Protocol):
+    """What the pipeline calls; every attribute of `Traits` may be given on it, none has to."""
+
+    def __call__(self, block: np.ndarray, /) -> np.ndarray:
+        """Segment a block ``(C, y, x)`` float32 into ``(K, y, x)`` bool or ``(L, y, x)`` integers."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a segmenter says of itself."""
+
+    name: str
+    link: Literal["touch", "match"]
+    """How tiles are joined: adjacent pixels of a layer, or IoU of numbered objects."""
+    reach_px: int = 0
+    """How far the answer at a pixel looks to each side."""
+    stride: int = 1
+    """Tile origins and halos are multiples of this."""
+    layers: int = 1
+    """Number of layers K (touch)."""
+    channels: int | None = None
+    """Channels it expects; None takes any."""
+    normalise: dict | None = None
+    """Normalisation it was made for."""
+    min_area: int | None = None
+    """Smallest object it was tuned for, in px."""
+    digest: str = ""
+    """Changes when its answers may change."""
+
+
+def traits(segmenter: Segmenter, *, probe: np.ndarray) -> Traits:
+    """Ask a segmenter what it is; what it does not say is seen from its answer to ``probe`` ``(C, y, x)``.
+
+    A plain function that returns booleans is taken per pixel (reach 0); one that returns integers is matched
+    by overlap, with a margin of 64 px.
+    """
+    name = str(getattr(segmenter, "name", None) or getattr(segmenter, "__name__", type(segmenter).__name__))
+    said = {
+        field: getattr(segmenter, field)
+        for field in ("link", "reach_px", "stride", "layers", "channels", "normalise", "min_area")
+        if getattr(segmenter, field, None) is not None
+    }
+    digest = str(getattr(segmenter, "digest", "") or source_digest(segmenter))
+    if not {"link", "layers"} <= said.keys():
+        answer = checked_answer(segmenter(probe), probe.shape[1:], name)
+        link = "touch" if answer.dtype == bool else "match"
+        said = {"link": link, "layers": len(answer), "reach_px": 0 if link == "touch" else 64} | said
+    if said["link"] == "touch" and said["layers"] > MAX_LAYERS:
+        raise BadArgument(f"{name}: expected at most {MAX_LAYERS} layers, got {said['layers']}")
+    return Traits(name=name, digest=digest, **said)
+
+
+def checked_answer(layers: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """Return what a segmenter answered as ``(K, y, x)``, or say what is wrong with it."""
+    layers = np.asarray(layers)
+    if layers.ndim == 2:
+        layers = layers[None]
+    if layers.ndim != 3 or layers.shape[1:] != tuple(shape):
+        raise BadArgument(
+            f"segmenter {name}: expected layers of shape (K, {shape[0]}, {shape[1]}), got {layers.shape}"
+        )
+    return layers if layers.dtype == bool else check_stack(layers, name=f"segmenter {name}")
+
+
+def bits(layers: np.ndarray) -> np.ndarray:
+    """Pack boolean layers ``(K, y, x)`` into one unsigned integer per pixel, bit k for layer k."""
+    dtype = bits_dtype(len(layers))
+    packed = np.zeros(layers.shape[1:], dtype)
+    for k, layer in enumerate(layers):
+        packed |= layer.astype(dtype) << dtype.type(k)
+    return packed
+
+
+def bits_dtype(layers: int) -> np.dtype:
+    """Smallest unsigned integer that has a bit for each layer."""
+    return np.dtype(next(f"u{size}" for size in (1, 2, 4, 8) if layers <= 8 * size))
+
+
+def source_digest(segmenter: object) -> str:
+    """Hash of the source file a callable comes from, so that edited code is not taken for the same work."""
+    try:
+        path = inspect.getsourcefile(inspect.unwrap(segmenter) if callable(segmenter) else type(segmenter))
+    except TypeError:
+        path = inspect.getsourcefile(type(segmenter))
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path and Path(path).exists() else ""
+
+
+def imported(reference: str) -> Segmenter:
+    """Import a segmenter given as ``module:name``; modules in the working directory are found too."""
+    module, _, name = reference.partition(":")
+    if not module or not name:
+        raise BadArgument(f"segmenter: expected module:function, got {reference!r}")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise BadArgument(
+            f"segmenter {reference!r} cannot be imported ({error}); is the module on the path?"
+        ) from None
+    return found() if inspect.isclass(found) else found
