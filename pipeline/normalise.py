@@ -25,8 +25,8 @@ class Normalise:
     """How raw intensities become the numbers a network sees."""
 
     kind: Literal["percentile", "meanstd", "otsu", "none"] | None = None
-    """Default: what the model was made for. percentile: ``low`` to 0 and ``high`` to 1, not clipped; meanstd: zero mean, unit deviation;
-    otsu: percentile ``low`` to 0 and Otsu's threshold to 0.5; none: raw values."""
+    """Default: what the model was made for. percentile: ``low`` to 0 and ``high`` to 1, not clipped; meanstd: zero
+    mean, unit deviation; otsu: percentile ``low`` to 0 and Otsu's threshold to 0.5; none: raw values."""
     low: float | None = Field(None, ge=0, le=100)
     """Lower percentile; default: the model's, else 1."""
     high: float | None = Field(None, ge=0, le=100)

@@ -10,7 +10,7 @@ import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
@@ -122,4 +122,5 @@ def imported(reference: str) -> Segmenter:
         raise BadArgument(
             f"segmenter {reference!r} cannot be imported ({error}); is the module on the path?"
         ) from None
-    return found() if inspect.isclass(found) else found
+    made: Any = found() if inspect.isclass(found) else found
+    return cast(Segmenter, made)

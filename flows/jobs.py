@@ -1,0 +1,201 @@
+"""Jobs: the one description of work.
+
+The same frozen value is the TOML file, the command line, the Prefect parameter, the Python argument and the
+record saved beside the result. No option is typed twice, and no secret is ever in a job.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as value
+
+from pipeline.errors import BadArgument
+from pipeline.normalise import Normalise
+from pipeline.stitch import Filters
+from pipeline.tiling import Tiling
+
+DEFAULT_MODEL = "nuclei"
+"""The model a job gets that names none."""
+
+STRICT = ConfigDict(extra="forbid")
+
+
+@value(frozen=True, kw_only=True, config=STRICT)
+class Execution:
+    """Where and how the work runs; nothing here changes the result."""
+
+    executor: str = "serial"
+    """serial, threads, dask (a cluster on this machine), or tcp://host:8786 / tls://host:8786 (an existing one)."""
+    workers: int | None = Field(None, ge=1)
+    """Worker processes or threads of a local executor; default: the cores this process may use."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """cuda: a GPU or an error, never a silent CPU run; auto: a GPU where there is one."""
+    retries: int = Field(2, ge=0)
+    """How often a tile that failed is tried again before its image is set aside."""
+    window: int = Field(4, ge=1)
+    """Tiles in flight per worker."""
+
+
+@value(frozen=True, kw_only=True, config=STRICT)
+class SegmentJob:
+    """Segment an image, a plate or an archive of them."""
+
+    source: str = Field(min_length=1)
+    """OME-Zarr image or plate, path or URL."""
+    output: str | None = None
+    """Another store to write to; default: labels and tables land in the source."""
+    name: str | None = None
+    """Name of the labels and of the table; default: the model's name."""
+    model: str | None = None
+    """Shipped model, or path or URL of a checkpoint; default: nuclei."""
+    segmenter: str | None = None
+    """Instead of a model: threshold, or module:function."""
+    channel: tuple[str | int, ...] = ()
+    """Channels by name or index, in the order the model expects; default: the first."""
+    tiling: Tiling = Tiling()
+    """How images are cut."""
+    normalise: Normalise = Normalise()
+    """How intensities are normalised."""
+    filters: Filters = Filters()
+    """Which objects are kept."""
+    overwrite: bool = False
+    """Replace labels of that name, when the new ones are complete."""
+    copy_images: bool = False
+    """With output: copy the pixels too."""
+    execution: Execution = Execution()
+    """Where the work runs."""
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot say."""
+        if self.model and self.segmenter:
+            raise BadArgument(
+                f"expected a model or a segmenter, got both: {self.model!r} and {self.segmenter!r}"
+            )
+        if self.copy_images and not self.output:
+            raise BadArgument("copy_images needs an output to copy to; add --output")
+
+
+Job = TypeVar("Job")
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a job file."""
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise BadArgument(f"{path}: no such job file; `platelayer segment --example` prints one") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadArgument(f"{path}: not valid TOML ({error})") from None
+
+
+def with_settings(table: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Apply ``key.subkey=value`` settings; values are TOML, anything else is a string."""
+    result = {key: dict(v) if isinstance(v, Mapping) else v for key, v in table.items()}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise BadArgument(f"--set: expected key=value such as tiling.core=2048, got {setting!r}")
+        *parents, leaf = key.strip().split(".")
+        place = result
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise BadArgument(f"--set {setting}: {parent!r} is a single value, not a table")
+        place[leaf] = _parsed(text.strip())
+    return result
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def job(kind: type[Job], table: Mapping[str, Any]) -> Job:
+    """Build a job from plain values; unknown keys are named with the nearest known one."""
+    _check_keys(kind, table, "")
+    try:
+        return TypeAdapter(kind).validate_python(dict(table))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadArgument(f"{place}: {message}, got {first.get('input')!r}") from None
+
+
+def _check_keys(kind: Any, table: Mapping[str, Any], prefix: str) -> None:
+    known = get_type_hints(kind)
+    for key, entry in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
+            raise BadArgument(f"{prefix}{key}: no such key; {hint}")
+        inner = next((t for t in (known[key], *get_args(known[key])) if is_dataclass(t)), None)
+        if inner is not None and isinstance(entry, Mapping):
+            _check_keys(inner, entry, f"{prefix}{key}.")
+
+
+def as_table(job: Any) -> dict[str, Any]:
+    """A job as plain values, ready for JSON; what was left at its default is there too."""
+    return TypeAdapter(type(job)).dump_python(job, mode="json")
+
+
+def example(kind: type) -> str:
+    """A commented TOML file with every key at its default."""
+    return "\n".join(_example_lines(kind, ())) + "\n"
+
+
+def _example_lines(kind: type, path: tuple[str, ...]) -> Iterable[str]:
+    inner = []
+    comments = field_comments(kind)
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        if is_dataclass(hints[field.name]):
+            inner.append(field)
+            continue
+        default = _default(field)
+        yield from (f"# {line}" for line in comments.get(field.name, "").splitlines())
+        yield f"{field.name} = {_toml(default)}" if default is not None else f"# {field.name} ="
+    for field in inner:
+        yield ""
+        yield from (f"# {line}" for line in comments.get(field.name, "").splitlines())
+        yield f"[{'.'.join((*path, field.name))}]"
+        yield from _example_lines(hints[field.name], (*path, field.name))
+
+
+def _default(field: Any) -> Any:
+    default = getattr(field.default, "default", field.default)
+    return None if "Undefined" in repr(default) or "MISSING" in repr(default) else default
+
+
+def _toml(entry: Any) -> str:
+    if isinstance(entry, bool):
+        return str(entry).lower()
+    if isinstance(entry, tuple | list):
+        return "[" + ", ".join(_toml(e) for e in entry) + "]"
+    return f'"{entry}"' if isinstance(entry, str) else str(entry)
+
+
+def field_comments(kind: type) -> dict[str, str]:
+    """The one-line strings under the fields of a value, which are its documentation everywhere."""
+    import ast
+    import inspect
+    import textwrap
+
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    nodes = body.body if isinstance(body, ast.ClassDef) else []
+    return {
+        a.target.id: inspect.cleandoc(b.value.value)
+        for a, b in zip(nodes, nodes[1:])
+        if isinstance(a, ast.AnnAssign)
+        and isinstance(a.target, ast.Name)
+        and isinstance(b, ast.Expr)
+        and isinstance(b.value, ast.Constant)
+        and isinstance(b.value.value, str)
+    }
