@@ -17,6 +17,12 @@ from pipeline.store.faults import explained
 from pipeline.store.local import LocalFiles
 from pipeline.store.remote import READ_ONLY, RemoteFiles, _mark_of_environment, file_system
 
+Entries = list[tuple[str, int, str]]
+"""Files as (key, bytes, token)."""
+
+Keys = list[str]
+"""Names or relative paths."""
+
 
 def address(text: "str | Path | Address") -> "Address":
     """Make an address of a path or a URL; ``~`` and relative paths are resolved here, once.
@@ -33,7 +39,7 @@ def address(text: "str | Path | Address") -> "Address":
         plain = unquote(urlsplit(plain).path)
     if "://" in plain:
         return Address(_checked_url(plain))
-    return Address(os.path.abspath(os.path.expanduser(plain)))  # noqa: PTH100, PTH111: keep symbolic links
+    return Address(os.path.normpath(Path(plain).expanduser().absolute()))
 
 
 @dataclass(frozen=True)
@@ -101,11 +107,11 @@ class Address:
         with explained(self._at(rel)):
             return self._files().put_new(inner_key(rel, where=self.url), data)
 
-    def list(self, rel: str = "") -> list[str]:
+    def list(self, rel: str = "") -> Keys:
         """List all files below, recursively, as sorted keys relative to this address."""
         return [key for key, _, _ in self.entries(rel)]
 
-    def entries(self, rel: str = "") -> "list[tuple[str, int, str]]":
+    def entries(self, rel: str = "") -> Entries:
         """List all files below as sorted (key, bytes, token); the token changes when the content does.
 
         The token is the modification time in ns on a disk and the etag in object storage. Nothing there: ``[]``.
@@ -113,7 +119,7 @@ class Address:
         with explained(self._at(rel)):
             return sorted(self._files().entries(inner_key(rel, where=self.url)))
 
-    def children(self, rel: str = "") -> "list[str]":
+    def children(self, rel: str = "") -> Keys:
         """List the names directly below, sorted; nothing there: ``[]``."""
         with explained(self._at(rel)):
             return sorted(self._files().children(inner_key(rel, where=self.url)))

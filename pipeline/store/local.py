@@ -56,7 +56,7 @@ class LocalFiles:
     def children(self, key: str) -> list[str]:
         """List the names of the files and folders directly below a key."""
         try:
-            names = os.listdir(self.root / key)
+            names = [place.name for place in (self.root / key).iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return [name for name in names if not name.endswith(LEFTOVER)]
