@@ -138,6 +138,12 @@ class Address:
         with explained(self._at(rel_from)):
             self._files().move(source, target)
 
+    def copy(self, rel_from: str, rel_to: str) -> None:
+        """Copy a file or everything below, on the server where there is one, zarr metadata last."""
+        source, target = inner_key(rel_from, where=self.url), inner_key(rel_to, where=self.url)
+        with explained(self._at(rel_from)):
+            self._files().copy(source, target)
+
     def sweep(self, rel: str = "") -> None:
         """Remove the unfinished files that killed writers left below (they are never listed)."""
         with explained(self._at(rel)):

@@ -76,6 +76,15 @@ class LocalFiles:
                 if name.endswith(LEFTOVER):
                     (Path(folder) / name).unlink(missing_ok=True)
 
+    def copy(self, source: str, target: str) -> None:
+        """Copy a file or a folder, in place of what was at the target."""
+        place = self.root / target
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if (self.root / source).is_dir():
+            shutil.copytree(self.root / source, place, dirs_exist_ok=True)
+        else:
+            self.put(target, (self.root / source).read_bytes())
+
     def move(self, source: str, target: str) -> None:
         """Move a file or a folder in one step, in place of what was at the target."""
         place = self.root / target

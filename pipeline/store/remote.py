@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -171,14 +172,18 @@ class RemoteFiles:
     def sweep(self, key: str) -> None:
         """Do nothing: an unfinished upload is never visible."""
 
-    def move(self, source: str, target: str) -> None:
-        """Copy objects on the server, metadata last, then remove the sources; may be repeated after a kill."""
+    def copy(self, source: str, target: str) -> None:
+        """Copy objects on the server: chunks, then the documents of arrays, then those of groups."""
         self._check_writable()
         keys = sorted((name for name, _, _ in self.entries(source)), key=_documents_last)
-        for late in (False, True):
-            part = [name for name in keys if _is_document(name) == late]
-            self._copy_all(part, [target + name.removeprefix(source) for name in part])
-        self._remove_all(keys)
+        for _, part in groupby(keys, key=lambda key: _documents_last(key)[:2]):
+            names = list(part)
+            self._copy_all(names, [target + name.removeprefix(source) for name in names])
+
+    def move(self, source: str, target: str) -> None:
+        """Copy, then remove the sources."""
+        self.copy(source, target)
+        self.remove(source)
 
     def _copy_all(self, sources: Sequence[str], targets: Sequence[str]) -> None:
         if not sources:

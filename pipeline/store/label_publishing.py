@@ -1,0 +1,139 @@
+"""Putting a finished label stack in its place, all layers or none, in place of an older one if that is asked for.
+
+A journal in the staging place says how far it came; after a kill at any instant, calling `publish` again ends
+the work. The old stack is touched only when the new one is complete, and the image lists only what is there.
+"""
+
+import json
+from typing import Any
+
+from pipeline.errors import BadStore, RunConflict
+from pipeline.store.address import Address
+from pipeline.store.groups import (
+    Group,
+    find_group,
+    join,
+    json_bytes,
+    read_json,
+    with_ome,
+    write_group,
+    zarr_format_of,
+)
+from pipeline.store.label_reading import labels_path, listed_labels, stack_layers
+from pipeline.store.label_writing import LabelWriter
+
+JOURNAL = "publish.json"
+"""Name of the journal in the staging place, after the stack's name."""
+
+
+def check_free(address: Address, path: str, name: str, *, overwrite: bool = False) -> None:
+    """Refuse a label name that is taken, unless it may be overwritten; ask before the work begins.
+
+    Raises:
+        RunConflict: there is such a label.
+    """
+    if not overwrite and find_group(address, labels_path(path, name)) is not None:
+        raise RunConflict(
+            f"{address.child(path)}: label {name!r} is there already; "
+            "choose another --name, or --overwrite to replace it"
+        )
+
+
+def publish(writer: LabelWriter, *, overwrite: bool = False) -> None:
+    """Finish the stack and move it to ``labels/<name>``, ..., then list it; repeat the call after a kill.
+
+    Raises:
+        RunConflict: there is such a label and ``overwrite`` is False, or a label that is not part of the old
+            stack has the name of a new layer.
+        BadStore: nothing was staged.
+    """
+    journal_key = join(writer.staged(), f"{writer.name}.{JOURNAL}")
+    journal = read_json(writer.address, journal_key)
+    if journal is None:
+        if _is_published(writer):
+            return
+        old = _old_layers(writer, overwrite)
+        writer.finish()
+        journal = {"old": old, "listing": _new_listing(writer, old), "placed": []}
+        writer.address.write_bytes(journal_key, json_bytes(journal))
+    _replace(writer, journal, journal_key)
+    _list_labels(writer.address, writer.path, journal["listing"], ngff=writer.ngff)
+    for name in writer.names:
+        writer.address.remove(writer.staged(name))
+    writer.address.remove(journal_key)
+
+
+def _is_published(writer: LabelWriter) -> bool:
+    """Whether an earlier call came to the end: nothing is staged, and the stack is in its place and listed."""
+    if any(writer.address.exists(writer.staged(name)) for name in writer.names):
+        return False
+    listed = listed_labels(writer.address, writer.path)
+    if all(name in listed for name in writer.names):
+        return True
+    raise BadStore(
+        f"{writer.address.child(writer.path)}: no staged label {writer.name!r}; run the command again"
+    )
+
+
+def _old_layers(writer: LabelWriter, overwrite: bool) -> list[str]:
+    """Find the groups that the new stack replaces; refuse where it may not."""
+    check_free(writer.address, writer.path, writer.name, overwrite=overwrite)
+    there = find_group(writer.address, labels_path(writer.path, writer.name)) is not None
+    old = stack_layers(writer.address, writer.path, writer.name) if there else []
+    for name in writer.names:
+        if name not in old and find_group(writer.address, labels_path(writer.path, name)) is not None:
+            raise RunConflict(
+                f"{writer.address.child(writer.path)}: the stack {writer.name!r} needs the label name {name!r}, "
+                "which is taken by another label; choose another --name"
+            )
+    return old
+
+
+def _new_listing(writer: LabelWriter, old: list[str]) -> list[str]:
+    """List of labels afterwards: others keep their order, the new stack takes the place of the old one."""
+    listed = listed_labels(writer.address, writer.path)
+    first = next((index for index, name in enumerate(listed) if name in old), len(listed))
+    before = [name for name in listed[:first] if name not in writer.names]
+    after = [name for name in listed[first:] if name not in old and name not in writer.names]
+    return [*before, *writer.names, *after]
+
+
+def _replace(writer: LabelWriter, journal: dict[str, Any], journal_key: str) -> None:
+    address = writer.address
+    if not journal["placed"] and journal["old"]:
+        others = [name for name in journal["listing"] if name not in writer.names]
+        _list_labels(address, writer.path, others, ngff=writer.ngff)
+    for name in writer.names:
+        if name not in journal["placed"]:
+            _place(writer, name)
+            journal["placed"].append(name)
+            address.write_bytes(journal_key, json_bytes(journal))
+    for name in journal["old"]:
+        if name not in writer.names:
+            address.remove(labels_path(writer.path, name))
+
+
+def _place(writer: LabelWriter, name: str) -> None:
+    """Bring one staged group to its place. On a disk this is one rename: what is no longer staged is there."""
+    source, target = writer.staged(name), labels_path(writer.path, name)
+    if not writer.address.exists(source):
+        return
+    writer.address.remove(target)
+    if writer.address.is_local:
+        writer.address.move(source, target)
+    else:
+        writer.address.copy(source, target)
+
+
+def _list_labels(address: Address, path: str, names: list[str], *, ngff: str) -> None:
+    """Write the list of labels; whatever else the group's attributes hold stays."""
+    zarr_format = zarr_format_of(ngff)
+    place = labels_path(path)
+    group = find_group(address, place, zarr_format=zarr_format) or Group(
+        zarr_format=zarr_format, attributes={}
+    )
+    if group.ome.get("labels") == names:
+        return
+    attributes = json.loads(json.dumps(group.attributes))
+    ome = {**group.ome, "labels": names}
+    write_group(address, place, with_ome(attributes, ome, ngff=ngff), zarr_format=zarr_format)
