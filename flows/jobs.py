@@ -7,9 +7,9 @@ record saved beside the result. No option is typed twice, and no secret is ever 
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as value
@@ -31,13 +31,13 @@ class Execution:
 
     executor: str = "serial"
     """serial, threads, dask (a cluster on this machine), or tcp://host:8786 / tls://host:8786 (an existing one)."""
-    workers: int | None = Field(None, ge=1)
+    workers: Annotated[int | None, Field(ge=1)] = None
     """Worker processes or threads of a local executor; default: the cores this process may use."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """cuda: a GPU or an error, never a silent CPU run; auto: a GPU where there is one."""
-    retries: int = Field(2, ge=0)
+    retries: Annotated[int, Field(ge=0)] = 2
     """How often a tile that failed is tried again before its image is set aside."""
-    window: int = Field(4, ge=1)
+    window: Annotated[int, Field(ge=1)] = 4
     """Tiles in flight per worker."""
 
 
@@ -45,7 +45,7 @@ class Execution:
 class SegmentJob:
     """Segment an image, a plate or an archive of them."""
 
-    source: str = Field(min_length=1)
+    source: Annotated[str, Field(min_length=1)]
     """OME-Zarr image or plate, path or URL."""
     output: str | None = None
     """Another store to write to; default: labels and tables land in the source."""
@@ -170,8 +170,7 @@ def _example_lines(kind: type, path: tuple[str, ...]) -> Iterable[str]:
 
 
 def _default(field: Any) -> Any:
-    default = getattr(field.default, "default", field.default)
-    return None if "Undefined" in repr(default) or "MISSING" in repr(default) else default
+    return None if field.default is MISSING else field.default
 
 
 def _toml(entry: Any) -> str:

@@ -130,7 +130,7 @@ def stacked(parts: Iterable[Columns]) -> Columns:
 
 
 def object_table(
-    rows: Columns, channels: Sequence[str], spacing_um: tuple[float, float] | None, frame: Frame
+    rows: Columns, channels: Sequence[str], spacing_um: tuple[float, float] | None
 ) -> pd.DataFrame:
     """Turn additive rows of whole objects into the columns people read.
 

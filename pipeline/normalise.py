@@ -7,7 +7,7 @@ their exact minimum and maximum. Pure numpy.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -27,9 +27,9 @@ class Normalise:
     kind: Literal["percentile", "meanstd", "otsu", "none"] | None = None
     """Default: what the model was made for. percentile: ``low`` to 0 and ``high`` to 1, not clipped; meanstd: zero
     mean, unit deviation; otsu: percentile ``low`` to 0 and Otsu's threshold to 0.5; none: raw values."""
-    low: float | None = Field(None, ge=0, le=100)
+    low: Annotated[float | None, Field(ge=0, le=100)] = None
     """Lower percentile; default: the model's, else 1."""
-    high: float | None = Field(None, ge=0, le=100)
+    high: Annotated[float | None, Field(ge=0, le=100)] = None
     """Upper percentile; default: the model's, else 99.8."""
     scope: Literal["image", "well", "plate"] = "image"
     """Whose histogram counts: the image's own, that of all fields of its well, or of the whole plate."""

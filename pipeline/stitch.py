@@ -8,6 +8,7 @@ layers. The image itself is never held. No storage, no scheduler: values in, val
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -28,9 +29,9 @@ from pipeline.tiling import Box
 class Filters:
     """What an object must satisfy to be kept; applied to whole objects, after stitching."""
 
-    min_area: int | None = Field(None, ge=0)
+    min_area: Annotated[int | None, Field(ge=0)] = None
     """Smallest area in px; default: what the model's card says."""
-    max_area: int | None = Field(None, ge=1)
+    max_area: Annotated[int | None, Field(ge=1)] = None
     """Largest area in px; default: no limit."""
     drop_edge: bool = False
     """Drop objects that touch the edge of the image."""

@@ -6,6 +6,7 @@ total stride, so that every tile sees the same sampling grid as the whole image 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as value
@@ -51,17 +52,10 @@ class Tile:
 class Tiling:
     """How an image is cut for the network and for stitching."""
 
-    core: int = Field(1024, ge=1, le=65536)
+    core: Annotated[int, Field(ge=1, le=65536)] = 1024
     """Side of a tile's core in px; rounded up to a multiple of the network's stride."""
-    halo: int | None = Field(None, ge=0, le=8192)
+    halo: Annotated[int | None, Field(ge=0, le=8192)] = None
     """Margin in px read around the core; default: the network's exact reach."""
-    block: int = Field(2048, ge=512, le=16384)
-    """Side in px of the blocks in which masks are described and painted; a multiple of 512, no pixel depends on it."""
-
-    def __post_init__(self) -> None:
-        """Check what the types cannot say."""
-        if self.block % 512:
-            raise BadArgument(f"tiling.block: expected a multiple of 512, got {self.block}; try 2048")
 
 
 def round_up(value: int, step: int) -> int:

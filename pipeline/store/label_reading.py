@@ -15,7 +15,7 @@ from pipeline.store.groups import Group, find_group, join
 from pipeline.store.image import Image, image_at
 
 ATTRIBUTE = "platelayer"
-"""Key of our own attributes on a label group: ``{"stack": [names], "layer": index}``."""
+"""Key of our own attributes on a label group: ``{"stack": [names], "layer": index, "origin": fingerprint}``."""
 
 
 def layer_names(name: str, layers: int) -> tuple[str, ...]:
@@ -56,6 +56,15 @@ def stack_layers(address: Address, path: str, name: str) -> list[str]:
     if isinstance(stack, list) and stack and all(isinstance(layer, str) for layer in stack):
         return list(stack)
     return [name]
+
+
+def label_origin(address: Address, path: str, name: str) -> str | None:
+    """Fingerprint of the work a label comes from; empty for somebody else's, None where there is no such label."""
+    group = find_group(address, labels_path(path, name))
+    if group is None:
+        return None
+    own = group.attributes.get(ATTRIBUTE)
+    return str(own.get("origin", "")) if isinstance(own, dict) else ""
 
 
 def open_label(address: Address, path: str, name: str) -> Image:

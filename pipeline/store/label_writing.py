@@ -64,6 +64,8 @@ class LabelWriter:
     """So many levels are written by `write`; the others by `finish`."""
     documents: tuple[str, ...]
     """Metadata of each level's array."""
+    origin: str = ""
+    """Fingerprint of the work the labels come from; kept in their attributes."""
 
     @property
     def name(self) -> str:
@@ -107,7 +109,8 @@ class LabelWriter:
             for level in range(self.block_levels, len(self.shapes)):
                 self._reduce(layer, level, set(self.address.list(join(place, str(level - 1)))))
             attributes = with_ome({}, self._metadata(name), ngff=self.ngff)
-            attributes[ATTRIBUTE] = {"stack": list(self.names), "layer": layer}
+            origin = {"origin": self.origin} if self.origin else {}
+            attributes[ATTRIBUTE] = {"stack": list(self.names), "layer": layer, **origin}
             write_group(self.address, place, attributes, zarr_format=zarr_format_of(self.ngff))
 
     def staged(self, name: str = "") -> str:
@@ -191,6 +194,7 @@ def create_labels(
     staging: str = STAGING,
     chunk: int = CHUNK,
     block: int = BLOCK,
+    origin: str = "",
 ) -> LabelWriter:
     """Begin a label stack for an image: writes the arrays' metadata into the staging place.
 
@@ -205,6 +209,7 @@ def create_labels(
         staging: place for unfinished labels below ``address``.
         chunk: chunk of the arrays in y and x; divides ``block``.
         block: what one `LabelWriter.write` covers, a power of two.
+        origin: fingerprint of the work the labels come from.
     """
     _check_layout(chunk, block)
     keep = [index for index, axis in enumerate(image.axes) if axis != "c"]
@@ -232,6 +237,7 @@ def create_labels(
         scale=tuple(image.scale[index] for index in keep),
         translation=tuple(image.translation[index] for index in keep),
         ngff=image.ngff,
+        origin=origin,
         block=block,
         shapes=tuple(shapes),
         block_levels=min(len(shapes), (block // SMALLEST_CHUNK).bit_length() or 1),

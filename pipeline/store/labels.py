@@ -10,7 +10,7 @@ from pipeline.stack import check_stack
 from pipeline.store.address import Address
 from pipeline.store.image import Image
 from pipeline.store.label_publishing import check_free, publish
-from pipeline.store.label_reading import list_labels, open_label, read_stack, stack_layers
+from pipeline.store.label_reading import label_origin, list_labels, open_label, read_stack, stack_layers
 from pipeline.store.label_writing import BLOCK, CHUNK, LabelWriter, create_labels
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "LabelWriter",
     "check_free",
     "create_labels",
+    "label_origin",
     "list_labels",
     "open_label",
     "publish",

@@ -170,7 +170,7 @@ def test_nothing_in_an_image_is_a_result():
 def test_table_agrees_with_moments_computed_from_pixels(case):
     bits, layers, image = case
     _, objects = stitch(bits, image, 11)
-    table = measure.object_table(objects.rows, ["dna"], (0.5, 0.5), Frame(*bits.shape))
+    table = measure.object_table(objects.rows, ["dna"], (0.5, 0.5))
     for row, (_, _, mask) in zip(table.itertuples(), oracle(bits, layers, 0)):
         y, x = np.nonzero(mask)
         yy, xx, xy = y.var() + 1 / 12, x.var() + 1 / 12, ((y - y.mean()) * (x - x.mean())).mean()

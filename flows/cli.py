@@ -1,0 +1,68 @@
+"""The command line. Faults become one line and an exit code, never a traceback.
+
+Exit codes: 0 done, 1 the request or the data cannot be used, 2 wrong usage, 3 finished, but images were set
+aside, 130 interrupted.
+"""
+
+import logging
+import os
+import sys
+
+from cyclopts import App
+from cyclopts.exceptions import CycloptsError
+
+from model.errors import BadCheckpoint, BadSample, NoDevice
+from pipeline.errors import BadArgument, BadStore, RunConflict
+
+app = App(
+    name="platelayer",
+    help="Segment dense and overlapping objects in images too large or too many for one program.",
+    version_flags=["--version"],
+    result_action="return_value",
+)
+COMMANDS = {
+    "segment": "Segment an image, a plate or a job file; labels and tables land beside the images.",
+    "ingest": "Make an OME-Zarr store from TIFF files, a published dataset or the generator of synthetic scenes.",
+    "evaluate": "Compare predicted with true labels and write numbers and a report.",
+    "report": "Draw the report of a run: plate maps, distributions, montage, seam quality.",
+    "inspect": "Show what a store holds: wells, channels, levels, labels, tables, runs.",
+    "models": "List the shipped models, or describe the checkpoint at a path or URL.",
+    "train": "Train a model from ingested images with truth.",
+    "doctor": "Check this installation and this machine.",
+    "clean": "Remove the scratch of finished runs.",
+    "demo": "Make, segment, evaluate and report a small plate.",
+}
+for _name, _help in COMMANDS.items():
+    app.command(f"flows.commands.{_name}:{_name}", name=_name, help=_help)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    logging.basicConfig(
+        level=os.environ.get("PLATELAYER_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s"
+    )
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    try:
+        return app(arguments, exit_on_error=False, print_error=True) or 0
+    except CycloptsError:
+        return 2
+    except (BadArgument, BadStore, RunConflict, BadCheckpoint, BadSample, NoDevice) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on where it stopped", 130)
+    except OSError as error:
+        if os.environ.get("PLATELAYER_LOG") == "DEBUG":
+            raise
+        return _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+    except Exception as error:
+        logging.getLogger(__name__).debug("unexpected error", exc_info=True)
+        return _fail(f"unexpected {type(error).__name__}: {error}; PLATELAYER_LOG=DEBUG shows where")
+
+
+def _fail(message: str, code: int = 1) -> int:
+    sys.stderr.write(f"platelayer: {message}\n")
+    return code

@@ -1,0 +1,133 @@
+"""`platelayer segment`: from words on the command line to a job, and from its record to an exit code."""
+
+import sys
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from flows.jobs import (
+    DEFAULT_MODEL,
+    Execution,
+    SegmentJob,
+    field_comments,
+    job,
+    read_toml,
+    with_settings,
+)
+from pipeline.errors import BadArgument
+
+_ABOUT = field_comments(SegmentJob) | field_comments(Execution)
+
+
+def _option(name: str) -> Parameter:
+    return Parameter(help=_ABOUT[name])
+
+
+def segment(
+    source: Annotated[
+        str | None, Parameter(help="OME-Zarr image or plate, path or URL, or a job file (.toml).")
+    ] = None,
+    *,
+    output: Annotated[str | None, _option("output")] = None,
+    channel: Annotated[list[str] | None, _option("channel")] = None,
+    name: Annotated[str | None, _option("name")] = None,
+    model: Annotated[str | None, _option("model")] = None,
+    segmenter: Annotated[str | None, _option("segmenter")] = None,
+    executor: Annotated[str | None, _option("executor")] = None,
+    workers: Annotated[int | None, _option("workers")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"] | None, _option("device")] = None,
+    overwrite: Annotated[bool, Parameter(help=_ABOUT["overwrite"], negative="")] = False,
+    copy_images: Annotated[bool, Parameter(help=_ABOUT["copy_images"], negative="")] = False,
+    set: Annotated[
+        list[str] | None, Parameter(help="Any key of the job: tiling.core=2048", negative="")
+    ] = None,
+    dry_run: Annotated[
+        bool, Parameter(help="Say what would be done and what it would cost.", negative="")
+    ] = False,
+    example: Annotated[bool, Parameter(help="Print a commented job file.", negative="")] = False,
+) -> int:
+    """Segment an image, a plate or a job file; labels and tables land beside the images."""
+    if example:
+        return _print_example()
+    given = {
+        "output": output, "channel": channel, "name": name, "model": model, "segmenter": segmenter,
+        "overwrite": overwrite or None, "copy_images": copy_images or None,
+    }  # fmt: skip
+    execution = {"executor": executor, "workers": workers, "device": device}
+    work = _job(source, given, execution, set or [])
+    if dry_run:
+        from flows.estimate import estimate
+
+        sys.stdout.write(estimate(work))
+        return 0
+    return _run(work)
+
+
+def _print_example() -> int:
+    sys.stdout.write(job_example(SegmentJob))
+    return 0
+
+
+def _job(
+    source: str | None, given: dict[str, Any], execution: dict[str, Any], settings: list[str]
+) -> SegmentJob:
+    """File first, then options, then --set: the later wins."""
+    if source is None:
+        raise BadArgument(
+            "segment: expected a store or a job file; `platelayer segment --example` prints a job"
+        )
+    table: dict[str, Any] = read_toml(source) if source.endswith(".toml") else {"source": source}
+    table |= {key: value for key, value in given.items() if value is not None}
+    chosen = {key: value for key, value in execution.items() if value is not None}
+    if chosen:
+        table["execution"] = {**table.get("execution", {}), **chosen}
+    return job(SegmentJob, with_settings(table, settings))
+
+
+def _run(work: SegmentJob) -> int:
+    from flows.orchestrate import is_prefect_configured
+    from flows.terminal import watcher
+    from model.card import shipped
+
+    chosen = work.segmenter or work.model or f"{DEFAULT_MODEL} (the default)"
+    others = [
+        known
+        for known in (*shipped(), "threshold")
+        if known not in (work.model, work.segmenter, DEFAULT_MODEL)
+    ]
+    sys.stdout.write(f"model: {chosen}; others: {', '.join(others)}\n")
+    watching = watcher()
+    try:
+        if is_prefect_configured():
+            from flows.prefect_flows import run_segment
+
+            record = run_segment(work, watching)
+        else:
+            from flows.segment import segment as run
+
+            record = run(work, progress=watching)
+    finally:
+        watching.close()
+    return summary(record)
+
+
+def summary(record: Any) -> int:
+    """Print what came of a run; the exit code."""
+    if record.status == "unchanged":
+        sys.stdout.write(
+            f"nothing to do: run {record.run} finished before, {record.objects} objects in {record.output}\n"
+        )
+        return 0
+    sys.stdout.write(
+        f"{record.objects} objects in {len(record.images)} image(s) -> {record.output} "
+        f"(labels and tables {record.name!r}, run {record.run})\n"
+    )
+    for message in record.missing:
+        sys.stderr.write(f"missing: {message}\n")
+    for failure in record.failures:
+        sys.stderr.write(
+            f"set aside: {failure['image'] or 'image'} in {failure['stage']}: {failure['reason']}\n"
+        )
+    if record.failures:
+        sys.stderr.write("the same command again repairs only what is missing\n")
+    return 3 if record.failures or record.missing else 0
