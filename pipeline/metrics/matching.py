@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
 from pipeline.errors import BadArgument
@@ -157,15 +157,18 @@ def _solve(truth: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.
     """Solve one block exactly; dense where small, sparse (Jonker-Volgenant) where large."""
     rows, row = np.unique(truth, return_inverse=True)
     columns, column = np.unique(prediction, return_inverse=True)
-    edge = csr_array((np.arange(1, weight.size + 1), (row, column)), shape=(rows.size, columns.size))
-    if rows.size * columns.size <= DENSE_CELLS:
-        gain = np.zeros(edge.shape)
-        gain[row, column] = weight
-        first, second = linear_sum_assignment(gain, maximize=True)
-        picked = edge.toarray()[first, second]
-    else:
-        picked = edge.tocsr()[_sparse_assignment(row, column, weight, edge.shape)]
-    return picked[picked > 0] - 1
+    shape = rows.size, columns.size
+    if rows.size * columns.size > DENSE_CELLS:
+        first, second = _sparse_assignment(row, column, weight, shape)
+        chosen = np.isin(row * columns.size + column, first * columns.size + second)
+        return np.flatnonzero(chosen)
+    gain = np.zeros(shape)
+    gain[row, column] = weight
+    first, second = linear_sum_assignment(gain, maximize=True)
+    edge = np.full(shape, -1)
+    edge[row, column] = np.arange(weight.size)
+    picked = edge[first, second]
+    return picked[picked >= 0]
 
 
 def _sparse_assignment(

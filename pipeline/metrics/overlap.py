@@ -85,12 +85,6 @@ class Overlap:
         return _areas(self.truth_atoms, self.truth_ids, alone)
 
     @cached_property
-    def truth_shared_found(self) -> np.ndarray:
-        """Pixels of each truth object that others share and that some prediction covers, int64."""
-        found = (_held(self.truth_atoms) > 1) & (_held(self.prediction_atoms) > 0)
-        return _areas(self.truth_atoms, self.truth_ids, np.where(found, self.pixels, 0))
-
-    @cached_property
     def truth_pixels(self) -> int:
         """Pixels that at least one truth object holds."""
         return int(self.pixels[_held(self.truth_atoms) > 0].sum())
@@ -123,6 +117,20 @@ class Overlap:
             unshared_pixels=_sum_by(index, alone, values.size),
             iou=pixels / union,
         )
+
+    def truth_covered(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pixels of each truth object, unshared and shared, that the chosen pairs cover together.
+
+        ``chosen`` is a mask over ``pairs``; a pixel that two chosen predictions hold counts once.
+        """
+        truth, prediction, atom = _meetings(self)
+        width = max(self.n_prediction, 1)
+        pair = np.searchsorted(self.pairs.truth * width + self.pairs.prediction, truth * width + prediction)
+        once = np.unique((truth * self.pixels.size + atom)[chosen[pair]])
+        truth, atom = np.divmod(once, max(self.pixels.size, 1))
+        alone = _held(self.truth_atoms)[atom] == 1
+        unshared = _sum_by(truth[alone], self.pixels[atom[alone]], self.n_truth)
+        return unshared, _sum_by(truth[~alone], self.pixels[atom[~alone]], self.n_truth)
 
 
 def overlap(truth: np.ndarray, prediction: np.ndarray) -> Overlap:

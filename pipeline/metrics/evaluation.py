@@ -1,0 +1,234 @@
+"""From overlaps to tables: one row per image, one row per match or unmatched object, pooled summary and groups.
+
+Pooled means: sums over all images first, the formula once. The assignment is `canonical` and AJI is `kumar` wherever
+a name says nothing else. Takes overlaps and names; knows no stores and draws nothing.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import BadArgument
+from pipeline.metrics.overlap import Overlap
+from pipeline.metrics.precision import DENSE_THRESHOLDS, THRESHOLDS, sorted_ap, sorted_ap_ious
+from pipeline.metrics.resampling import bootstrap
+from pipeline.metrics.sums import AJI_COLUMNS, image_sums, scores
+from pipeline.metrics.taxonomy import PREDICTION_KINDS, TRUTH_KINDS, Taxonomy, classify
+
+PLAIN = (
+    "PQ",
+    "SQ",
+    "RQ",
+    "dice",
+    "SBD",
+    "DiC",
+    "absDiC",
+    "sortedAP",
+    "VOI_split",
+    "VOI_merge",
+    "ARAND",
+    "ARI",
+)
+"""Scores that stand in the summary under their column name."""
+
+MATCH_COLUMNS = ("image", "truth_label", "prediction_label", "iou", "kind", "side")
+"""Columns of the matches table; ``side`` says whose row it is: both (a match), truth, or prediction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation found; tables in the order in which the images came."""
+
+    images: pd.DataFrame
+    """One row per image: image, the extra columns, counts, every score, kinds of errors."""
+    matches: pd.DataFrame
+    """One row per match, per unmatched truth object and per unmatched prediction (MATCH_COLUMNS)."""
+    summary: dict[str, Any]
+    """Pooled scores in plain Python types, ready for JSON."""
+    groups: dict[str, pd.DataFrame] = field(default_factory=dict)
+    """For each grouping column that was there: one row of pooled scores per group."""
+
+
+def evaluate_image(overlap: Overlap) -> dict[str, float]:
+    """Return counts, every score and the kinds of errors of one image, by column name."""
+    return _row(_Measured.of("image", overlap))
+
+
+def evaluate_dataset(
+    items: Iterable[tuple[str, Overlap, Mapping[str, Any]]],
+    *,
+    group_by: Sequence[str] = ("well", "condition"),
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Evaluation:
+    """Evaluate (name, overlap, extra columns) of each image; the overlaps are taken one at a time.
+
+    Args:
+        items: extra columns stand in the images table; those named in ``group_by`` also make groups.
+        group_by: columns whose values make groups; images that lack the column or hold None are in no group.
+        resamples: bootstrap resamples over images; 0, or a single image, for no intervals.
+        seed: of the bootstrap.
+        level: of the confidence intervals.
+    """
+    measured, extras, matches = [], [], []
+    for name, overlap, extra in items:
+        found = _Measured.of(name, overlap)
+        measured.append(found)
+        extras.append(dict(extra))
+        matches.append(_match_rows(name, overlap, found.taxonomy))
+    _check_names([found.name for found in measured])
+    images = pd.DataFrame(
+        [{"image": found.name, **extra, **_row(found)} for found, extra in zip(measured, extras)]
+    )
+    summary = _summary(measured)
+    summary["image_mean"] = _nested({name: float(images[name].mean()) for name in _pooled(measured)})
+    summary["confidence"] = _confidence(measured, resamples, seed, level)
+    return Evaluation(
+        images=images,
+        matches=pd.concat(matches, ignore_index=True),
+        summary=summary,
+        groups={name: table for name in group_by if len(table := _group(name, measured, extras))},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """What is kept of an image once its overlap has gone."""
+
+    name: str
+    sums: dict[str, float]
+    ious: np.ndarray
+    taxonomy: Taxonomy
+
+    @classmethod
+    def of(cls, name: str, overlap: Overlap) -> "_Measured":
+        taxonomy = classify(overlap)
+        return cls(
+            name=name, sums=image_sums(overlap, taxonomy), ious=sorted_ap_ious(overlap), taxonomy=taxonomy
+        )
+
+
+def _check_names(names: list[str]) -> None:
+    if not names:
+        raise BadArgument("expected at least one image to evaluate, got none")
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise BadArgument(f"image names must be unique, but {twice[0]!r} comes up more than once; rename it")
+
+
+def _total(measured: Sequence[_Measured]) -> dict[str, float]:
+    return {key: sum(found.sums[key] for found in measured) for key in measured[0].sums}
+
+
+def _pooled(measured: Sequence[_Measured]) -> dict[str, float]:
+    """Return every score of the images taken together, by column name."""
+    total = _total(measured)
+    ious = np.sort(np.concatenate([found.ious for found in measured]))
+    values = {**scores(total), "sortedAP": sorted_ap(ious, total["n_truth"], total["n_prediction"])}
+    return {name: float(value) for name, value in values.items()}
+
+
+def _counts(total: Mapping[str, float]) -> dict[str, int]:
+    """Return the object counts and the kinds of errors, by column name."""
+    kinds = [f"truth_{kind}" for kind in TRUTH_KINDS] + [f"prediction_{kind}" for kind in PREDICTION_KINDS]
+    return {name: int(total[name]) for name in ("n_truth", "n_prediction", *kinds)}
+
+
+def _row(found: _Measured) -> dict[str, float]:
+    counts = _counts(found.sums)
+    objects = {name: counts.pop(name) for name in ("n_truth", "n_prediction")}
+    return {**objects, **_pooled([found]), **counts}
+
+
+def _summary(measured: Sequence[_Measured]) -> dict[str, Any]:
+    total = _total(measured)
+    sides = (("truth", TRUTH_KINDS), ("prediction", PREDICTION_KINDS))
+    return {
+        "assignment": "canonical",
+        "aji": "kumar",
+        "pooling": "sums over all images, then the formula; SBD, DiC, absDiC and ARI are means over images",
+        "counts": {key: int(total[key]) for key in ("images", "n_truth", "n_prediction")},
+        **_nested(_pooled(measured)),
+        "errors": {side: {kind: int(total[f"{side}_{kind}"]) for kind in kinds} for side, kinds in sides},
+    }
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Put scores by column name into the form of the summary; the author's assignment stands apart."""
+
+    def by_threshold(prefix: str, thresholds: tuple[float, ...]) -> dict[str, Any]:
+        return {str(t): flat[f"{prefix}_{t}"] for t in thresholds}
+
+    return {
+        "AP": by_threshold("AP", THRESHOLDS),
+        "meanAP": flat["meanAP"],
+        "AP_dense": by_threshold("AP", DENSE_THRESHOLDS),
+        "meanAP_dense": flat["meanAP_dense"],
+        "AJI": flat["AJI"],
+        "AJI_variants": {variant: flat[column] for variant, column in AJI_COLUMNS.items()},
+        **{name: flat[name] for name in PLAIN},
+        **{name: by_threshold(name, DENSE_THRESHOLDS) for name in ("precision", "recall", "F1")},
+        "author": {
+            "AP": by_threshold("AP_author", THRESHOLDS),
+            "meanAP": flat["meanAP_author"],
+            "AP_dense": by_threshold("AP_author", DENSE_THRESHOLDS),
+            "meanAP_dense": flat["meanAP_dense_author"],
+            "AJI": flat["AJI_author"],
+        },
+    }
+
+
+def _confidence(measured: Sequence[_Measured], resamples: int, seed: int, level: float) -> dict[str, Any]:
+    """Return [low, high] for each score in the form of the summary, or only the facts if there is nothing to draw."""
+    facts = {"level": level, "resamples": resamples, "seed": seed, "unit": "image"}
+    if resamples == 0 or len(measured) < 2:
+        return facts
+    sums = pd.DataFrame([found.sums for found in measured])
+    ious = [found.ious for found in measured]
+    intervals = bootstrap(sums, ious, resamples=resamples, seed=seed, level=level)
+    return {**facts, **_nested({name: list(pair) for name, pair in intervals.items()})}
+
+
+def _group(column: str, measured: Sequence[_Measured], extras: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return one row per value of the column, sorted by its text."""
+    members: dict[Any, list[_Measured]] = {}
+    for found, extra in zip(measured, extras):
+        if extra.get(column) is not None:
+            members.setdefault(extra[column], []).append(found)
+    rows = []
+    for value in sorted(members, key=str):
+        counts = _counts(_total(members[value]))
+        rows.append({column: value, "images": len(members[value]), **counts, **_pooled(members[value])})
+    return pd.DataFrame(rows)
+
+
+def _match_rows(name: str, overlap: Overlap, taxonomy: Taxonomy) -> pd.DataFrame:
+    """Return the rows of one image: truth objects in order of their ids, then predictions without a match."""
+    unmatched = taxonomy.prediction_kind != "match"
+    truth_labels = np.append(overlap.truth_ids, np.uint32(0))  # partner -1 takes the 0 at the end
+    prediction_labels = np.append(overlap.prediction_ids, np.uint32(0))
+    truth = pd.DataFrame(
+        {
+            "truth_label": overlap.truth_ids,
+            "prediction_label": prediction_labels[taxonomy.truth_partner],
+            "iou": taxonomy.truth_iou,
+            "kind": taxonomy.truth_kind,
+            "side": np.where(taxonomy.truth_kind == "match", "both", "truth"),
+        }
+    )
+    prediction = pd.DataFrame(
+        {
+            "truth_label": truth_labels[taxonomy.prediction_partner[unmatched]],
+            "prediction_label": overlap.prediction_ids[unmatched],
+            "iou": taxonomy.prediction_iou[unmatched],
+            "kind": taxonomy.prediction_kind[unmatched],
+            "side": "prediction",
+        }
+    )
+    rows = pd.concat([truth, prediction], ignore_index=True)
+    rows.insert(0, "image", name)
+    return rows
