@@ -5,15 +5,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from flows.jobs import (
-    DEFAULT_MODEL,
-    Execution,
-    SegmentJob,
-    field_comments,
-    job,
-    read_toml,
-    with_settings,
-)
+from flows.jobs import DEFAULT_MODEL, Execution, SegmentJob, field_comments, job, read_toml, with_settings
+from flows.jobs import example as job_example
 from pipeline.errors import BadArgument
 
 _ABOUT = field_comments(SegmentJob) | field_comments(Execution)

@@ -53,11 +53,11 @@ class Collection:
             entries = self.address.entries()
         except BadStore:
             entries = []
-        wanted = {join(image.path, image.levels[0]): [] for image in self.images}  # type: dict[str, list]
-        for entry in entries:
-            owner = _owner(entry[0], wanted)
+        wanted: dict[str, list] = {join(image.path, image.levels[0]): [] for image in self.images}
+        for key, size, token in entries:
+            owner = _owner(key, wanted)
             if owner is not None:
-                wanted[owner].append(entry)
+                wanted[owner].append((key[len(owner) + 1 :], size, token))
         return {
             image.path: image.digest_of(wanted[join(image.path, image.levels[0])]) for image in self.images
         }
@@ -81,12 +81,20 @@ def open_collection(address: Address) -> Collection:
         images, missing = _open_images(address, [(path, None) for path in paths], group.zarr_format)
         return _collection(address, group, "image", images, missing)
     if "multiscales" not in group.ome and "bioformats2raw.layout" in {**group.attributes, **group.ome}:
-        names = [name for name in address.children() if name.isdecimal()]
-        series = [(name, None) for name in sorted(names, key=int)]
+        series = [(name, None) for name in _series(address, group)]
         return _collection(address, group, "image", *_open_images(address, series, group.zarr_format))
     if "labels" in group.ome and "multiscales" not in group.ome:
         raise BadStore(f"{address}: a list of labels; give the image or one of them: {group.ome['labels']}")
     return _collection(address, group, "image", [image_at(address, "", group)], [])
+
+
+def _series(address: Address, group: Group) -> list[str]:
+    """Paths of a series: as the OME group lists them, else every numbered group."""
+    listing = find_group(address, "OME", zarr_format=group.zarr_format)
+    listed = {**listing.attributes, **listing.ome}.get("series") if listing else None
+    if isinstance(listed, list) and all(isinstance(path, str) for path in listed):
+        return listed
+    return sorted((name for name in address.children() if name.isdecimal()), key=int)
 
 
 def _open_plate(address: Address, group: Group) -> Collection:

@@ -53,6 +53,13 @@ def create_plate(
     return paths
 
 
+def create_series(address: Address, names: Sequence[str], *, ngff: str = "0.5") -> None:
+    """Write the metadata of a store with many images that are no plate (``bioformats2raw.layout``)."""
+    zarr_format = zarr_format_of(ngff)
+    write_group(address, "OME", with_ome({}, {"series": list(names)}, ngff=ngff), zarr_format=zarr_format)
+    write_group(address, "", with_ome({}, {"bioformats2raw.layout": 3}, ngff=ngff), zarr_format=zarr_format)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageWriter:
     """An image being written; made by `create_image`, may travel to workers."""

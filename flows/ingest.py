@@ -1,0 +1,158 @@
+"""Ingest: samples of a dataset, TIFF files or synthetic scenes become an OME-Zarr store with truth beside them.
+
+A store is written under the name it will have only when it is complete: until then nothing lists its images.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.datasets.sample import Sample
+from pipeline.datasets.synthetic import Scene, scene
+from pipeline.errors import BadArgument, RunConflict
+from pipeline.store.address import Address, address
+from pipeline.store.images import open_collection
+from pipeline.store.labels import create_labels, publish, write_stack
+from pipeline.store.writing import create_image, create_plate, create_series, write_image
+
+TRUTH = "truth"
+"""Name of the label stack that holds the truth."""
+
+BLOCK = 2048
+"""Blocks in which synthetic scenes are drawn and written; a multiple of the chunk."""
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What came out."""
+
+    images: int
+    objects: int
+
+
+def ingest_samples(samples: Iterable[Sample], output: str, *, ngff: str = "0.5") -> Ingested:
+    """Write samples as a plate, where they say their wells, or as a series of named images."""
+    target = free_target(output)
+    paths: list[str] = []
+    fields: Counter[tuple[str, str]] = Counter()
+    objects = 0
+    for sample in samples:
+        path = sample.name
+        if sample.well:
+            path = f"{sample.well[0]}/{sample.well[1]}/{fields[sample.well]}"
+            fields[sample.well] += 1
+        objects += _write_sample(target, path, sample, ngff)
+        paths.append(path)
+    if not paths:
+        raise BadArgument(
+            f"{output}: expected at least one image to write, got none; check the source and --split"
+        )
+    _write_listing(target, paths, fields, ngff)
+    return Ingested(len(paths), objects)
+
+
+def free_target(output: str) -> Address:
+    """The address of a store that is not there yet."""
+    target = address(output)
+    if target.exists():
+        raise RunConflict(f"{target}: there is something already; give another place, or remove it first")
+    return target
+
+
+def _write_sample(target: Address, path: str, sample: Sample, ngff: str) -> int:
+    spacing = (sample.pixel_size_um,) * 2 if sample.pixel_size_um else None
+    write_image(target, path, sample.image, channels=sample.channels, spacing_um=spacing, ngff=ngff)
+    if sample.truth is None:
+        return 0
+    image = open_collection(target.child(path)).images[0]
+    write_stack(target.child(path), image, sample.truth, name=TRUTH)
+    return int(len({*sample.truth[sample.truth > 0].tolist()}))
+
+
+def _write_listing(
+    target: Address, paths: Sequence[str], fields: Counter[tuple[str, str]], ngff: str
+) -> None:
+    """List the images last: a store that was not finished opens as nothing."""
+    if fields:
+        wells = [(row, column, count) for (row, column), count in sorted(fields.items(), key=_well_order)]
+        create_plate(target, name=target.name.removesuffix(".zarr"), wells=wells, ngff=ngff)
+    else:
+        create_series(target, paths, ngff=ngff)
+
+
+def _well_order(entry: tuple[tuple[str, str], int]) -> tuple[str, int, str]:
+    (row, column), _ = entry
+    return row, int(column) if column.isdecimal() else 0, column
+
+
+def ingest_synthetic(
+    output: str,
+    *,
+    kind: str,
+    size: tuple[int, int],
+    wells: Sequence[tuple[str, str]] = (),
+    fields: int = 1,
+    seed: int = 0,
+    density: float = 1.0,
+    ngff: str = "0.5",
+    shards: int | None = None,
+    on_block: Callable[[], None] = lambda: None,
+) -> Ingested:
+    """Draw synthetic scenes block by block, so that their size needs no memory.
+
+    Args:
+        output: store to make: a single image without ``wells``, else a plate.
+        kind: worms, cells or filaments.
+        size: height and width in px of each image.
+        wells: (row, column) of each well.
+        fields: images per well.
+        seed: of the first image; the others count on.
+        density: relative crowding.
+        ngff: 0.4 or 0.5.
+        shards: side of a shard in px (0.5 only).
+        on_block: called after each block.
+    """  # fmt: skip
+    target = free_target(output)
+    objects = 0
+    places = [
+        (f"{row}/{column}/{field}", (row, column)) for row, column in wells for field in range(fields)
+    ] or [("", None)]
+    for number, (path, _) in enumerate(places):
+        drawn = scene(kind, size, seed=seed + number, density=density)
+        objects += _write_scene(target, path, drawn, ngff=ngff, shards=shards, on_block=on_block)
+    if wells:
+        counts = Counter({well: fields for well in wells})
+        _write_listing(target, [path for path, _ in places], counts, ngff)
+    return Ingested(len(places), objects)
+
+
+def _write_scene(
+    target: Address, path: str, drawn: Scene, *, ngff: str, shards: int | None, on_block: Callable[[], None]
+) -> int:
+    writer = create_image(
+        target, path, axes=("c", "y", "x"), shape=(1, *drawn.shape), dtype="uint16", channels=drawn.channels,
+        shards=(shards, shards) if shards else None, ngff=ngff,
+    )  # fmt: skip
+    for y0, y1, x0, x1 in _blocks(drawn.shape):
+        image, _ = drawn.render(y0, y1, x0, x1)
+        writer.write((slice(0, 1), slice(y0, y1), slice(x0, x1)), image)
+        on_block()
+    writer.finish()
+    place = target.child(path) if path else target
+    image = open_collection(place).images[0]
+    labels = create_labels(place, "", name=TRUTH, layers=drawn.layers, image=image)
+    seen: set[int] = set()
+    for y0, y1, x0, x1 in _blocks(drawn.shape):
+        _, truth = drawn.render(y0, y1, x0, x1)
+        for layer, ids in enumerate(truth):
+            labels.write((0, 0), layer, y0, x0, ids)
+        seen.update(int(label) for label in set(truth[truth > 0].tolist()))
+        on_block()
+    publish(labels)
+    return len(seen)
+
+
+def _blocks(shape: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    for y in range(0, shape[0], BLOCK):
+        for x in range(0, shape[1], BLOCK):
+            yield y, min(y + BLOCK, shape[0]), x, min(x + BLOCK, shape[1])
