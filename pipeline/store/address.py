@@ -108,16 +108,19 @@ class Address:
             return self._files().put_new(inner_key(rel, where=self.url), data)
 
     def list(self, rel: str = "") -> Keys:
-        """List all files below, recursively, as sorted keys relative to this address."""
+        """List all files below ``rel``, recursively, as sorted keys relative to it; nothing there: ``[]``."""
         return [key for key, _, _ in self.entries(rel)]
 
     def entries(self, rel: str = "") -> Entries:
-        """List all files below as sorted (key, bytes, token); the token changes when the content does.
+        """List all files below ``rel`` as sorted (key relative to it, bytes, token).
 
-        The token is the modification time in ns on a disk and the etag in object storage. Nothing there: ``[]``.
+        The token changes when the content does: modification time in ns on a disk, etag in object storage.
         """
+        key = inner_key(rel, where=self.url)
         with explained(self._at(rel)):
-            return sorted(self._files().entries(inner_key(rel, where=self.url)))
+            found = self._files().entries(key)
+        start = len(key) + 1 if key else 0
+        return sorted((name[start:], size, token) for name, size, token in found if name != key)
 
     def children(self, rel: str = "") -> Keys:
         """List the names directly below, sorted; nothing there: ``[]``."""

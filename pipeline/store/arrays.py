@@ -111,7 +111,7 @@ def absent_chunks(address: Address, path: str, document: str) -> tuple[tuple[int
     _, count = grid_of(array)
     encode = array.metadata.encode_chunk_key
     indices = product(*(range(number) for number in count))
-    return tuple(index for index in indices if join(path, encode(index)) not in present)
+    return tuple(index for index in indices if encode(index) not in present)
 
 
 def _compressor(codec: str, zarr_format: int) -> Any:

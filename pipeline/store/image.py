@@ -113,10 +113,8 @@ class Image:
         return self.digest_of(entries)
 
     def digest_of(self, entries: Sequence[tuple[str, int, str]]) -> str:
-        """Digest as `digest`, from a listing of the finest level that was made already."""
-        start = len(join(self.path, self.levels[0])) + 1
-        listed = [(key[start:], size, token) for key, size, token in entries]
-        content = json.dumps([self.document, self.described, listed], sort_keys=True)
+        """Digest as `digest`, from a listing of the finest level (`Address.entries`) that was made already."""
+        content = json.dumps([self.document, self.described, list(entries)], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
     def absent_chunks(self) -> tuple[tuple[int, ...], ...]:

@@ -1,7 +1,8 @@
-"""Putting a finished label stack in its place, all layers or none, in place of an older one if that is asked for.
+"""Putting a finished label stack in its place, all layers or none, also in place of an older one.
 
-A journal in the staging place says how far it came; after a kill at any instant, calling `publish` again ends
-the work. The old stack is touched only when the new one is complete, and the image lists only what is there.
+A journal in the staging place says how far it came, and stays when all is done; after a kill at any instant,
+calling `publish` again ends the work. The old stack is touched only when the new one is complete, and the image
+lists only what is there.
 """
 
 import json
@@ -12,7 +13,6 @@ from pipeline.store.address import Address
 from pipeline.store.groups import (
     Group,
     find_group,
-    join,
     json_bytes,
     read_json,
     with_ome,
@@ -20,10 +20,7 @@ from pipeline.store.groups import (
     zarr_format_of,
 )
 from pipeline.store.label_reading import labels_path, listed_labels, stack_layers
-from pipeline.store.label_writing import LabelWriter
-
-JOURNAL = "publish.json"
-"""Name of the journal in the staging place, after the stack's name."""
+from pipeline.store.label_writing import SCRATCH, STAGING, LabelWriter
 
 
 def check_free(address: Address, path: str, name: str, *, overwrite: bool = False) -> None:
@@ -47,32 +44,52 @@ def publish(writer: LabelWriter, *, overwrite: bool = False) -> None:
             stack has the name of a new layer.
         BadStore: nothing was staged.
     """
-    journal_key = join(writer.staged(), f"{writer.name}.{JOURNAL}")
-    journal = read_json(writer.address, journal_key)
-    if journal is None:
-        if _is_published(writer):
+    journal = read_json(writer.address, writer.journal)
+    if (journal is not None and journal.get("done")) or (journal is None and _was_published_directly(writer)):
+        if writer.is_in_place:
             return
+        raise BadStore(
+            f"{writer.address.child(writer.path)}: label {writer.name!r} was replaced by other work"
+        )
+    if journal is None:
         old = _old_layers(writer, overwrite)
+        _check_staged(writer)
         writer.finish()
         journal = {"old": old, "listing": _new_listing(writer, old), "placed": []}
-        writer.address.write_bytes(journal_key, json_bytes(journal))
-    _replace(writer, journal, journal_key)
+        _note(writer, journal)
+    _replace(writer, journal)
     _list_labels(writer.address, writer.path, journal["listing"], ngff=writer.ngff)
     for name in writer.names:
         writer.address.remove(writer.staged(name))
-    writer.address.remove(journal_key)
+    _note(writer, {**journal, "done": True})
+    if writer.staging == STAGING:
+        _clear_direct(writer)
 
 
-def _is_published(writer: LabelWriter) -> bool:
-    """Whether an earlier call came to the end: nothing is staged, and the stack is in its place and listed."""
-    if any(writer.address.exists(writer.staged(name)) for name in writer.names):
-        return False
-    listed = listed_labels(writer.address, writer.path)
-    if all(name in listed for name in writer.names):
-        return True
-    raise BadStore(
-        f"{writer.address.child(writer.path)}: no staged label {writer.name!r}; run the command again"
-    )
+def _was_published_directly(writer: LabelWriter) -> bool:
+    """Whether this is a repetition without a run: then nothing is staged, and no journal is kept."""
+    staged = any(writer.address.exists(writer.staged(name)) for name in writer.names)
+    return writer.staging == STAGING and not staged and writer.is_in_place
+
+
+def _clear_direct(writer: LabelWriter) -> None:
+    """Leave no trace of a publication that belongs to no run."""
+    writer.address.remove(writer.journal)
+    for place in (STAGING, SCRATCH):
+        if not writer.address.list(place):
+            writer.address.remove(place)
+
+
+def _note(writer: LabelWriter, journal: dict[str, Any]) -> None:
+    writer.address.write_bytes(writer.journal, json_bytes(journal))
+
+
+def _check_staged(writer: LabelWriter) -> None:
+    for name in writer.names:
+        if not writer.address.exists(writer.staged(name)):
+            raise BadStore(
+                f"{writer.address.child(writer.path)}: nothing is staged for label {name!r}; run the command again"
+            )
 
 
 def _old_layers(writer: LabelWriter, overwrite: bool) -> list[str]:
@@ -98,7 +115,7 @@ def _new_listing(writer: LabelWriter, old: list[str]) -> list[str]:
     return [*before, *writer.names, *after]
 
 
-def _replace(writer: LabelWriter, journal: dict[str, Any], journal_key: str) -> None:
+def _replace(writer: LabelWriter, journal: dict[str, Any]) -> None:
     address = writer.address
     if not journal["placed"] and journal["old"]:
         others = [name for name in journal["listing"] if name not in writer.names]
@@ -107,7 +124,7 @@ def _replace(writer: LabelWriter, journal: dict[str, Any], journal_key: str) -> 
         if name not in journal["placed"]:
             _place(writer, name)
             journal["placed"].append(name)
-            address.write_bytes(journal_key, json_bytes(journal))
+            _note(writer, journal)
     for name in journal["old"]:
         if name not in writer.names:
             address.remove(labels_path(writer.path, name))

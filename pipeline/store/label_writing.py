@@ -6,7 +6,7 @@ of the network. The same pixels give the same bytes.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -15,7 +15,7 @@ from pipeline.errors import BadArgument
 from pipeline.stack import MAX_ID
 from pipeline.store.address import Address
 from pipeline.store.arrays import Selection, new_document, open_array, read_region, write_region
-from pipeline.store.groups import join, with_ome, write_group, zarr_format_of
+from pipeline.store.groups import find_group, join, read_json, with_ome, write_group, zarr_format_of
 from pipeline.store.image import Image
 from pipeline.store.label_reading import ATTRIBUTE, labels_path, layer_names
 from pipeline.store.ngff import multiscales_metadata
@@ -30,8 +30,14 @@ BLOCK = 2048
 SMALLEST_CHUNK = 256
 """Levels whose share of a block is smaller than this are made when the stack is published."""
 
-STAGING = ".platelayer/staging"
-"""Default staging place below the output."""
+SCRATCH = ".platelayer"
+"""Folder of an output for what is not finished."""
+
+STAGING = f"{SCRATCH}/staging"
+"""Default staging place, for labels that belong to no run."""
+
+JOURNAL = "publish.json"
+"""Name of the journal of a stack that is being published, after the stack's own name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,8 @@ class LabelWriter:
     """Label groups, layer 0 first."""
     staging: str
     """Where they are written, below the address."""
+    fresh: bool
+    """Nothing was staged when the writer was made: every block has to be written, whatever marks there are."""
     axes: tuple[str, ...]
     """Axes of the image without channels."""
     units: tuple[str | None, ...]
@@ -117,6 +125,30 @@ class LabelWriter:
         """Path of a label group in the staging place."""
         return join(self.staging, labels_path(self.path, name))
 
+    @property
+    def journal(self) -> str:
+        """Key of the journal of publishing."""
+        return join(self.staged(), f"{self.name}.{JOURNAL}")
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the stack was published from this staging place, and what is in its place is still this."""
+        journal = read_json(self.address, self.journal)
+        return journal is not None and bool(journal.get("done")) and self.is_in_place
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the labels in the stack's place have its layers and its origin."""
+        group = find_group(
+            self.address, labels_path(self.path, self.name), zarr_format=zarr_format_of(self.ngff)
+        )
+        own = group.attributes.get(ATTRIBUTE) if group else None
+        return (
+            isinstance(own, dict)
+            and own.get("stack") == list(self.names)
+            and own.get("origin", "") == self.origin
+        )
+
     def _checked(self, layer: int, y0: int, x0: int, block: np.ndarray) -> np.ndarray:
         if not 0 <= layer < len(self.names):
             raise BadArgument(f"expected a layer below {len(self.names)}, got {layer}")
@@ -145,7 +177,7 @@ class LabelWriter:
         path = join(self.staged(self.names[layer]), str(level - 1))
         for target, source in self._halvings(level):
             array = open_array(self.address, path, self.documents[level - 1])
-            if not any(join(path, key) in present for key in _keys(array, source)):
+            if not any(key in present for key in _keys(array, source)):
                 continue
             fine = read_region(self.address, path, self.documents[level - 1], source)
             self._write(layer, level, target, fine[..., ::2, ::2].reshape(fine[..., ::2, ::2].shape[-2:]))
@@ -192,13 +224,14 @@ def create_labels(
     layers: int,
     image: Image,
     staging: str = STAGING,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     block: int = BLOCK,
     origin: str = "",
 ) -> LabelWriter:
     """Begin a label stack for an image: writes the arrays' metadata into the staging place.
 
-    Calling it again for the same stack is harmless and keeps the blocks that are there.
+    Calling it again for the same stack is harmless and keeps the blocks that are there; `LabelWriter.fresh`
+    says that there were none. What was published from this staging place already is not staged again.
 
     Args:
         address: the output collection (the image's own, or another one with the same layout).
@@ -206,11 +239,12 @@ def create_labels(
         name: name of the stack and of its layer 0.
         layers: number of layers, at least 1.
         image: the image that was segmented; gives axes, size, scale and version.
-        staging: place for unfinished labels below ``address``.
-        chunk: chunk of the arrays in y and x; divides ``block``.
+        staging: place for unfinished labels below ``address``, one for each run.
+        chunk: chunk of the arrays in y and x, divides ``block``; 1024 or the block, if smaller, when None.
         block: what one `LabelWriter.write` covers, a power of two.
-        origin: fingerprint of the work the labels come from.
+        origin: fingerprint of the work the labels come from, kept in their attributes (see `label_origin`).
     """
+    chunk = min(CHUNK, block) if chunk is None else chunk
     _check_layout(chunk, block)
     keep = [index for index, axis in enumerate(image.axes) if axis != "c"]
     shapes = _shapes(tuple(image.shape[index] for index in keep))
@@ -232,6 +266,7 @@ def create_labels(
         path=path,
         names=layer_names(name, layers),
         staging=staging,
+        fresh=False,
         axes=axes,
         units=tuple(image.units[index] for index in keep),
         scale=tuple(image.scale[index] for index in keep),
@@ -245,11 +280,23 @@ def create_labels(
             file["zarr.json" if image.zarr_format == 3 else ".zarray"].decode() for file in files
         ),
     )
+    return writer if writer.is_published else _stage(writer, files)
+
+
+def _stage(writer: LabelWriter, files: list[dict[str, bytes]]) -> LabelWriter:
+    """Write the arrays' metadata, the journal of an older publication removed."""
+    last = join(writer.staged(writer.names[-1]), str(len(files) - 1), *list(files[-1])[-1:])
+    journal = read_json(writer.address, writer.journal)
+    if journal is not None and not journal.get("done"):
+        return writer
+    if writer.address.find_bytes(last) is not None:
+        return writer
+    writer.address.remove(writer.journal)
     for layer in writer.names:
         for level, documents in enumerate(files):
             for key, data in documents.items():
-                address.write_bytes(join(writer.staged(layer), str(level), key), data)
-    return writer
+                writer.address.write_bytes(join(writer.staged(layer), str(level), key), data)
+    return replace(writer, fresh=True)
 
 
 def _check_layout(chunk: int, block: int) -> None:
