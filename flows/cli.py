@@ -59,7 +59,7 @@ def run(arguments: list[str] | None = None) -> int:
             raise
         return _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
     except Exception as error:
-        logging.getLogger(__name__).debug("unexpected error", exc_info=True)
+        logging.getLogger("flows").debug("unexpected error", exc_info=True)
         return _fail(f"unexpected {type(error).__name__}: {error}; PLATELAYER_LOG=DEBUG shows where")
 
 

@@ -5,13 +5,13 @@ A store is written under the name it will have only when it is complete: until t
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.datasets.sample import Sample
 from pipeline.datasets.synthetic import Scene, scene
 from pipeline.errors import BadArgument, RunConflict
 from pipeline.store.address import Address, address
-from pipeline.store.images import open_collection
+from pipeline.store.images import Image, open_collection
 from pipeline.store.labels import create_labels, publish, write_stack
 from pipeline.store.writing import create_image, create_plate, create_series, write_image
 
@@ -64,9 +64,14 @@ def _write_sample(target: Address, path: str, sample: Sample, ngff: str) -> int:
     write_image(target, path, sample.image, channels=sample.channels, spacing_um=spacing, ngff=ngff)
     if sample.truth is None:
         return 0
-    image = open_collection(target.child(path)).images[0]
-    write_stack(target.child(path), image, sample.truth, name=TRUTH)
-    return int(len({*sample.truth[sample.truth > 0].tolist()}))
+    write_stack(target, _written(target, path), sample.truth, name=TRUTH)
+    return len({*sample.truth[sample.truth > 0].tolist()})
+
+
+def _written(target: Address, path: str) -> Image:
+    """An image that no plate lists yet, at its place in the collection."""
+    image = open_collection(target.child(path) if path else target).images[0]
+    return replace(image, address=target, path=path)
 
 
 def _write_listing(
@@ -114,15 +119,13 @@ def ingest_synthetic(
     """  # fmt: skip
     target = free_target(output)
     objects = 0
-    places = [
-        (f"{row}/{column}/{field}", (row, column)) for row, column in wells for field in range(fields)
-    ] or [("", None)]
-    for number, (path, _) in enumerate(places):
+    places = [f"{row}/{column}/{field}" for row, column in wells for field in range(fields)] or [""]
+    for number, path in enumerate(places):
         drawn = scene(kind, size, seed=seed + number, density=density)
         objects += _write_scene(target, path, drawn, ngff=ngff, shards=shards, on_block=on_block)
     if wells:
-        counts = Counter({well: fields for well in wells})
-        _write_listing(target, [path for path, _ in places], counts, ngff)
+        counts = Counter(dict.fromkeys(wells, fields))
+        _write_listing(target, places, counts, ngff)
     return Ingested(len(places), objects)
 
 
@@ -134,13 +137,11 @@ def _write_scene(
         shards=(shards, shards) if shards else None, ngff=ngff,
     )  # fmt: skip
     for y0, y1, x0, x1 in _blocks(drawn.shape):
-        image, _ = drawn.render(y0, y1, x0, x1)
-        writer.write((slice(0, 1), slice(y0, y1), slice(x0, x1)), image)
+        pixels, _ = drawn.render(y0, y1, x0, x1)
+        writer.write((slice(0, 1), slice(y0, y1), slice(x0, x1)), pixels)
         on_block()
     writer.finish()
-    place = target.child(path) if path else target
-    image = open_collection(place).images[0]
-    labels = create_labels(place, "", name=TRUTH, layers=drawn.layers, image=image)
+    labels = create_labels(target, path, name=TRUTH, layers=drawn.layers, image=_written(target, path))
     seen: set[int] = set()
     for y0, y1, x0, x1 in _blocks(drawn.shape):
         _, truth = drawn.render(y0, y1, x0, x1)

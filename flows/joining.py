@@ -18,6 +18,7 @@ from pipeline.links import touch_links
 from pipeline.measure import Columns
 from pipeline.spans import Spans
 from pipeline.stitch import Filters, Objects, from_bytes, join, to_bytes
+from pipeline.store.tables import table_bytes
 
 READERS = 16
 """Threads that read the descriptions of units: each costs a round trip on object storage."""
@@ -166,9 +167,7 @@ def _write(
     table: pd.DataFrame,
 ) -> None:
     tables, stitching = _keys(work)
-    buffer = io.BytesIO()
-    table.to_parquet(buffer)
-    work.ledger.write(tables, buffer.getvalue())
+    work.ledger.write(tables, table_bytes(table))
     columns = {"names": np.array(list(names)), "starts": starts, "ids": ids, "layers": layers}
     work.ledger.write(stitching, to_bytes(columns))
 
