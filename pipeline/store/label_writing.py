@@ -111,12 +111,14 @@ class LabelWriter:
 
     def finish(self) -> None:
         """Make the coarse levels and the groups' metadata in the staging place; may be repeated."""
+        image = find_group(self.address, self.path, zarr_format=zarr_format_of(self.ngff))
+        source = "../../" if image is not None and "multiscales" in image.ome else None
         for layer, name in enumerate(self.names):
             place = self.staged(name)
             self.address.sweep(place)
             for level in range(self.block_levels, len(self.shapes)):
                 self._reduce(layer, level, set(self.address.list(join(place, str(level - 1)))))
-            attributes = with_ome({}, self._metadata(name), ngff=self.ngff)
+            attributes = with_ome({}, self._metadata(name, source), ngff=self.ngff)
             origin = {"origin": self.origin} if self.origin else {}
             attributes[ATTRIBUTE] = {"stack": list(self.names), "layer": layer, **origin}
             write_group(self.address, place, attributes, zarr_format=zarr_format_of(self.ngff))
@@ -198,12 +200,13 @@ class LabelWriter:
             )
             yield target, (*target[:-2], *window)
 
-    def _metadata(self, name: str) -> dict[str, object]:
+    def _metadata(self, name: str, image: str | None) -> dict[str, object]:
         scales = [
             [*self.scale[:-2], self.scale[-2] * 2**level, self.scale[-1] * 2**level]
             for level in range(len(self.shapes))
         ]
-        source: dict[str, object] = {"source": {"image": "../../"}}
+        # In a mirror without pixels there is no image to point to, and validators follow the link.
+        source: dict[str, object] = {"source": {"image": image}} if image else {}
         version: dict[str, object] = {"version": self.ngff} if self.ngff == "0.4" else {}
         ome = multiscales_metadata(
             axes=self.axes,
