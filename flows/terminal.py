@@ -92,6 +92,12 @@ def pixels(item: Item | None) -> int:
     return int(np.prod(item.tile.core.shape)) if item is not None else 0
 
 
+def wide_console() -> Console:
+    """A console for tables: as wide as the terminal, and wide enough where there is none."""
+    console = Console(file=sys.stdout, highlight=False)
+    return console if console.is_terminal else Console(file=sys.stdout, highlight=False, width=180)
+
+
 def watcher() -> Bars | Lines:
     """Bars where there is a terminal, lines where there is none."""
     console = Console()

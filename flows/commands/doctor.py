@@ -1,0 +1,153 @@
+"""`platelayer doctor`: is this installation and this machine fit to run."""
+
+import importlib.metadata
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+CAPS = {"fastapi": (0, 155), "sqlalchemy": (2, 1), "pydantic": (2, 13)}
+"""First versions with which today's Prefect or ome-zarr-models break; see constraints.txt."""
+
+NEEDED = (
+    "numpy",
+    "scipy",
+    "zarr",
+    "numcodecs",
+    "torch",
+    "dask",
+    "distributed",
+    "prefect",
+    "pandas",
+    "pyarrow",
+    "s3fs",
+)
+
+
+def doctor() -> int:
+    """Check this installation and this machine."""
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    bad = 0
+    for name, check in CHECKS.items():
+        try:
+            state, text = check()
+        except Exception as error:
+            state, text = "bad", f"{type(error).__name__}: {error}"
+        bad += state == "bad"
+        console.print(f"{state:>4}  {name}: {text}", markup=False)
+    console.print("fit" if not bad else f"{bad} thing(s) to mend", markup=False)
+    return 1 if bad else 0
+
+
+def _packages() -> tuple[str, str]:
+    missing, found = [], []
+    for name in NEEDED:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    return ("bad", f"missing: {', '.join(missing)}") if missing else ("ok", ", ".join(found))
+
+
+def _caps() -> tuple[str, str]:
+    broken = []
+    for name, cap in CAPS.items():
+        version = importlib.metadata.version(name)
+        if tuple(int(part) for part in version.split(".")[: len(cap)] if part.isdigit()) >= cap:
+            broken.append(f"{name} {version} (needs < {'.'.join(map(str, cap))})")
+    return (
+        ("bad", f"{', '.join(broken)}: install with -c constraints.txt")
+        if broken
+        else ("ok", "within the caps")
+    )
+
+
+def siblings() -> tuple[str, str]:
+    """The three packages are siblings and belong to this distribution: no other ``model`` shadows ours."""
+    import flows
+    import model
+    import pipeline
+
+    folders = {Path(package.__file__ or "").parent.parent for package in (flows, model, pipeline)}
+    owners = importlib.metadata.packages_distributions()
+    strangers = [
+        n for n in ("flows", "model", "pipeline") if set(owners.get(n, ["platelayer"])) != {"platelayer"}
+    ]
+    if len(folders) > 1 or strangers:
+        return (
+            "bad",
+            f"pipeline, model and flows come from {', '.join(map(str, folders))}; another package shadows ours",
+        )
+    return "ok", f"pipeline, model and flows from {folders.pop()}"
+
+
+def _gpu() -> tuple[str, str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return (
+            "note",
+            f"none; networks run on the CPU (torch {torch.__version__}, {torch.get_num_threads()} threads)",
+        )
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return "ok", ", ".join(names)
+
+
+def _models() -> tuple[str, str]:
+    from model.card import read_card, shipped
+
+    names = [f"{name} ({read_card(folder)['digest'][:8]})" for name, folder in shipped().items()]
+    return ("ok", ", ".join(names)) if names else ("bad", "no shipped model found; install again")
+
+
+def _cores() -> tuple[str, str]:
+    from flows.executors import usable_cores
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return "ok", f"{usable_cores()} usable of {os.cpu_count()}, {memory:.0f} GiB memory"
+
+
+def _temp() -> tuple[str, str]:
+    place = tempfile.gettempdir()
+    free = shutil.disk_usage(place).free / 2**30
+    return ("ok" if free > 2 else "bad"), f"{free:.0f} GiB free in {place}"
+
+
+def _dask() -> tuple[str, str]:
+    from flows.executors import pool
+    from flows.jobs import Execution
+
+    with pool(Execution(executor="dask", workers=1)) as workers:
+        answer = workers.cpu.submit(abs, -2).result(timeout=60)
+    return (
+        ("ok", "a worker process started and answered")
+        if answer == 2
+        else ("bad", "a worker gave a wrong answer")
+    )
+
+
+def _prefect() -> tuple[str, str]:
+    from flows.orchestrate import is_prefect_configured
+
+    if not is_prefect_configured():
+        return "note", "no API configured; runs go without it (set PREFECT_API_URL to use a server)"
+    from flows.prefect_flows import reach_api
+
+    return "ok", f"API answers at {reach_api()}"
+
+
+CHECKS: dict[str, Callable[[], tuple[str, str]]] = {
+    "packages": _packages,
+    "version caps": _caps,
+    "installation": siblings,
+    "cores": _cores,
+    "temp space": _temp,
+    "GPU": _gpu,
+    "models": _models,
+    "Dask": _dask,
+    "Prefect": _prefect,
+}

@@ -1,0 +1,85 @@
+"""The dry run: what a job would do and what it would cost, measured on a few probed tiles."""
+
+import time
+
+import numpy as np
+
+from flows.executors import usable_cores
+from flows.jobs import SegmentJob
+from flows.plan import Plan, count_tiles, items, make_plan
+from flows.segmenters import loaded
+from flows.stages import Item
+from pipeline.normalise import Normalise, normalised
+from pipeline.tiling import round_up
+
+PROBED = 3
+"""Tiles that are read and predicted to estimate the time."""
+
+AFTER_NETWORK_MPX_S = 12.0
+"""Mpx/s and core that everything after the network reaches at least (benchmarks/results/stitch.json)."""
+
+
+def estimate(job: SegmentJob) -> str:
+    """Describe a job without running it."""
+    plan = make_plan(job)
+    tiles = sum(count_tiles(work) for work in plan.works)
+    pixels = sum(len(w.image.planes) * int(np.prod(w.extent)) for w in plan.works)
+    read = sum(_read_pixels(plan))
+    itemsize = max((w.image.dtype.itemsize * len(w.channels) for w in plan.works), default=1)
+    seconds, rate = _probe(plan, pixels)
+    workers = 1 if job.execution.executor == "serial" else job.execution.workers or usable_cores()
+    traits = plan.traits
+    lines = [
+        f"source      {plan.source.address}, {len(plan.works)} image(s), {pixels / 1e6:.1f} Mpx",
+        f"output      {plan.output}, labels and tables {plan.name!r}, run {plan.ledger.run}",
+        f"segmenter   {traits.name} ({traits.link}, reach {traits.reach_px} px, stride {traits.stride})",
+        f"tiles       {tiles} of core {plan.works[0].core} px and halo {plan.works[0].halo} px",
+        f"to read     {read * itemsize / 2**20:.0f} MiB uncompressed for the network, once more to measure",
+        f"halo waste  {100 * (1 - pixels / read):.0f} % of the pixels the network sees",
+        f"memory      about {_memory(plan) / 2**20:.0f} MiB per worker, whatever the size of the image",
+        f"time        about {seconds / workers:.0f} s with {workers} worker(s), "
+        f"network {rate:.2f} Mpx/s per worker (probed on {min(PROBED, tiles)} tiles)",
+        *(f"refused     {path or 'image'}: {reason}" for path, reason in plan.refused.items()),
+        *(f"missing     {message}" for message in plan.source.missing),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _read_pixels(plan: Plan) -> list[int]:
+    """Pixels the network sees, halos included, per image."""
+    return [sum(int(np.prod(t.read.shape)) for t in w.tiles()) * len(w.image.planes) for w in plan.works]
+
+
+def _memory(plan: Plan) -> float:
+    """Rough peak of a worker: the block as float32, its layers, and the blocks of the later stages."""
+    work = plan.works[0]
+    side = min(round_up(work.core, plan.traits.stride) + 2 * work.halo, max(work.extent))
+    block = min(2048, max(work.extent)) ** 2
+    return side**2 * (4 * len(work.channels) + 2 * plan.traits.layers) + block * (
+        8 + 16 * len(work.channels) + 16
+    )
+
+
+def _probe(plan: Plan, pixels: int) -> tuple[float, float]:
+    """Seconds for all pixels on one worker, and Mpx/s of the network including reading."""
+    every = list(items(plan.works))
+    chosen = (
+        [every[i] for i in np.linspace(0, len(every) - 1, min(PROBED, len(every))).astype(int)]
+        if every
+        else []
+    )
+    if not chosen:
+        return 0.0, 0.0
+    segmenter = loaded(plan.segmenter)
+    _predict(segmenter, chosen[0])
+    started = time.perf_counter()
+    for item in chosen:
+        _predict(segmenter, item)
+    spent = time.perf_counter() - started
+    done = sum(int(np.prod(item.tile.core.shape)) for item in chosen)
+    return pixels * spent / done + pixels / 1e6 / AFTER_NETWORK_MPX_S, done / 1e6 / spent
+
+
+def _predict(segmenter: object, item: Item) -> None:
+    block = item.work.read(item.plane, item.tile.read)
+    segmenter(normalised(block, Normalise()))  # type: ignore[operator]
