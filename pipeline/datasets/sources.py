@@ -5,12 +5,15 @@ Nothing here knows a particular dataset.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
 from PIL import Image
+from skimage.measure import label
 
 from pipeline.errors import BadArgument, BadStore
 
@@ -78,6 +81,37 @@ def grey(plane: np.ndarray) -> np.ndarray:
     if (colour == colour[..., :1]).all():
         return np.ascontiguousarray(colour[..., 0])
     return (colour @ np.array([0.299, 0.587, 0.114])).round().astype(plane.dtype)
+
+
+@contextmanager
+def hdf5(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file for reading; h5py is needed for the few datasets that ship this format."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise BadArgument(
+            f"{path.name} is HDF5 and needs h5py, which is missing; pip install h5py"
+        ) from error
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise BadStore(f"cannot read {str(path)!r} as HDF5: {error}; fetch the file again") from error
+    with file:
+        yield file
+
+
+def components(mask: np.ndarray, *, connectivity: int = 2, min_area_px: int = 0) -> np.ndarray:
+    """Label the regions of equal, non-zero value ``(y, x)`` with 1..n, uint32, in raster order.
+
+    Args:
+        mask: boolean, or integer where two touching objects have two values.
+        connectivity: 2 joins pixels that touch at a corner, 1 does not.
+        min_area_px: smaller regions are dropped.
+    """
+    regions = label(mask, background=0, connectivity=connectivity)
+    keep = np.bincount(regions.ravel()) >= max(min_area_px, 1)
+    keep[0] = False
+    return np.where(keep, np.cumsum(keep), 0)[regions].astype(np.uint32)
 
 
 def check_split(split: str, splits: tuple[str, ...], *, dataset: str) -> str:
