@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 from pipeline.datasets.sources import hdf5
 from pipeline.errors import BadStore
@@ -26,7 +27,7 @@ def cells(path: Path, variable: str) -> list["Cell"]:
         return [Cell(path, value) for value in content.ravel()]
     except NotImplementedError:
         return _new_cells(path, variable)
-    except (KeyError, ValueError, TypeError, OSError) as error:
+    except (KeyError, ValueError, TypeError, OSError, MatReadError) as error:
         raise BadStore(f"{str(path)!r}: expected a MATLAB cell array {variable!r}, but {error!r}") from error
 
 
