@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.datasets.folder import Field
 from pipeline.datasets.sample import Sample
 from pipeline.datasets.synthetic import Scene, scene
 from pipeline.errors import BadArgument, RunConflict
@@ -157,3 +158,26 @@ def _blocks(shape: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
     for y in range(0, shape[0], BLOCK):
         for x in range(0, shape[1], BLOCK):
             yield y, min(y + BLOCK, shape[0]), x, min(x + BLOCK, shape[1])
+
+
+def ingest_fields(
+    fields: Sequence[Field], output: str, *, spacing_um: float | None = None, ngff: str = "0.5"
+) -> Ingested:
+    """Write fields of view of TIFF files as a plate, one field in memory at a time."""
+    target = free_target(output)
+    counts: Counter[tuple[str, str]] = Counter()
+    for item in fields:
+        path = f"{item.well[0]}/{item.well[1]}/{counts[item.well]}"
+        counts[item.well] += 1
+        spacing = (spacing_um, spacing_um) if spacing_um else item.spacing_um
+        write_image(
+            target,
+            path,
+            item.load(),
+            axes=tuple(item.axes),
+            channels=item.channels,
+            spacing_um=spacing,
+            ngff=ngff,
+        )
+    _write_listing(target, [], counts, ngff)
+    return Ingested(len(fields), 0)

@@ -39,9 +39,8 @@ def reach_api() -> str:
 def as_task(call: Callable[..., Any], *arguments: Any, name: str) -> Any:
     """Call a stage as a Prefect task; arguments are not recorded, for they hold whole images of work."""
     # No cache key from the inputs: the ledger beside the data says what is done.
-    return task(
-        call, name=name.split()[0], task_run_name=name, retries=1, cache_policy=NO_CACHE, persist_result=False
-    )(*arguments)
+    run = task(name=name.split()[0], task_run_name=name, retries=1, cache_policy=NO_CACHE)(call)
+    return run(*arguments)
 
 
 def run_segment(job: SegmentJob, progress: Progress = silent) -> RunRecord:
