@@ -80,6 +80,46 @@ class SegmentJob:
             raise BadArgument("copy_images needs an output to copy to; add --output")
 
 
+@value(frozen=True, kw_only=True, config=STRICT)
+class Source:
+    """What the card of a model says of the data it was trained on."""
+
+    title: str = ""
+    """Name of the dataset."""
+    citation: str = ""
+    """What to cite."""
+    licence: str = ""
+    """Licence of the data, and of the weights made from them."""
+
+
+@value(frozen=True, kw_only=True, config=STRICT)
+class TrainJob:
+    """Train a model from ingested images and their true label stacks."""
+
+    data: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Stores with images and truth to learn from."""
+    validation: tuple[str, ...] = ()
+    """Stores to choose the best model by; default: a tenth of the wells (or images) of data, never a part of one."""
+    folder: Annotated[str, Field(min_length=1)]
+    """Where checkpoints, curves and the state to resume from go."""
+    name: str = "model"
+    """Name of the model."""
+    recipe: str = "house"
+    """Shipped recipe (house, paper) or path of a TOML file."""
+    change: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the recipe to change, such as change.batch or change.method.layers."""
+    truth: str = "truth"
+    """Name of the true labels."""
+    channel: tuple[str | int, ...] = ()
+    """Channels by name or index; default: all."""
+    normalise: Normalise = Normalise()
+    """How intensities are normalised; kept in the card, so that segmenting does the same."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """cuda: a GPU or an error."""
+    source: Source = Source()
+    """What the card says of the data."""
+
+
 Job = TypeVar("Job")
 
 
