@@ -1,63 +1,167 @@
 """Dask as an executor: a cluster of processes on this machine, or an existing scheduler.
 
-Tasks are tiles, never a graph over the image. GPU workers are taken by the resource ``GPU``.
+Tasks are tiles, never a graph over the image. GPU workers are taken by the resource ``GPU``; every task of the
+network asks for a part of it, so that a worker reads and writes tiles while another is in its network.
 """
 
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import dask
-from distributed import Client, LocalCluster
 
 from flows.executors import Pool
 from flows.jobs import Execution
+from flows.record import versions
 from pipeline.errors import RunConflict
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 CONNECT_S = 10
-"""How long an existing scheduler may take to answer."""
+"""How long an existing scheduler, and its first worker, may take to answer."""
+
+ALONE_S = 60
+"""A run gives up when there was no worker for so long."""
+
+GPU_SHARE = 0.3
+"""Part of a worker's GPU that one tile asks for: three are under way at once, one of them in the network."""
+
+GPU_THREADS = 3
+"""Threads of a GPU worker: one in the network, the others reading and writing."""
+
+GPU_PROCESSES = 2
+"""Worker processes that share a GPU."""
+
+TOLD = ("platelayer", "python", "numpy", "zarr", "dask")
+"""Versions that must be the same here and on the workers."""
 
 
 @contextmanager
 def dask_pool(execution: Execution, workers: int) -> Iterator[Pool]:
     """Connect to the scheduler a job names, or start worker processes on this machine."""
-    if execution.executor == "dask":
-        resources = {"GPU": 1} if execution.device == "cuda" else None
-        # Processes, one thread each: torch and numpy hold the interpreter's lock too long for threads.
-        with (
-            dask.config.set({"distributed.worker.daemon": True, "distributed.admin.log-format": "%(message)s"}),
-            LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None,
-                resources=resources, silence_logs=50, memory_limit=0,
-            ) as cluster,
-            Client(cluster) as client,
-        ):  # fmt: skip
-            yield _pool(client, execution, workers)
-        return
-    with _connected(execution.executor) as client:
-        client.get_versions(check=True)
-        count = len(client.scheduler_info(n_workers=-1)["workers"])
-        yield _pool(client, execution, max(count, 1))
+    _quiet()
+    opened = _local(execution, workers) if execution.executor == "dask" else _connected(execution.executor)
+    with opened as client:
+        yield _pool(client, execution)
 
 
-def _connected(url: str) -> Client:
+def _quiet() -> None:
+    """Logs of Dask are for those who ask for them; they are configured when it is imported, here and on workers."""
+    level = os.environ.get("PLATELAYER_LOG", "CRITICAL").lower()
+    dask.config.set({"logging": {"distributed": level, "tornado": "critical"}})
+
+
+@contextmanager
+def _local(execution: Execution, workers: int) -> "Iterator[Client]":
+    """Worker processes on this machine, gone with this process."""
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    # Processes, one thread each: torch and numpy hold the interpreter's lock too long for threads.
+    options: dict[str, Any] = {"host": "127.0.0.1", "nthreads": 1, "memory_limit": 0, "dashboard": False}
+    spec = {f"cpu-{i}": {"cls": Nanny, "options": options} for i in range(workers)}
+    for gpu in _gpus(execution.device):
+        mine = options | {"nthreads": GPU_THREADS, "resources": {"GPU": 1}}
+        mine["env"] = {"CUDA_VISIBLE_DEVICES": gpu}
+        spec |= {f"gpu-{gpu}-{i}": {"cls": Nanny, "options": mine} for i in range(GPU_PROCESSES)}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    with (
+        dask.config.set({"distributed.worker.daemon": True}),
+        SpecCluster(workers=spec, scheduler=scheduler, silence_logs=False) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _gpus(device: str) -> list[str]:
+    """GPUs of this machine that a job may use, as CUDA_VISIBLE_DEVICES names them."""
+    if device == "cpu":
+        return []
+    from model.devices import gpu_count
+
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = chosen.split(",") if chosen else [str(index) for index in range(gpu_count())]
+    return names[: gpu_count()]
+
+
+@contextmanager
+def _connected(url: str) -> "Iterator[Client]":
+    from distributed import Client
+
     try:
-        return Client(url, timeout=CONNECT_S)
-    except (OSError, TimeoutError) as error:
+        client = Client(url, timeout=CONNECT_S)
+    except (OSError, ValueError) as error:
         raise RunConflict(
             f"no Dask scheduler answered at {url} within {CONNECT_S} s ({error}); is it running?"
         ) from None
+    with client:
+        _check_workers(client, url)
+        yield client
 
 
-def _pool(client: Client, execution: Execution, workers: int) -> Pool:
-    cpu = client.get_executor(pure=False)
-    if execution.device != "cuda":
-        return Pool(cpu, cpu, workers, "dask")
-    offered = [
-        w for w in client.scheduler_info(n_workers=-1)["workers"].values() if w["resources"].get("GPU")
-    ]
-    if not offered:
+def _check_workers(client: "Client", url: str) -> None:
+    """Refuse a cluster without workers, or with workers of another installation."""
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_S)
+        told = client.run(versions)
+    except TimeoutError:
+        raise RunConflict(
+            f"the Dask scheduler at {url} has no workers; start some (dask worker {url}) and try again"
+        ) from None
+    except ImportError as error:
+        raise RunConflict(
+            f"the Dask workers of {url} cannot run platelayer ({error}); install it on every worker"
+        ) from None
+    own = versions()
+    for worker, theirs in told.items():
+        other = [
+            f"{name} {theirs.get(name)} (here {own.get(name)})"
+            for name in TOLD
+            if theirs.get(name) != own.get(name)
+        ]
+        if other:
+            raise RunConflict(
+                f"the Dask worker {worker} has another installation: {', '.join(other)}; install the same versions"
+            )
+
+
+def _pool(client: "Client", execution: Execution) -> Pool:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    offered = any(worker["resources"].get("GPU") for worker in workers)
+    if execution.device == "cuda" and not offered:
         raise RunConflict(
             "the job asks for a GPU (execution.device=cuda) but no worker offers one; start workers with "
             '--resources "GPU=1", or set execution.device=cpu'
         )
-    return Pool(cpu, client.get_executor(pure=False, resources={"GPU": 1}), workers, "dask")
+    cpu = client.get_executor(pure=False)
+    share = {"GPU": GPU_SHARE}
+    gpu = client.get_executor(pure=False, resources=share) if offered and execution.device != "cpu" else cpu
+    threads = max(sum(worker["nthreads"] for worker in workers), 1)
+    return Pool(
+        cpu=cpu, gpu=gpu, workers=threads, window=threads * execution.window, check=_watch(client)
+    )  # fmt: skip
+
+
+def _watch(client: "Client") -> Callable[[], None]:
+    """A look at the cluster: RunConflict when the scheduler has gone, or had no worker for too long."""
+    seen = time.monotonic()
+
+    def check() -> None:
+        nonlocal seen
+        try:
+            there = len(client.scheduler_info(n_workers=-1)["workers"])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise RunConflict(
+                f"the Dask scheduler has gone ({error}); start it and give the same command again, "
+                "finished work is kept"
+            ) from None
+        if there:
+            seen = time.monotonic()
+        elif time.monotonic() - seen > ALONE_S:
+            raise RunConflict(
+                f"no Dask worker for {ALONE_S} s; start some and give the same command again, finished work is kept"
+            )
+
+    return check

@@ -5,16 +5,21 @@ Only tiles, addresses and small values are pickled. Nothing here knows what the 
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 from flows.jobs import Execution
 from pipeline.errors import BadArgument, RunConflict
+from pipeline.store.ledger import BadOutput
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+POLL_S = 5.0
+"""After so long without an outcome, look whether the workers are still there."""
 
 
 class Serial(Executor):
@@ -30,14 +35,21 @@ class Serial(Executor):
         return future
 
 
-@dataclass(frozen=True)
+def _always() -> None:
+    """Local workers do not go away."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pool:
     """Workers of a run: ``gpu`` takes the network's tiles, ``cpu`` all others; they may be the same."""
 
     cpu: Executor
     gpu: Executor
     workers: int
-    kind: str
+    window: int
+    """Pieces of work in flight."""
+    check: Callable[[], None] = _always
+    """Raises RunConflict when there is no worker left that could do anything."""
 
 
 def usable_cores() -> int:
@@ -51,10 +63,10 @@ def pool(execution: Execution) -> Iterator[Pool]:
     kind, workers = execution.executor, execution.workers or usable_cores()
     if kind == "serial":
         serial = Serial()
-        yield Pool(serial, serial, 1, kind)
+        yield Pool(cpu=serial, gpu=serial, workers=1, window=1)
     elif kind == "threads":
         with ThreadPoolExecutor(workers) as threads:
-            yield Pool(threads, threads, workers, kind)
+            yield Pool(cpu=threads, gpu=threads, workers=workers, window=workers * execution.window)
     elif kind == "dask" or kind.startswith(("tcp://", "tls://")):
         from flows.clusters import dask_pool
 
@@ -75,35 +87,62 @@ class Outcome:
 
 
 def run_window(
-    executor: Executor, call: Callable[[Item], Result], items: Iterable[Item], *, window: int, retries: int
+    pool: Pool, call: Callable[[Item], Result], items: Iterable[Item], *, retries: int, gpu: bool = False
 ) -> Iterator[Outcome]:
-    """Call ``call`` on every item with at most ``window`` in flight; yield outcomes as they come.
+    """Call ``call`` on every item, a bounded number in flight; yield outcomes as they come.
 
-    A call that raises is tried again up to ``retries`` times and then reported, never raised. A RunConflict
-    (the run itself is in doubt) ends everything.
+    A call that raises is tried again up to ``retries`` times and then reported, never raised, but for what puts
+    the run itself in doubt: a RunConflict at once, a `BadOutput` after the retries. Whatever ends the iteration,
+    calls that have not begun are cancelled.
     """
-    waiting = iter(items)
+    executor, waiting = (pool.gpu if gpu else pool.cpu), iter(items)
     running: dict[Future[Result], tuple[Item, int]] = {}
-    exhausted = False
-    while True:
-        while not exhausted and len(running) < window:
-            try:
-                item = next(waiting)
-            except StopIteration:
-                exhausted = True
-                break
-            running[executor.submit(call, item)] = (item, 0)
-        if not running:
-            return
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            item, tried = running.pop(future)
-            error = future.exception()
-            if error is None:
-                yield Outcome(item, future.result(), retries=tried)
-            elif isinstance(error, RunConflict):
-                raise error
-            elif tried < retries and not isinstance(error, BadArgument):
-                running[executor.submit(call, item)] = (item, tried + 1)
-            else:
-                yield Outcome(item, error=error, retries=tried)
+    try:
+        while True:
+            for item in islice(waiting, pool.window - len(running)):
+                running[executor.submit(call, item)] = (item, 0)
+            if not running:
+                return
+            done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            if not done:
+                pool.check()
+            for future in done:
+                item, tried = running.pop(future)
+                error = _error(future)
+                if error is None:
+                    yield Outcome(item, future.result(), retries=tried)
+                elif tried < retries and not isinstance(error, BadArgument):
+                    running[executor.submit(call, item)] = (item, tried + 1)
+                elif isinstance(error, BadOutput):
+                    raise error
+                else:
+                    yield Outcome(item, error=error, retries=tried)
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def _error(future: Future) -> BaseException | None:
+    """What a call raised; raises what ends the run."""
+    try:
+        error = future.exception()
+    except CancelledError:
+        raise RunConflict(
+            "the Dask scheduler dropped work it had taken (it was stopped, or its connection broke); start it and "
+            "give the same command again, finished work is kept"
+        ) from None
+    if isinstance(error, RunConflict):
+        raise error
+    return error
+
+
+def in_words(error: BaseException) -> str:
+    """What an error of a piece of work says to a person."""
+    if type(error).__name__ == "KilledWorker":
+        return (
+            "every worker process that tried it died: too little memory, or a crash in a library; "
+            "try fewer workers or a smaller tiling.core"
+        )
+    if isinstance(error, ValueError) and type(error) is not ValueError:
+        return str(error)
+    return f"{type(error).__name__}: {error}"

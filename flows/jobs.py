@@ -7,7 +7,7 @@ record saved beside the result. No option is typed twice, and no secret is ever 
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -210,7 +210,7 @@ def _example_lines(kind: type, path: tuple[str, ...]) -> Iterable[str]:
 
 
 def _default(field: Any) -> Any:
-    return None if field.default is MISSING else field.default
+    return field.default if isinstance(field.default, bool | int | float | str | tuple) else None
 
 
 def _toml(entry: Any) -> str:

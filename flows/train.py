@@ -13,7 +13,6 @@ import numpy as np
 
 from flows.jobs import TrainJob
 from pipeline.errors import BadArgument
-from pipeline.metrics.overlap import overlap
 from pipeline.metrics.precision import mean_average_precision
 from pipeline.normalise import normalised
 from pipeline.store.address import address
@@ -60,9 +59,7 @@ def train_model(job: TrainJob, *, on_step: Callable[[int, int], None] | None = N
 
 def score(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
     """Pooled canonical mean AP over IoU 0.5 to 0.9: what the best model is chosen by."""
-    return mean_average_precision(
-        [overlap(truth, found) for truth, found in zip(truths, predictions, strict=True)]
-    )
+    return mean_average_precision(zip(truths, predictions, strict=True))
 
 
 def split(job: TrainJob) -> tuple[list[Example], list[Example]]:
