@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from zarr.storage import LocalStore
+
 from pipeline.errors import BadArgument, BadStore
-from pipeline.store.faults import explained
+from pipeline.store.faults import LeavesStore, explained
 from pipeline.store.local import LocalFiles
-from pipeline.store.remote import READ_ONLY, RemoteFiles, _mark_of_environment, file_system
+from pipeline.store.remote import READ_ONLY, RemoteFiles, mark_of_environment, zarr_store
 
 Entries = list[tuple[str, int, str]]
 """Files as (key, bytes, token)."""
@@ -155,10 +157,10 @@ class Address:
     def zarr_store(self, *, read_only: bool = False) -> Any:
         """Return the zarr Store at this address (one per process and environment)."""
         with explained(self.url):
-            return _zarr_store(self.url, read_only, os.getpid(), _mark_of_environment())
+            return _zarr_store(self.url, read_only, os.getpid(), mark_of_environment())
 
     def _files(self) -> LocalFiles | RemoteFiles:
-        return _files(self.url, os.getpid(), _mark_of_environment())
+        return _files(self.url, os.getpid(), mark_of_environment())
 
     def _at(self, rel: str) -> str:
         return f"{self.url.rstrip('/')}/{rel}" if rel else self.url
@@ -172,7 +174,7 @@ def inner_key(rel: str, *, where: str = "store") -> str:
     parts = [part for part in rel.split("/") if part not in ("", ".")]
     leaves = any(unquote(part) == ".." or "\\" in part or "\0" in part for part in parts)
     if leaves or rel.startswith("/") or "://" in rel or "::" in rel:
-        raise BadStore(f"{where}: the path {rel!r} leaves the store and is refused; correct the metadata")
+        raise LeavesStore(f"{where}: the path {rel!r} leaves the store and is refused; correct the metadata")
     return "/".join(parts)
 
 
@@ -203,10 +205,4 @@ def _files(url: str, pid: int, mark: str) -> LocalFiles | RemoteFiles:
 
 @lru_cache(maxsize=1024)
 def _zarr_store(url: str, read_only: bool, pid: int, mark: str) -> Any:
-    from zarr.storage import FsspecStore, LocalStore
-
-    if "://" not in url:
-        return LocalStore(url, read_only=read_only)
-    scheme = url.partition("://")[0]
-    root = file_system(scheme)._strip_protocol(url).rstrip("/")
-    return FsspecStore(file_system(scheme, asynchronous=True), read_only=read_only, path=root)
+    return LocalStore(url, read_only=read_only) if "://" not in url else zarr_store(url, read_only=read_only)

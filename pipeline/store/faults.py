@@ -10,6 +10,15 @@ from contextlib import contextmanager
 
 from pipeline.errors import BadArgument, BadStore, RunConflict
 
+
+class AccessDenied(BadStore):
+    """The store refuses access; what is not there looks the same where listing is not allowed."""
+
+
+class LeavesStore(BadStore):
+    """A path in metadata leads out of its store: never followed, never taken for something that is missing."""
+
+
 BACKENDS = frozenset({"aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "obstore"})
 """Top-level modules whose exceptions are faults of a store and not of our code."""
 
@@ -84,7 +93,8 @@ def explained(url: str) -> Iterator[None]:
     except Exception as error:
         if not is_backend_fault(error):
             raise
-        raise BadStore(f"{url}: {meaning(error)}") from None
+        kind = AccessDenied if kind_of(error) == "denied" else BadStore
+        raise kind(f"{url}: {meaning(error, url)}") from None
 
 
 def is_backend_fault(error: BaseException) -> bool:
@@ -92,9 +102,11 @@ def is_backend_fault(error: BaseException) -> bool:
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in BACKENDS
 
 
-def meaning(error: BaseException) -> str:
+def meaning(error: BaseException, url: str = "") -> str:
     """Say what a backend's error means and what to do, without quoting it."""
     kind = kind_of(error)
+    if kind == "denied" and url.startswith("http"):
+        return "access denied (401 or 403); only public data are read over https"
     if kind:
         return MEANINGS[kind]
     code = _code(error)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.errors import BadArgument, BadStore
 from pipeline.store.address import Address
+from pipeline.store.faults import AccessDenied
 
 ZARR_FORMAT = {"0.4": 2, "0.5": 3}
 """Which zarr format an OME-Zarr version is stored in."""
@@ -63,14 +64,12 @@ def json_bytes(value: Any) -> bytes:
 def find_group(address: Address, path: str = "", *, zarr_format: int | None = None) -> Group | None:
     """Read the group at a path; None when there is no group. ``zarr_format`` saves requests when it is known."""
     formats = (3, 2) if zarr_format is None else (zarr_format,)
-    denied: BadStore | None = None
+    denied: AccessDenied | None = None
     for candidate in formats:
         try:
             found = _find_v3(address, path) if candidate == 3 else _find_v2(address, path)
-        except BadStore as error:
+        except AccessDenied as error:
             # A public bucket that may not be listed answers 403, not 404, for what is not there.
-            if "(403)" not in str(error):
-                raise
             denied = denied or error
             continue
         if found is not None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import BadStore
 from pipeline.store.address import Address
+from pipeline.store.faults import LeavesStore
 from pipeline.store.groups import Group, find_group, join
 from pipeline.store.image import Image, channel_index, image_at
 
@@ -126,9 +127,9 @@ def _open_images(
             if group is None:
                 return f"{address}/{path}: this image is listed, but it is not there"
             return image_at(address, path, group, well=well)
+        except LeavesStore:
+            raise
         except BadStore as error:
-            if "leaves the store" in str(error):
-                raise
             return str(error)
 
     found = _parallel(read, places)

@@ -23,13 +23,17 @@ from pipeline.store.label_reading import labels_path, listed_labels, stack_layer
 from pipeline.store.label_writing import SCRATCH, STAGING, LabelWriter
 
 
-def check_free(address: Address, path: str, name: str, *, overwrite: bool = False) -> None:
+def check_free(
+    address: Address, path: str, name: str, *, overwrite: bool = False, zarr_format: int | None = None
+) -> None:
     """Refuse a label name that is taken, unless it may be overwritten; ask before the work begins.
 
     Raises:
         RunConflict: there is such a label.
     """
-    if not overwrite and find_group(address, labels_path(path, name)) is not None:
+    if overwrite:
+        return
+    if find_group(address, labels_path(path, name), zarr_format=zarr_format) is not None:
         raise RunConflict(
             f"{address.child(path)}: label {name!r} is there already; "
             "choose another --name, or --overwrite to replace it"
@@ -94,11 +98,12 @@ def _check_staged(writer: LabelWriter) -> None:
 
 def _old_layers(writer: LabelWriter, overwrite: bool) -> list[str]:
     """Find the groups that the new stack replaces; refuse where it may not."""
-    check_free(writer.address, writer.path, writer.name, overwrite=overwrite)
-    there = find_group(writer.address, labels_path(writer.path, writer.name)) is not None
-    old = stack_layers(writer.address, writer.path, writer.name) if there else []
-    for name in writer.names:
-        if name not in old and find_group(writer.address, labels_path(writer.path, name)) is not None:
+    address, path, zarr_format = writer.address, writer.path, zarr_format_of(writer.ngff)
+    check_free(address, path, writer.name, overwrite=overwrite, zarr_format=zarr_format)
+    there = overwrite and _is_there(writer, writer.name)
+    old = stack_layers(address, path, writer.name, zarr_format=zarr_format) if there else []
+    for name in writer.names[1:]:
+        if name not in old and _is_there(writer, name):
             raise RunConflict(
                 f"{writer.address.child(writer.path)}: the stack {writer.name!r} needs the label name {name!r}, "
                 "which is taken by another label; choose another --name"
@@ -106,9 +111,14 @@ def _old_layers(writer: LabelWriter, overwrite: bool) -> list[str]:
     return old
 
 
+def _is_there(writer: LabelWriter, name: str) -> bool:
+    place = labels_path(writer.path, name)
+    return find_group(writer.address, place, zarr_format=zarr_format_of(writer.ngff)) is not None
+
+
 def _new_listing(writer: LabelWriter, old: list[str]) -> list[str]:
     """List of labels afterwards: others keep their order, the new stack takes the place of the old one."""
-    listed = listed_labels(writer.address, writer.path)
+    listed = listed_labels(writer.address, writer.path, zarr_format=zarr_format_of(writer.ngff))
     first = next((index for index, name in enumerate(listed) if name in old), len(listed))
     before = [name for name in listed[:first] if name not in writer.names]
     after = [name for name in listed[first:] if name not in old and name not in writer.names]

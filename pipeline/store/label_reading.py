@@ -48,9 +48,9 @@ def list_labels(address: Address, path: str) -> list[str]:
     return [name for name in listed if name not in deeper]
 
 
-def stack_layers(address: Address, path: str, name: str) -> list[str]:
+def stack_layers(address: Address, path: str, name: str, *, zarr_format: int | None = None) -> list[str]:
     """Names of the label groups that make up a stack, layer 0 first; a foreign label is its own only layer."""
-    group = _label_group(address, path, name)
+    group = _label_group(address, path, name, zarr_format)
     own = group.attributes.get(ATTRIBUTE)
     stack = own.get("stack") if isinstance(own, dict) else None
     if isinstance(stack, list) and stack and all(isinstance(layer, str) for layer in stack):
@@ -111,8 +111,8 @@ def _read_label(label: Image, region: tuple[int, int, int, int] | None, plane: t
     return block.astype(np.uint32, copy=False)
 
 
-def _label_group(address: Address, path: str, name: str) -> Group:
-    group = find_group(address, labels_path(path, name))
+def _label_group(address: Address, path: str, name: str, zarr_format: int | None = None) -> Group:
+    group = find_group(address, labels_path(path, name), zarr_format=zarr_format)
     if group is None:
         there = ", ".join(listed_labels(address, path)) or "none"
         raise BadStore(f"{address.child(path)}: there is no label {name!r}; there are: {there}")

@@ -6,6 +6,7 @@ state is unreachable. Marks are written last and whole: what has one is done, wh
 
 import hashlib
 import json
+import logging
 import os
 import socket
 import threading
@@ -13,14 +14,19 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from pipeline.errors import RunConflict
+from pipeline.errors import BadStore, RunConflict
 from pipeline.store.address import Address
+from pipeline.store.faults import explained
 
 ROOT = ".platelayer"
 """Folder in the output store that holds all runs."""
+
+LOCK = f"{ROOT}/lock.json"
+"""Says which run holds the output."""
 
 FORMAT = 1
 """Version of the scratch; another number, another run."""
@@ -30,6 +36,10 @@ BEAT_S = 10
 
 STALE_S = 60
 """A holder that was silent for so long is taken for dead."""
+
+
+class BadOutput(BadStore):
+    """The output cannot be written: no image is at fault, so the run stops and goes on when asked again."""
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
@@ -55,9 +65,19 @@ class Ledger:
         """Key of the run's folder inside the output store."""
         return f"{ROOT}/{self.run}"
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Whatever fails inside while writing is a fault of the output: `BadOutput`."""
+        try:
+            with explained(str(self.output)):
+                yield
+        except BadStore as error:
+            raise BadOutput(str(error)) from None
+
     def write(self, key: str, data: bytes) -> None:
         """Write a blob, whole or not at all."""
-        self.output.write_bytes(f"{self.folder}/{key}", data)
+        with self.writing():
+            self.output.write_bytes(f"{self.folder}/{key}", data)
 
     def read(self, key: str) -> bytes:
         """Read a blob."""
@@ -89,8 +109,26 @@ class Ledger:
         self.output.remove(f"{self.folder}/{key}")
 
 
+@dataclass(frozen=True)
+class Hold:
+    """An output held by a run of this process."""
+
+    output: Address
+    run: str
+    token: str
+    lost: threading.Event = field(default_factory=threading.Event)
+
+    def check(self) -> None:
+        """Raise RunConflict when another run took the output over, because this one had been silent for too long."""
+        if self.lost.is_set():
+            raise RunConflict(
+                f"{self.output}: another run took this output over while this one was silent; look which of the "
+                "two is wanted, then give its command again"
+            )
+
+
 @contextmanager
-def held(output: Address, run: str, *, stale_s: float = STALE_S) -> Iterator[None]:
+def held(output: Address, run: str, *, stale_s: float = STALE_S) -> Iterator[Hold]:
     """Hold an output for one run; a second run is refused with the name of the first.
 
     A holder on this machine whose process is gone is replaced at once, one elsewhere after ``stale_s`` of silence.
@@ -98,58 +136,97 @@ def held(output: Address, run: str, *, stale_s: float = STALE_S) -> Iterator[Non
     Raises:
         RunConflict: the output is held by a living run.
     """
-    key, token = f"{ROOT}/lock.json", uuid.uuid4().hex
-    _take(output, key, run, token, stale_s)
+    hold = Hold(output, run, uuid.uuid4().hex)
+    _take(hold, stale_s)
     stop = threading.Event()
-    beat = threading.Thread(target=_keep, args=(output, key, run, token, stop), daemon=True)
+    beat = threading.Thread(target=_keep, args=(hold, stop), daemon=True)
     beat.start()
     try:
-        yield
+        yield hold
     finally:
         stop.set()
         beat.join()
-        output.remove(key)
+        if not hold.lost.is_set():
+            output.remove(LOCK)
 
 
-def _take(output: Address, key: str, run: str, token: str, stale_s: float) -> None:
+def _take(hold: Hold, stale_s: float) -> None:
     for _ in range(3):
-        if output.write_new(key, _card(run, token)):
+        if hold.output.write_new(LOCK, _card(hold)):
             return
-        found = output.find_bytes(key)
-        holder = json.loads(found) if found else None
+        holder = _holder(hold.output)
         if holder and not _is_dead(holder, stale_s):
             raise RunConflict(
-                f"{output}: expected a free output, but run {holder['run']} (process {holder['pid']} on "
+                f"{hold.output}: expected a free output, but run {holder['run']} (process {holder['pid']} on "
                 f"{holder['host']}) is writing to it; wait for it or stop it. If it died on another machine, "
                 f"try again in {stale_s:.0f} s"
             )
-        output.remove(key)
-    raise RunConflict(f"{output}: several runs are starting on this output at once; try again")
+        hold.output.remove(LOCK)
+    raise RunConflict(f"{hold.output}: several runs are starting on this output at once; try again")
 
 
-def _card(run: str, token: str) -> bytes:
+def _holder(output: Address) -> dict[str, Any] | None:
+    """What the lock says; None where there is none, or none that can be read."""
+    try:
+        found = json.loads(output.find_bytes(LOCK) or b"null")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and {"run", "host", "pid"} <= found.keys() else None
+
+
+def _card(hold: Hold) -> bytes:
     facts = {
-        "run": run,
+        "run": hold.run,
         "host": socket.gethostname(),
+        "machine": _machine(),
         "pid": os.getpid(),
-        "token": token,
+        "born": _born(os.getpid()),
+        "token": hold.token,
         "beat": time.time(),
     }
     return json.dumps(facts).encode()
 
 
+def _machine() -> str:
+    """Where process numbers mean the same: the host, its boot and its container."""
+    facts = [socket.gethostname()]
+    try:
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        facts.append(str(Path("/proc/self/ns/pid").readlink()))
+    except OSError:  # not Linux: the host has to do
+        pass
+    return " ".join(facts)
+
+
+def _born(pid: int) -> str | None:
+    """When a process started, in ticks since boot: numbers of processes are used again. None where unknown."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
 def _is_dead(holder: Mapping[str, Any], stale_s: float) -> bool:
-    if holder.get("host") == socket.gethostname():
-        try:
-            os.kill(int(holder["pid"]), 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
+    if holder.get("machine") != _machine():
+        return time.time() - float(holder.get("beat", 0)) > stale_s
+    pid = int(holder["pid"])
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
         return False
-    return time.time() - float(holder.get("beat", 0)) > stale_s
+    return holder.get("born") != _born(pid)
 
 
-def _keep(output: Address, key: str, run: str, token: str, stop: threading.Event) -> None:
+def _keep(hold: Hold, stop: threading.Event) -> None:
+    """Say that the holder is alive; notice when another run took over."""
     while not stop.wait(BEAT_S):
-        output.write_bytes(key, _card(run, token))
+        try:
+            holder = _holder(hold.output)
+            if holder is not None and holder.get("token") != hold.token:
+                hold.lost.set()
+                return
+            hold.output.write_bytes(LOCK, _card(hold))
+        except BadStore as error:
+            logging.getLogger(__name__).warning("the lock could not be renewed: %s", error)

@@ -4,25 +4,28 @@ Everything that gives access (keys, profile, endpoint) comes from the environmen
 An object is visible only whole, because it is written by one PUT (or one completed multipart upload).
 """
 
+import asyncio
 import hashlib
 import os
-import socket
-from collections.abc import Sequence
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import FsspecStore, WrapperStore
 
 from pipeline.errors import BadArgument, BadStore
+from pipeline.store.faults import kind_of
+from pipeline.store.s3 import ATTEMPTS, obstore_zarr, s3fs_options, wants_obstore
 
 DOCUMENTS = frozenset({"zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"})
 """Zarr metadata; copied last and removed first, so that a half-copied array is not visible."""
-
-ATTEMPTS = 10
-"""How often one request is tried before it counts as failed (backoff with jitter in between)."""
 
 READ_ONLY = frozenset({"http", "https"})
 """Schemes without a way to write."""
@@ -30,12 +33,12 @@ READ_ONLY = frozenset({"http", "https"})
 
 def file_system(scheme: str, *, asynchronous: bool = False) -> Any:
     """Return this process's file system for a scheme, set up from the environment as it is now."""
-    return _file_system(scheme, asynchronous, os.getpid(), _mark_of_environment())
+    return _file_system(scheme, asynchronous, os.getpid(), mark_of_environment())
 
 
 @lru_cache(maxsize=32)
 def _file_system(scheme: str, asynchronous: bool, pid: int, mark: str) -> Any:
-    options = _s3_options() if scheme == "s3" else {}
+    options = s3fs_options() if scheme == "s3" else {}
     try:
         cls = fsspec.get_filesystem_class(scheme)
     except ImportError as error:
@@ -48,65 +51,7 @@ def _file_system(scheme: str, asynchronous: bool, pid: int, mark: str) -> Any:
     return cls(asynchronous=asynchronous, skip_instance_cache=True, use_listings_cache=False, **options)
 
 
-def _s3_options() -> dict[str, Any]:
-    """Options of s3fs; keys, profile, region and endpoint are found by botocore itself."""
-    _check_endpoint()
-    retries = {"mode": "adaptive", "max_attempts": ATTEMPTS}
-    config = {"retries": retries, "connect_timeout": 10, "read_timeout": 60, "max_pool_connections": 64}
-    return {"anon": is_anonymous(), "config_kwargs": config}
-
-
-def is_anonymous() -> bool:
-    """Whether S3 is read without signing: asked for by PLATELAYER_S3_ANON=1, or no credentials are found."""
-    asked = os.environ.get("PLATELAYER_S3_ANON")
-    if asked is not None:
-        return asked.strip().lower() not in {"", "0", "false", "no"}
-    return _session().get_credentials() is None
-
-
-def endpoint() -> str | None:
-    """Return the S3 endpoint set by environment or profile; None for the provider's own."""
-    config = _session().get_config_variable
-    named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return named or _session().get_scoped_config().get("endpoint_url") or config("endpoint_url")
-
-
-def _session() -> Any:
-    import botocore.session
-    from botocore.exceptions import ProfileNotFound
-
-    session = botocore.session.Session()
-    try:
-        session.get_scoped_config()
-    except ProfileNotFound:
-        name = os.environ.get("AWS_PROFILE")
-        raise BadStore(f"AWS_PROFILE={name!r}: there is no such profile; see ~/.aws/config") from None
-    return session
-
-
-def _check_endpoint() -> None:
-    """Say at once when an endpoint set by the user cannot be reached: its ten retries take minutes."""
-    url = endpoint()
-    if not url or any(
-        os.environ.get(name) for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy")
-    ):
-        return
-    parts = urlsplit(url if "://" in url else f"https://{url}")
-    port = parts.port or (80 if parts.scheme == "http" else 443)
-    for last in (False, True):
-        try:
-            socket.create_connection((parts.hostname or "", port), timeout=5).close()
-            return
-        except OSError as error:
-            if last:
-                safe = f"{parts.scheme}://{parts.hostname}:{port}"
-                raise BadStore(
-                    f"S3 endpoint {safe} cannot be reached ({type(error).__name__}); "
-                    "check AWS_ENDPOINT_URL, the profile and the network"
-                ) from None
-
-
-def _mark_of_environment() -> str:
+def mark_of_environment() -> str:
     """Digest of the environment that decides about access, so that a change of it is seen."""
     prefixes = ("AWS_", "PLATELAYER_", "GOOGLE_", "AZURE_", "GCE_")
     values = sorted(item for item in os.environ.items() if item[0].startswith(prefixes))
@@ -124,7 +69,7 @@ class RemoteFiles:
     def get(self, key: str) -> bytes | None:
         """Read an object; None when it is not there."""
         try:
-            return bytes(self.fs.cat_file(self._path(key)))
+            return bytes(self._again(lambda: self.fs.cat_file(self._path(key))))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             if _is_missing_bucket(error):
                 raise
@@ -200,6 +145,17 @@ class RemoteFiles:
             if part:
                 self.fs.rm(part)
 
+    def _again(self, call: Callable[[], Any]) -> Any:
+        """Repeat a read over https after a passing fault; s3fs does so itself."""
+        for wait in _waits() if self.scheme in READ_ONLY else ():
+            try:
+                return call()
+            except Exception as error:
+                if kind_of(error) != "busy":
+                    raise
+            time.sleep(wait)
+        return call()
+
     def _check_writable(self) -> None:
         if self.scheme in READ_ONLY:
             raise BadStore(f"{self.root}: {self.scheme}:// is read-only; give --output a path or s3://")
@@ -209,6 +165,41 @@ class RemoteFiles:
 
     def _key(self, path: str) -> str:
         return self.fs._strip_protocol(path).removeprefix(self.root).strip("/")
+
+
+def zarr_store(url: str, *, read_only: bool) -> Any:
+    """Make the zarr store of a URL."""
+    scheme = url.partition("://")[0]
+    root = file_system(scheme)._strip_protocol(url).rstrip("/")
+    if scheme == "s3" and wants_obstore():
+        bucket, _, prefix = root.partition("/")
+        return obstore_zarr(bucket, prefix, read_only=read_only)
+    store = FsspecStore(file_system(scheme, asynchronous=True), read_only=read_only, path=root)
+    return PatientStore(store) if scheme in READ_ONLY else store
+
+
+class PatientStore(WrapperStore[Any]):
+    """A store over https that reads again after a passing fault."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Read a value, whole or a range of it."""
+        for wait in _waits():
+            try:
+                return await self._store.get(key, prototype, byte_range)
+            except Exception as error:
+                if kind_of(error) != "busy":
+                    raise
+            await asyncio.sleep(wait)
+        return await self._store.get(key, prototype, byte_range)
+
+
+def _waits() -> Iterator[float]:
+    """Seconds to wait after each failed attempt but the last: doubled each time, half of it by chance."""
+    for attempt in range(ATTEMPTS - 1):
+        longest = min(0.1 * 2**attempt, 10.0)
+        yield longest * (0.5 + 0.5 * random.random())  # jitter needs no seed: it changes no result
 
 
 def _is_document(key: str) -> bool:
