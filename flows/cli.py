@@ -38,9 +38,9 @@ for _name, _help in COMMANDS.items():
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
-    logging.basicConfig(
-        level=os.environ.get("PLATELAYER_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    for package in ("flows", "pipeline", "model"):
+        logging.getLogger(package).setLevel(os.environ.get("PLATELAYER_LOG", "INFO"))
     sys.exit(run(arguments))
 
 

@@ -7,7 +7,7 @@ pixels without reading metadata again. Nothing here writes.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as value
 from functools import cached_property
 from itertools import product
@@ -100,6 +100,18 @@ class Image:
             return np.stack([self._read(plane, slice(0, 1), window)[0]] * len(channels))
         parts = [self._read(plane, part, window) for part in _runs(channels)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def coarse(self, longest_px: int) -> "Image":
+        """The finest level no longer than ``longest_px``, or the coarsest there is, as an image of its own."""
+        image = self
+        while max(image.size) > longest_px and len(image.levels) > 1:
+            path = join(self.path, image.levels[1])
+            document = find_document(self.address, path, zarr_format=self.zarr_format)
+            if document is None:
+                break
+            array = open_array(self.address, path, document)
+            image = replace(image, levels=image.levels[1:], document=document, shape=tuple(array.shape))
+        return image
 
     def digest(self) -> str:
         """Digest of the metadata and of the keys, sizes and versions of the finest level's files; reads no pixel.
