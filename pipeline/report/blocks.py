@@ -1,0 +1,301 @@
+"""What a report is made of, as plain values: sections of key numbers, tables, charts, galleries and notes.
+
+A page is built once from tables and pictures; HTML, Markdown and CSV are three ways to write the same value, so
+they cannot disagree on a number. Nothing here knows stores, templates or a plotting library.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pipeline.errors import BadArgument
+
+Value = str | float | int | None
+"""What stands in a cell: text, a number, or nothing (also NaN)."""
+
+TONES = ("plain", "good", "bad", "warn")
+
+
+def is_blank(value: Value) -> bool:
+    """Tell whether a cell holds nothing: None or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def number_text(value: Value, digits: int | None = None) -> str:
+    """Write a value for people: thousands separated, floats with ``digits`` decimals, nothing as a dash.
+
+    Without ``digits`` a float gets three significant digits.
+    """
+    if value is None or is_blank(value):
+        return "–"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return f"{value:,}"
+    if digits is not None:
+        return f"{value:,.{digits}f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: ``1 image``, ``2 images``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of a table."""
+
+    name: str
+    """Heading, also the column name in CSV."""
+    hint: str = ""
+    """One sentence for the reader who does not know the measure."""
+    digits: int | None = None
+    """Decimals shown; CSV keeps them all."""
+    best: str = ""
+    """``high`` or ``low`` puts the best rows in bold; empty: none."""
+    unit: str = ""
+    """Unit of the numbers, shown in the heading."""
+
+    def __post_init__(self) -> None:
+        if self.best not in ("", "high", "low"):
+            raise BadArgument(f"column {self.name!r}: best must be '', 'high' or 'low', got {self.best!r}")
+
+    @property
+    def heading(self) -> str:
+        """Name with its unit."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of a table."""
+
+    cells: tuple[Value, ...]
+    """One value per column."""
+    anchor: str = ""
+    """Id of the picture that the first cell links to."""
+    group: str = ""
+    """Well by which the reader filters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Numbers in rows; sortable and, with groups, filtered by well."""
+
+    kind: ClassVar[str] = "table"
+    name: str
+    """Short name, the file name of its CSV."""
+    title: str
+    """Heading."""
+    columns: tuple[Column, ...]
+    """Columns, left to right."""
+    rows: tuple[Row, ...]
+    """Rows, top to bottom as first shown."""
+    caption: str = ""
+    """What the numbers mean and how they came about."""
+    filterable: bool = False
+    """Whether the reader gets a filter box."""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row.cells) != len(self.columns):
+                raise BadArgument(
+                    f"table {self.name!r}: expected {len(self.columns)} cells, got {len(row.cells)}"
+                )
+
+    def best_cells(self) -> frozenset[tuple[int, int]]:
+        """``(row, column)`` of the cells that show the best value of their column, where a comparison is asked."""
+        return frozenset(
+            (row, column) for column in range(len(self.columns)) for row in self._best_rows(column)
+        )
+
+    def _best_rows(self, column: int) -> list[int]:
+        wanted = self.columns[column].best
+        digits = self.columns[column].digits
+        shown = {
+            index: round(float(value), 12 if digits is None else digits)
+            for index, row in enumerate(self.rows)
+            if isinstance(value := row.cells[column], int | float) and not is_blank(value)
+        }
+        if not wanted or len(shown) < 2:
+            return []
+        best = max(shown.values()) if wanted == "high" else min(shown.values())
+        return [index for index, value in shown.items() if value == best]
+
+    def numeric(self, column: int) -> bool:
+        """Tell whether a column holds numbers (and blanks) only."""
+        values = [row.cells[column] for row in self.rows]
+        return any(not is_blank(value) for value in values) and not any(
+            isinstance(value, str) for value in values
+        )
+
+    def text(self, row: int, column: int) -> str:
+        """Write one cell for people."""
+        return number_text(self.rows[row].cells[column], self.columns[column].digits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyNumber:
+    """A number that is read first."""
+
+    label: str
+    """What it counts."""
+    value: str
+    """The number as it is shown."""
+    detail: str = ""
+    """Interval, unit or remark below it."""
+    tone: str = "plain"
+    """``plain``, ``good``, ``warn`` or ``bad``; the text says it too, colour is never alone."""
+
+    def __post_init__(self) -> None:
+        if self.tone not in TONES:
+            raise BadArgument(f"tone must be one of {TONES}, got {self.tone!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyNumbers:
+    """The handful of numbers on top of a page."""
+
+    kind: ClassVar[str] = "numbers"
+    numbers: tuple[KeyNumber, ...]
+    """In reading order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """A sentence that must not be overlooked."""
+
+    kind: ClassVar[str] = "note"
+    text: str
+    """What it says."""
+    tone: str = "plain"
+    """As in ``KeyNumber``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """An interactive figure."""
+
+    kind: ClassVar[str] = "chart"
+    title: str
+    """Heading."""
+    figure: str
+    """Plotly figure as JSON."""
+    caption: str = ""
+    """How to read it."""
+    height_px: int = 320
+    """Height on the page."""
+    aspect: float = 0.0
+    """Width over height; when it is given the height follows the width."""
+    wide: bool = False
+    """Takes the full width of the page instead of half of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """The contour of one object, or a straight line, over a picture."""
+
+    path: str
+    """SVG path in image pixels."""
+    colour: str
+    """Stroke."""
+    key: str
+    """Legend entry that shows and hides it."""
+    title: str = ""
+    """Shown on hover."""
+    dashed: bool = False
+    """Dashed lines are truth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image with outlines over it."""
+
+    anchor: str
+    """Id on the page; rows and heat maps link here."""
+    title: str
+    """Name of the image."""
+    source: str
+    """Data URI."""
+    width: int
+    """Width of the view box in image pixels."""
+    height: int
+    """Height of the view box in image pixels."""
+    caption: str = ""
+    """Numbers of the image."""
+    group: str = ""
+    """Well by which the reader filters."""
+    outlines: tuple[Outline, ...] = ()
+    """Drawn in this order."""
+    lines: str = ""
+    """Outlines as a transparent picture (data URI), where there are too many for paths; legend key ``outlines``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegendEntry:
+    """A kind of outline."""
+
+    label: str
+    """What it means."""
+    key: str = ""
+    """As in ``Outline.key``; empty: it cannot be hidden by itself."""
+    colour: str = ""
+    """Stroke; empty: the entry only shows and hides."""
+    dashed: bool = False
+    """As in ``Outline.dashed``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Pictures in a grid with a legend."""
+
+    kind: ClassVar[str] = "gallery"
+    title: str
+    """Heading."""
+    pictures: tuple[Picture, ...]
+    """In reading order."""
+    legend: tuple[LegendEntry, ...] = ()
+    """What the colours mean."""
+    caption: str = ""
+    """Which pictures these are, and which are not shown."""
+    small: bool = False
+    """Thumbnails instead of large pictures."""
+
+
+Block = Table | KeyNumbers | Note | Chart | Gallery
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of a page with its place in the navigation."""
+
+    name: str
+    """Id on the page."""
+    title: str
+    """Heading."""
+    blocks: tuple[Block, ...]
+    """Content, top to bottom."""
+    intro: str = ""
+    """One or two sentences below the heading."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A whole report."""
+
+    title: str
+    """Heading and window title."""
+    subtitle: str
+    """Where the data are and what made them."""
+    sections: tuple[Section, ...]
+    """Top to bottom."""
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All tables of the page, in order."""
+        return tuple(block for block in self._blocks() if isinstance(block, Table))
+
+    def _blocks(self) -> Iterable[Block]:
+        return (block for section in self.sections for block in section.blocks)

@@ -1,0 +1,121 @@
+"""What a run was and what it cost, as tables: stages, failures, retries, versions, fingerprints, the job.
+
+Takes the record of a run as a plain dictionary and shows all of it but the listing of images. Knows no job classes.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from pipeline.report.blocks import Block, Column, Note, Row, Table, Value
+
+ELSEWHERE = ("stages", "failures", "images")
+"""Keys with a table of their own, or shown in another part of the page."""
+
+LONGEST = 2000
+"""Rows shown of a list of failures; the rest is counted in a note."""
+
+
+def fact_blocks(facts: Mapping[str, object]) -> tuple[Block, ...]:
+    """Turn the record of a run into blocks.
+
+    ``stages`` is ``{stage: {"seconds": s, "px": n, ...}}``. Every other dictionary becomes a table of its own,
+    nested keys joined by dots; single values share one. ``failures`` is left to ``failure_blocks``.
+    """
+    blocks: list[Block] = []
+    stages = facts.get("stages")
+    if isinstance(stages, Mapping) and stages:
+        blocks.append(stage_table(stages))
+    rest = {key: value for key, value in facts.items() if key not in ELSEWHERE and not _is_nothing(value)}
+    single = {key: value for key, value in rest.items() if not isinstance(value, Mapping)}
+    if single:
+        blocks.append(_pairs("run", "Run", single))
+    blocks += [_pairs(key, _title(key), value) for key, value in rest.items() if isinstance(value, Mapping)]
+    return tuple(blocks)
+
+
+def failure_blocks(facts: Mapping[str, object]) -> tuple[Block, ...]:
+    """List what failed for good, by name: dictionaries such as image, stage, where, reason."""
+    failures = facts.get("failures")
+    found = (
+        [entry for entry in failures if isinstance(entry, Mapping)] if isinstance(failures, Sequence) else []
+    )
+    if not found:
+        return ()
+    keys = list(dict.fromkeys(key for entry in found for key in entry))
+    table = Table(
+        name="failures",
+        title="Failures",
+        columns=tuple(Column(name=str(key)) for key in keys),
+        rows=tuple(Row(cells=tuple(_value(entry.get(key)) for key in keys)) for entry in found[:LONGEST]),
+        caption="Nothing was written in these places; the same command again repairs only them.",
+        filterable=len(found) > 10,
+    )
+    more = Note(text=f"{LONGEST:,} of {len(found):,} failures are listed.", tone="warn")
+    return (table, more) if len(found) > LONGEST else (table,)
+
+
+def stage_table(stages: Mapping[str, Mapping[str, object]]) -> Table:
+    """Seconds, megapixels and their ratio per stage, then whatever else the stages carry."""
+    further = list(
+        dict.fromkeys(key for stage in stages.values() for key in stage if key not in ("seconds", "px"))
+    )
+    rows = []
+    for name, stage in stages.items():
+        seconds, pixels = _number(stage.get("seconds")), _number(stage.get("px"))
+        megapixels = pixels / 1e6 if pixels is not None else None
+        rate = megapixels / seconds if seconds and megapixels is not None else None
+        rows.append(
+            Row(cells=(name, seconds, megapixels, rate, *(_value(stage.get(key)) for key in further)))
+        )
+    columns = (
+        Column(name="stage"),
+        Column(
+            name="seconds", digits=1, hint="Wall-clock time of the stage, summed over all starts of the run."
+        ),
+        Column(name="Mpx", digits=1, hint="Million pixels that the stage worked on."),
+        Column(name="Mpx/s", digits=1, hint="Million pixels over seconds."),
+        *(Column(name=key) for key in further),
+    )
+    return Table(name="stages", title="Time per stage", columns=columns, rows=tuple(rows))
+
+
+def flattened(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the leaves of a nested dictionary with dotted keys; empty dictionaries are leaves."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _pairs(name: str, title: str, values: Mapping[str, object]) -> Table:
+    rows = tuple(Row(cells=(key, _text(value))) for key, value in flattened(values))
+    return Table(name=name, title=title, columns=(Column(name="name"), Column(name="value")), rows=rows)
+
+
+def _title(key: str) -> str:
+    return key.replace("_", " ").capitalize()
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _is_nothing(value: object) -> bool:
+    return value is None or value == "" or (isinstance(value, Mapping | Sequence) and not value)
+
+
+def _value(value: object) -> Value:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    # facts are shown as they were written: a seed of 10000 has no thousands separator
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+        return ", ".join(_text(entry) for entry in value) or "–"
+    return str(value)

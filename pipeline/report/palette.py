@@ -1,0 +1,53 @@
+"""Colours that colour-blind readers tell apart (Okabe and Ito 2008), and what they stand for in every report.
+
+Colour is never the only sign: truth is dashed, kinds are named in legends and titles.
+"""
+
+BLACK = "#000000"
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+GREEN = "#009E73"
+YELLOW = "#F0E442"
+BLUE = "#0072B2"
+VERMILLION = "#D55E00"
+PURPLE = "#CC79A7"
+WHITE = "#FFFFFF"
+GREY = "#8A949E"
+
+LAYER_COLOURS = (SKY, ORANGE, YELLOW, PURPLE, GREEN, VERMILLION, WHITE)
+"""Outline colour per output layer, used in turn: two objects that overlap are on different layers."""
+
+RUN_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, BLACK)
+"""Line colour per compared run."""
+
+KIND_COLOURS = {
+    "match": GREEN,
+    "missed": VERMILLION,
+    "merged": ORANGE,
+    "split": PURPLE,
+    "inaccurate": YELLOW,
+    "overlap": SKY,
+    "spurious": WHITE,
+}
+"""Outline colour per kind of error, on a darkened picture."""
+
+KIND_MEANINGS = {
+    "match": "found: one prediction with enough overlap",
+    "missed": "missed: no prediction covers it (false suppression)",
+    "merged": "merged: one prediction covers it and others",
+    "split": "split: several predictions share it",
+    "inaccurate": "inaccurate shape: covered by one prediction, but not well enough",
+    "overlap": "overlap not handled: lost where objects overlap",
+    "spurious": "spurious: a prediction without a truth object",
+}
+"""Kinds of error in reading order, in words."""
+
+
+def layer_colour(layer: int) -> str:
+    """Outline colour of an output layer."""
+    return LAYER_COLOURS[layer % len(LAYER_COLOURS)]
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Turn ``#rrggbb`` into three bytes."""
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

@@ -1,0 +1,161 @@
+"""From arrays to the pictures of a page: a grey image of bounded size with outlines that say what they are.
+
+Every picture gets a share of a byte budget, so that a page of hundreds stays small. Arrays come in through
+callables; nothing here opens a store.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from pipeline.report.blocks import LegendEntry, Outline, Picture
+from pipeline.report.contours import contours
+from pipeline.report.overlay import (
+    BRIGHTEST,
+    eight_bit,
+    encoded,
+    encoded_lines,
+    line_numbers,
+    scaled_grey,
+    shown_shape,
+)
+from pipeline.report.palette import layer_colour
+
+PictureOf = Callable[[str], tuple[np.ndarray, np.ndarray | None, np.ndarray | None] | None]
+"""``image name -> (grey (y, x), truth stack or None, prediction stack or None)``, or None without a picture.
+
+The arrays of one picture have the same size; that may be a coarser level of a large image.
+"""
+
+WindowOf = Callable[[str, int, int, int, int], tuple[np.ndarray, np.ndarray | None]]
+"""``(image name, y0, y1, x0, x1) -> (grey (h, w), prediction stack or None)`` at full resolution."""
+
+LARGE_PX = 700
+"""Longest side of a large picture."""
+
+LARGE_BYTES = 90_000
+"""Budget of a large picture."""
+
+MOST_NAMED = 1500
+"""Pictures with more objects get one outline per colour, without a name per object, so that a page stays quick."""
+
+
+def thumbnail(
+    anchor: str,
+    title: str,
+    grey: np.ndarray,
+    stack: np.ndarray | None,
+    *,
+    longest_px: int,
+    budget_bytes: int,
+    caption: str = "",
+    group: str = "",
+) -> Picture:
+    """A small picture with outlines one pixel wide at its size; the budget holds for both together."""
+    shape = shown_shape((grey.shape[0], grey.shape[1]), longest_px)
+    lines = encoded_lines(line_numbers(stack, shape)) if stack is not None else ""
+    left = max(budget_bytes - len(lines), budget_bytes // 2)
+    return Picture(
+        anchor=anchor,
+        title=title,
+        source=background(grey, longest_px=longest_px, budget_bytes=left),
+        width=shape[1],
+        height=shape[0],
+        caption=caption,
+        group=group,
+        lines=lines,
+    )
+
+
+def background(grey: np.ndarray, *, longest_px: int = LARGE_PX, budget_bytes: int = LARGE_BYTES) -> str:
+    """A darkened grey picture for outlines to lie on, as a data URI."""
+    shape = shown_shape((grey.shape[0], grey.shape[1]), longest_px)
+    return encoded(scaled_grey(eight_bit(grey, brightest=BRIGHTEST), shape), budget_bytes=budget_bytes)
+
+
+def layer_outlines(stack: np.ndarray, *, shown_px: int = LARGE_PX) -> tuple[Outline, ...]:
+    """Outline every object of a label stack, one colour and legend key per layer."""
+    drawn = [
+        Outline(
+            path=path,
+            colour=layer_colour(layer),
+            key=f"layer{layer}",
+            title=f"object {label}, output layer {layer}",
+        )
+        for label, layer, path in contours(stack, tolerance_px=tolerance_px(stack.shape[1:], shown_px))
+    ]
+    return merged(drawn)
+
+
+def layer_legend(layers: int) -> tuple[LegendEntry, ...]:
+    """What the colours of ``layer_outlines`` mean."""
+    return tuple(
+        LegendEntry(
+            key=f"layer{layer}",
+            label="objects" if layer == 0 else f"objects that overlap those above (layer {layer})",
+            colour=layer_colour(layer),
+        )
+        for layer in range(layers)
+    )
+
+
+def merged(outlines: list[Outline]) -> tuple[Outline, ...]:
+    """Keep outlines apart up to ``MOST_NAMED``; beyond, join those of one key, colour and dash into one path."""
+    if len(outlines) <= MOST_NAMED:
+        return tuple(outlines)
+    joined: dict[tuple[str, str, bool], list[str]] = {}
+    for outline in outlines:
+        joined.setdefault((outline.key, outline.colour, outline.dashed), []).append(outline.path)
+    return tuple(
+        Outline(path="".join(paths), colour=colour, key=key, dashed=dashed)
+        for (key, colour, dashed), paths in joined.items()
+    )
+
+
+def tolerance_px(shape: tuple[int, ...], shown_px: int) -> float:
+    """How far an outline may be simplified: half a pixel of what is shown, at least half a pixel of the image."""
+    return max(0.5, 0.5 * max(shape) / shown_px)
+
+
+def fullest_part(stack: np.ndarray | None, shape: tuple[int, int], side_px: int) -> tuple[slice, slice]:
+    """The window of a grid of ``side_px`` with most object pixels; the middle of the image without objects."""
+    height, width = (min(side_px, length) for length in shape)
+    tops = range(0, shape[0] - height + 1, max(1, height // 2))
+    lefts = range(0, shape[1] - width + 1, max(1, width // 2))
+    top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
+    if stack is not None and stack.any():
+        filled = np.pad((stack > 0).any(axis=0).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+        _, top, left = max((_sum(filled, y, x, height, width), -y, -x) for y in tops for x in lefts)
+        top, left = -top, -left
+    return slice(top, top + height), slice(left, left + width)
+
+
+def _sum(prefix: np.ndarray, y: int, x: int, height: int, width: int) -> int:
+    return int(prefix[y + height, x + width] - prefix[y, x + width] - prefix[y + height, x] + prefix[y, x])
+
+
+def numbered(names: tuple[str, ...]) -> Mapping[str, str]:
+    """Anchor of every image on the page: its number, because a name may hold anything."""
+    return {name: f"image-{at}" for at, name in enumerate(names)}
+
+
+def large_picture(
+    anchor: str,
+    title: str,
+    grey: np.ndarray,
+    outlines: tuple[Outline, ...],
+    *,
+    caption: str = "",
+    group: str = "",
+) -> Picture:
+    """Lay outlines in pixels of ``grey`` over it."""
+    return Picture(
+        anchor=anchor,
+        title=title,
+        source=background(grey),
+        width=grey.shape[1],
+        height=grey.shape[0],
+        caption=caption,
+        group=group,
+        outlines=outlines,
+    )

@@ -1,0 +1,171 @@
+"""The pictures of a run report: every field as a thumbnail, and a closer look at a few that were chosen for a reason.
+
+Reads one image at a time through a callable, keeps only what goes on the page, and says what was left out.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from pipeline.report.blocks import Block, Gallery, LegendEntry, Note, counted
+from pipeline.report.pictures import (
+    PictureOf,
+    fullest_part,
+    large_picture,
+    layer_legend,
+    layer_outlines,
+    thumbnail,
+)
+from pipeline.report.run_numbers import DONE
+from pipeline.report.wells import Places
+
+MOST_THUMBNAILS = 400
+"""Images drawn as thumbnails; a 384-well plate with one field per well fits."""
+
+THUMBNAIL_BYTES = 6_000_000
+"""Budget of all thumbnails together."""
+
+CLOSE_UP_PX = 640
+"""Side of the part of a field that a closer look shows."""
+
+REASONS: tuple[tuple[str, Callable[[pd.DataFrame], pd.Series]], ...] = (
+    ("most objects", lambda table: table["objects"]),
+    ("fewest objects", lambda table: -table["objects"]),
+    ("largest median area", lambda table: table["area"]),
+    ("smallest median area", lambda table: -table["area"]),
+    ("most overlapping", lambda table: table["overlapping"].where(table["overlapping"] > 0)),
+    ("typical number of objects", lambda table: -(table["objects"] - table["objects"].median()).abs()),
+)
+
+
+def field_blocks(
+    where: Places, table: pd.DataFrame, anchors: Mapping[str, str], picture: PictureOf
+) -> tuple[Block, ...]:
+    """Galleries of the images that are done; few images get a closer look only."""
+    done = table.index[table["status"] == DONE]
+    if not len(done):
+        return (Note(text="No image is done, so there is no picture.", tone="warn"),)
+    wells = dict(zip(where.images, where.wells))
+    if len(done) <= len(REASONS):
+        return (_close_ups(table, {str(name): "" for name in done}, wells, anchors, picture),)
+    chosen = _chosen(table.loc[done])
+    closer = _close_ups(
+        table, chosen, wells, {name: f"close-{at}" for at, name in enumerate(chosen)}, picture
+    )
+    return closer, _montage(table, [str(name) for name in done], wells, anchors, picture)
+
+
+def drawn_first(names: list[str], wells: Mapping[str, str], limit: int) -> list[str]:
+    """At most ``limit`` names: the first image of every well, then the second, in the order given."""
+    turn: dict[str, int] = {}
+    ranked = []
+    for at, name in enumerate(names):
+        well = wells.get(name, "")
+        turn[well] = turn.get(well, 0) + 1
+        ranked.append((turn[well] if well else 0, at, name))
+    return [name for _, name in sorted((at, name) for _, at, name in sorted(ranked)[:limit])]
+
+
+def _chosen(table: pd.DataFrame) -> dict[str, str]:
+    chosen: dict[str, str] = {}
+    for reason, score in REASONS:
+        scores = score(table).drop(list(chosen)).dropna()
+        if len(scores):
+            chosen[str(scores.idxmax())] = reason
+    return chosen
+
+
+def _close_ups(
+    table: pd.DataFrame,
+    reasons: Mapping[str, str],
+    wells: Mapping[str, str],
+    anchors: Mapping[str, str],
+    picture: PictureOf,
+) -> Gallery:
+    pictures, layers, cut = [], 1, False
+    for name, reason in reasons.items():
+        arrays = picture(name)
+        if arrays is None:
+            continue
+        grey, _, stack = arrays
+        part = fullest_part(stack, (grey.shape[0], grey.shape[1]), CLOSE_UP_PX)
+        shown = grey[part]
+        cut |= shown.shape != grey.shape
+        outlines = layer_outlines(stack[:, *part]) if stack is not None else ()
+        layers = max(
+            layers, 1 + max((int(outline.key.removeprefix("layer")) for outline in outlines), default=0)
+        )
+        caption = ", ".join(text for text in (reason, _caption(table, name)) if text)
+        pictures.append(
+            large_picture(anchors[name], name or "image", shown, outlines, caption=caption, group=wells[name])
+        )
+    where = f"Of larger images, the {CLOSE_UP_PX} × {CLOSE_UP_PX} px with most object pixels. " if cut else ""
+    return Gallery(
+        title="A closer look" if any(reasons.values()) else "Images",
+        pictures=tuple(pictures),
+        legend=layer_legend(layers),
+        caption=where + "A click enlarges a picture; hovering over an outline gives the object's label.",
+    )
+
+
+def _montage(
+    table: pd.DataFrame,
+    names: list[str],
+    wells: Mapping[str, str],
+    anchors: Mapping[str, str],
+    picture: PictureOf,
+) -> Gallery:
+    drawn = drawn_first(names, wells, MOST_THUMBNAILS)
+    longest_px = next(
+        side for most, side in ((24, 480), (96, 320), (MOST_THUMBNAILS, 240)) if len(drawn) <= most
+    )
+    budget = THUMBNAIL_BYTES // len(drawn)
+    pictures, layers = [], 1
+    for name in drawn:
+        arrays = picture(name)
+        if arrays is None:
+            continue
+        grey, _, stack = arrays
+        layers = max(layers, _layers(stack))
+        pictures.append(
+            thumbnail(
+                anchors[name],
+                name or "image",
+                grey,
+                stack,
+                longest_px=longest_px,
+                budget_bytes=budget,
+                caption=_caption(table, name),
+                group=wells[name],
+            )
+        )
+    left_out = len(names) - len(pictures)
+    missing = (
+        f" {left_out:,} more images have no picture here: first fields of every well come first."
+        if left_out
+        else ""
+    )
+    return Gallery(
+        title=f"{len(pictures):,} images",
+        pictures=tuple(pictures),
+        legend=(
+            LegendEntry(key="outlines", label="outlines"),
+            *(replace(entry, key="") for entry in layer_legend(layers)),
+        ),
+        small=True,
+        caption=f"Whole images, scaled down; contrast is stretched per image.{missing}",
+    )
+
+
+def _layers(stack: np.ndarray | None) -> int:
+    if stack is None:
+        return 1
+    used = [at for at, layer in enumerate(stack) if layer.any()]
+    return 1 + max(used, default=0)
+
+
+def _caption(table: pd.DataFrame, name: str) -> str:
+    count = table["objects"][name]
+    return "" if np.isnan(count) else counted(int(count), "object")
