@@ -1,0 +1,114 @@
+"""The layering method as one frozen value: network, targets, losses, outputs and decoding.
+
+The invariant: decoding the perfect outputs of a label stack gives the stack back, as long as objects on one
+layer are not 8-connected and no smaller than the area filter. It knows no data set and no optimiser.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from model.method import Phase
+from model.methods.layering.decode import components, layer_masks
+from model.methods.layering.losses import (
+    VARIANTS,
+    Variant,
+    boundary_foreground_loss,
+    foreground_loss,
+    layering_losses,
+    overlap_loss,
+)
+from model.methods.layering.targets import Targets, encode
+from model.networks.unet import UNet, UNetShape
+
+TERMS = ("foreground", "attraction", "repulsion", "sparsity", "overlap")
+"""Loss terms a phase may weight."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layering:
+    """The layering method (Chen, Wu and Merhof 2022) with its settings."""
+
+    shape: UNetShape = field(default_factory=UNetShape)
+    """The network; its head ``layers`` says how many layers there are."""
+    variant: Variant = "paper"
+    """Losses as in the paper's equations or as in the authors' code."""
+    foreground: Literal["entropy", "boundary"] = "entropy"
+    """Foreground loss: plain cross entropy, or boundary-weighted with a soft Dice."""
+    adjacency_px: float = 15.0
+    """Objects nearer than this are pushed to different layers."""
+    foreground_threshold: float = 0.5
+    """Pixels above it are foreground."""
+    layer_threshold: float | None = 0.5
+    """Further layers of a pixel above it are on; ``None``: the largest layer only."""
+    min_area: int = 250
+    """Components of fewer pixels are dropped."""
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS or self.foreground not in ("entropy", "boundary"):
+            raise ValueError(
+                f"layering: expected variant in {VARIANTS} and foreground 'entropy' or 'boundary', "
+                f"got {self.variant!r} and {self.foreground!r}"
+            )
+        if set(self.shape.heads) != {"layers", "foreground"} or self.shape.heads["foreground"] != 1:
+            raise ValueError(
+                "layering: expected a network with the heads 'layers' and 'foreground' (1 map), "
+                f"got {dict(self.shape.heads)!r}"
+            )
+
+    @property
+    def layers(self) -> int:
+        """Number of layers, N."""
+        return self.shape.heads["layers"]
+
+    def network(self, channels: int) -> UNet:
+        """Return the untrained network for images of that many channels."""
+        return UNet(replace(self.shape, channels=channels))
+
+    def encode(self, stacks: Sequence[np.ndarray], pairs: Sequence[np.ndarray] | None = None) -> Targets:
+        """Return the targets of label stacks ``(L, y, x)`` of one size; see ``targets.encode``."""
+        return encode(stacks, pairs=pairs, distance_px=self.adjacency_px)
+
+    def losses(
+        self, network: nn.Module, images: torch.Tensor, targets: Targets, phase: Phase
+    ) -> dict[str, torch.Tensor]:
+        """Return the unweighted loss terms that ``phase.weights`` names, computed in float32."""
+        logits = {name: value.float() for name, value in network(images).items()}
+        embeddings = logits["layers"].sigmoid()
+        foreground = foreground_loss if self.foreground == "entropy" else boundary_foreground_loss
+        terms = {"foreground": foreground(logits["foreground"], targets)}
+        terms |= layering_losses(embeddings, targets, variant=self.variant)
+        if "overlap" in phase.weights:
+            terms["overlap"] = overlap_loss(embeddings, targets, variant=self.variant)
+        unknown = set(phase.weights) - set(terms)
+        if unknown:
+            raise ValueError(
+                f"phase {phase.name!r}: expected loss terms among {TERMS}, got {sorted(unknown)}"
+            )
+        return {name: terms[name] for name in phase.weights}
+
+    def outputs(self, network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return probabilities: ``foreground`` ``(B, 1, y, x)`` and ``layers`` ``(B, N, y, x)``."""
+        return {name: logits.float().sigmoid() for name, logits in network(images).items()}
+
+    def masks(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the layer masks, bool ``(B, N, y, x)``, of probabilities on any device."""
+        return layer_masks(
+            outputs["foreground"],
+            outputs["layers"],
+            foreground_threshold=self.foreground_threshold,
+            layer_threshold=self.layer_threshold,
+        )
+
+    def without_overlaps(self) -> "Layering":
+        """Return the method with the largest layer of every pixel only."""
+        return replace(self, layer_threshold=None)
+
+    def decode(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the label stack of one image from ``foreground`` ``(1, y, x)`` and ``layers`` ``(N, y, x)``."""
+        batch = {name: torch.as_tensor(value)[None] for name, value in outputs.items()}
+        return components(self.masks(batch)[0].numpy(), min_area=self.min_area)

@@ -1,0 +1,105 @@
+"""The card of a checkpoint: what a model is, without loading it. Imports no torch, so listing models is quick.
+
+The invariant: the digest covers the weights and every field that decides the model's answers; a card whose
+digest does not fit was edited or belongs to other weights.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from model.errors import BadCheckpoint
+
+CARD = "card.json"
+WEIGHTS = "weights.safetensors"
+FORMAT = 1
+"""Format of the card; a newer one is refused."""
+SHIPPED = Path(__file__).parent / "weights"
+ANSWERS = ("format", "method", "network", "channels", "normalise", "weights_sha256")
+"""Fields that decide the answers, and so the digest."""
+REQUIRED = (
+    *ANSWERS,
+    "name",
+    "digest",
+    "reach_px",
+    "stride",
+    "layers",
+    "min_area",
+    "licence",
+    "pixel_size_um",
+)
+
+
+def shipped() -> dict[str, Path]:
+    """Return the folders of the models that come with the program, by name."""
+    folders = sorted(path.parent for path in SHIPPED.glob(f"*/{CARD}"))
+    return {folder.name: folder for folder in folders}
+
+
+def read_card(folder: str | Path) -> dict[str, Any]:
+    """Return the checked card of a checkpoint folder.
+
+    Raises:
+        BadCheckpoint: no card, not JSON, a newer format, a field missing, or a digest that does not fit.
+    """
+    path = Path(folder) / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadCheckpoint(_missing(Path(folder))) from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise BadCheckpoint(
+            f"{str(path)!r}: expected a JSON card, but {error}; copy the folder again"
+        ) from error
+    check_card(card, where=str(folder))
+    return dict(card)
+
+
+def check_card(card: Any, *, where: str) -> None:
+    """Check the format, the fields and the digest of a card.
+
+    Raises:
+        BadCheckpoint: the card is not one this version reads, or was changed after it was made.
+    """
+    if not isinstance(card, dict) or not isinstance(card.get("format"), int):
+        raise BadCheckpoint(f"{where!r}: expected a card with an integer format, got {card!r:.80}")
+    if card["format"] > FORMAT:
+        raise BadCheckpoint(
+            f"{where!r}: expected card format {FORMAT} or older, got {card['format']!r}; update platelayer"
+        )
+    absent = [name for name in REQUIRED if name not in card]
+    if absent:
+        raise BadCheckpoint(f"{where!r}: expected the fields {absent!r} in {CARD}; train or copy it again")
+    if card["digest"] != digest_of(card):
+        raise BadCheckpoint(
+            f"{where!r}: expected digest {digest_of(card)!r}, got {card['digest']!r}; "
+            "the card was changed after the model was saved"
+        )
+
+
+def digest_of(card: dict[str, Any]) -> str:
+    """Return the digest of the fields that decide the answers, 32 hexadecimal digits."""
+    content = json.dumps({name: card[name] for name in ANSWERS}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Write a card, whole or not at all."""
+    text = json.dumps(card, indent=1, sort_keys=False) + "\n"
+    partial = folder / f".{CARD}.partial"
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(folder / CARD)
+
+
+def _missing(folder: Path) -> str:
+    pickled = sorted(
+        path.name for path in folder.glob("*") if path.suffix in (".pt", ".pth", ".pkl", ".ckpt")
+    )
+    if pickled:
+        return (
+            f"{str(folder)!r}: expected {CARD} and {WEIGHTS}, got {pickled!r}; pickled weights are never loaded, "
+            "because they can run code: save the tensors with safetensors"
+        )
+    known = ", ".join(shipped()) or "none"
+    return f"{str(folder)!r}: expected a folder with {CARD} and {WEIGHTS}; shipped models: {known}"

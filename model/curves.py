@@ -1,0 +1,69 @@
+"""Curves of a training: every loss term and validation score, as a table on disk and as a picture.
+
+The invariant: a row per record, written at once, so a killed training leaves a readable table; a resumed one
+drops the rows behind its state and goes on.
+"""
+
+import csv
+from pathlib import Path
+
+TABLE = "curves.csv"
+PICTURE = "curves.png"
+COLUMNS = (
+    "phase", "step", "total_step", "seconds", "lr", "loss", "foreground", "attraction", "repulsion", "sparsity",
+    "overlap", "score", "validation_loss",
+)  # fmt: skip
+
+
+def start_table(folder: Path, *, last_step: int) -> None:
+    """Create the table, or cut the one that is there behind ``last_step``."""
+    rows = [row for row in read_table(folder) if int(row["total_step"]) <= last_step]
+    with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def add_row(folder: Path, row: dict[str, str | float]) -> None:
+    """Append a record; columns it does not name stay empty."""
+    with (folder / TABLE).open("a", newline="", encoding="utf-8") as file:
+        csv.DictWriter(file, COLUMNS).writerow(
+            {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
+        )
+
+
+def read_table(folder: Path) -> list[dict[str, str]]:
+    """Return the records as text by column; none where there is no table."""
+    path = folder / TABLE
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def draw(folder: Path) -> Path:
+    """Draw the table as two panels, losses and scores over steps, and return the path of the picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = read_table(folder)
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    for name in ("loss", "foreground", "attraction", "repulsion", "sparsity", "overlap", "validation_loss"):
+        _line(upper, rows, name)
+    _line(lower, rows, "score")
+    upper.set(ylabel="loss", yscale="log")
+    lower.set(ylabel="validation score", xlabel="step")
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize=8)
+    figure.savefig(folder / PICTURE, dpi=100)
+    return folder / PICTURE
+
+
+def _line(axes: "object", rows: list[dict[str, str]], name: str) -> None:
+    points = [(int(row["total_step"]), float(row[name])) for row in rows if row[name]]
+    if points:
+        axes.plot(*zip(*points, strict=True), label=name, linewidth=1)  # type: ignore[attr-defined]

@@ -1,0 +1,16 @@
+"""The faults of the model wing, apart from wrong arguments: a checkpoint, a training sample, a device.
+
+Each is also the builtin it stands for; the message says what was expected, what came and what to do.
+"""
+
+
+class BadCheckpoint(ValueError):
+    """A folder is not a checkpoint, or its weights and its card do not belong together."""
+
+
+class BadSample(ValueError):
+    """A training image and its label stack do not fit each other, the network or the method."""
+
+
+class NoDevice(RuntimeError):
+    """A device was asked for by name and is not there."""

@@ -1,0 +1,49 @@
+"""Algorithm 1: from foreground and layer probabilities to objects.
+
+The invariant: layers are decided pixel by pixel, so tiles agree with the whole image; only components and the
+area filter look further. It knows no network.
+"""
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+_EIGHT = np.ones((3, 3), bool)
+
+
+def layer_masks(
+    foreground: torch.Tensor,
+    layers: torch.Tensor,
+    *,
+    foreground_threshold: float = 0.5,
+    layer_threshold: float | None = 0.5,
+) -> torch.Tensor:
+    """Return bool ``(B, N, y, x)``: per foreground pixel the largest layer and all above the threshold.
+
+    ``foreground``: probabilities ``(B, 1, y, x)``; ``layers``: ``(B, N, y, x)``. The first of equal layers is
+    the largest. ``layer_threshold=None``: the largest layer only, so that no objects overlap.
+    """
+    largest = torch.zeros_like(layers, dtype=torch.bool)
+    largest.scatter_(1, layers.argmax(1, keepdim=True), True)
+    if layer_threshold is not None:
+        largest |= layers > layer_threshold
+    return largest & (foreground > foreground_threshold)
+
+
+def components(masks: np.ndarray, *, min_area: int = 0) -> np.ndarray:
+    """Return the label stack uint32 ``(N, y, x)`` of the 8-connected components of bool masks ``(N, y, x)``.
+
+    Components smaller than ``min_area`` pixels are dropped; ids are dense, layer by layer in raster order.
+    """
+    stack = np.zeros(masks.shape, np.uint32)
+    count = 0
+    for layer, mask in enumerate(masks):
+        labels, _ = ndimage.label(mask, _EIGHT)
+        areas = np.bincount(labels.ravel())
+        keep = areas >= min_area
+        keep[0] = False
+        number = np.zeros(len(areas), np.uint32)
+        number[keep] = count + 1 + np.arange(keep.sum(), dtype=np.uint32)
+        stack[layer] = number[labels]
+        count += int(keep.sum())
+    return stack

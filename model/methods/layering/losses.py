@@ -1,0 +1,186 @@
+"""The losses of the layering method (Chen, Wu and Merhof 2022, equations 2 to 6), as printed and as coded.
+
+The invariant: every term is finite with a finite gradient for any label stack, and costs a few passes over
+the pixels whatever the number of objects. ``paper`` follows the equations, ``code`` the authors' program.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.nn import functional
+
+from model.methods.layering.targets import Targets
+
+Variant = Literal["paper", "code"]
+VARIANTS = ("paper", "code")
+SPARSITY = 0.1
+"""Weight of the sparsity term inside the layering loss."""
+
+
+def foreground_loss(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+    """Binary cross entropy of logits ``(B, 1, y, x)`` with the union of all objects, mean over pixels.
+
+    Probabilities are clipped to 1e-7, so that a certain and wrong pixel costs 16.1 and no more.
+    """
+    loss = functional.binary_cross_entropy_with_logits(
+        logits[:, 0], (targets.depth > 0).to(logits.dtype), reduction="none"
+    )
+    return loss.clamp(max=-torch.log(torch.tensor(1e-7)).item()).mean()
+
+
+def boundary_foreground_loss(
+    logits: torch.Tensor, targets: Targets, *, weight: float = 3.0, radius: int = 2
+) -> torch.Tensor:
+    """Cross entropy with pixels near the edge of an object weighted up, plus a soft Dice per image.
+
+    Edges are the rims of the union and of every overlap. An image without objects has a Dice term near 0
+    as soon as nothing is predicted.
+    """
+    depth = targets.depth.to(logits.dtype)[:, None]
+    truth = depth.clamp(max=1)
+    size = 2 * radius + 1
+    high = functional.max_pool2d(depth, size, stride=1, padding=radius)
+    low = -functional.max_pool2d(-depth, size, stride=1, padding=radius)
+    weights = 1 + weight * (high != low).to(logits.dtype)
+    entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    probability = logits.sigmoid()
+    shared = (probability * truth).sum((1, 2, 3))
+    dice = 1 - (2 * shared + 1) / (probability.sum((1, 2, 3)) + truth.sum((1, 2, 3)) + 1)
+    return (weights * entropy).sum() / weights.sum() + dice.mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exclusive:
+    """The pixels that belong to exactly one object, and the objects' means over them."""
+
+    values: torch.Tensor
+    """Embeddings of the pixels ``(P, N)``."""
+    unit: torch.Tensor
+    """The same, normalised; a zero vector stays zero."""
+    owner: torch.Tensor
+    """int64 ``(P,)``: object of each pixel, counted from 0."""
+    counts: torch.Tensor
+    """``(C,)``: exclusive pixels of each object."""
+
+
+def exclusive_pixels(embeddings: torch.Tensor, targets: Targets) -> Exclusive:
+    """Gather the overlap-free pixels of embeddings ``(B, N, y, x)``."""
+    owner = torch.where(targets.depth == 1, targets.objects.sum(1), 0)
+    image, y, x = torch.nonzero(owner, as_tuple=True)
+    values = embeddings.permute(0, 2, 3, 1)[image, y, x]
+    index = owner[image, y, x] - 1
+    counts = torch.bincount(index, minlength=len(targets.image_of)).to(values.dtype)
+    return Exclusive(values=values, unit=unit(values), owner=index, counts=counts)
+
+
+def unit(vectors: torch.Tensor) -> torch.Tensor:
+    """Normalise along the last axis; squared norms below 1e-12 count as 1e-12, so zero stays zero."""
+    return vectors * torch.rsqrt(vectors.square().sum(-1, keepdim=True).clamp(min=1e-12))
+
+
+def layering_losses(
+    embeddings: torch.Tensor, targets: Targets, *, variant: Variant
+) -> dict[str, torch.Tensor]:
+    """Return ``attraction``, ``repulsion`` and ``sparsity`` of embeddings in 0..1, ``(B, N, y, x)``.
+
+    Each is a mean over images. Objects without an exclusive pixel are left out; an image without any
+    contributes 0. An object without a neighbour contributes 0 to the repulsion; ``paper`` divides by all
+    objects that have an exclusive pixel, ``code`` by the number of ordered pairs.
+    """
+    pixels = exclusive_pixels(embeddings, targets)
+    images = embeddings.shape[0]
+    means = _mean_by_object(pixels.values if variant == "paper" else pixels.unit, pixels)
+    means = unit(means)
+    cosine = (pixels.unit * means[pixels.owner]).sum(-1)
+    image_of = targets.image_of[pixels.owner]
+    size = _sum_by(torch.ones_like(cosine), image_of, images)
+    attraction = _sum_by(1 - cosine.square(), image_of, images) / size.clamp(min=1)
+    return {
+        "attraction": attraction.mean(),
+        "repulsion": _repulsion(means, pixels.counts, targets, images, variant).mean(),
+        "sparsity": _sparsity(pixels, image_of, size, embeddings, variant).mean(),
+    }
+
+
+def _mean_by_object(values: torch.Tensor, pixels: Exclusive) -> torch.Tensor:
+    sums = values.new_zeros(len(pixels.counts), values.shape[1]).index_add(0, pixels.owner, values)
+    return sums / pixels.counts.clamp(min=1)[:, None]
+
+
+def _sum_by(values: torch.Tensor, index: torch.Tensor, size: int) -> torch.Tensor:
+    return values.new_zeros(size).index_add(0, index, values)
+
+
+def _repulsion(
+    means: torch.Tensor, counts: torch.Tensor, targets: Targets, images: int, variant: Variant
+) -> torch.Tensor:
+    """Mean squared cosine between neighbours, per image."""
+    kept = targets.pairs[(counts[targets.pairs] > 0).all(dim=1)]
+    first, second = kept[:, 0], kept[:, 1]
+    cosine = (means[first] * means[second]).sum(-1).square()
+    image_of = targets.image_of
+    if variant == "code":
+        pairs = _sum_by(torch.ones_like(cosine), image_of[first], images)
+        return _sum_by(cosine, image_of[first], images) / (pairs + 1e-7)
+    neighbours = _sum_by(torch.ones_like(cosine), first, len(counts))
+    per_object = _sum_by(cosine, first, len(counts)) / neighbours.clamp(min=1)
+    objects = _sum_by((counts > 0).to(cosine.dtype), image_of, images)
+    return _sum_by(per_object, image_of, images) / objects.clamp(min=1)
+
+
+def _sparsity(
+    pixels: Exclusive, image_of: torch.Tensor, size: torch.Tensor, embeddings: torch.Tensor, variant: Variant
+) -> torch.Tensor:
+    largest = pixels.unit.max(-1).values if len(pixels.unit) else pixels.unit.sum(-1)
+    images = embeddings.shape[0]
+    if variant == "code":
+        everything = embeddings.shape[2] * embeddings.shape[3]
+        return _sum_by(1 - largest.square(), image_of, images) / everything
+    return _sum_by(1 - largest, image_of, images) / size.clamp(min=1)
+
+
+@torch.no_grad()
+def pseudo_truth(embeddings: torch.Tensor, targets: Targets) -> torch.Tensor:
+    """Return what the layers should hold: each full object on the layer its own part prefers, ``(B, N, y, x)``.
+
+    The preference is the largest channel of the mean unit embedding over the exclusive pixels, over the full
+    mask where there are none; the first channel wins ties.
+    """
+    batch, layers = embeddings.shape[:2]
+    pixels = exclusive_pixels(embeddings, targets)
+    means = _mean_by_object(pixels.unit, pixels)
+    covered = torch.nonzero(pixels.counts == 0)[:, 0]
+    if len(covered):
+        means[covered] = _full_means(embeddings, targets, covered)
+    nowhere = targets.image_of.new_full((1,), layers)
+    layer_of = torch.cat([nowhere, means.argmax(1)])
+    truth = embeddings.new_zeros(batch, layers + 1, *embeddings.shape[2:])
+    truth.scatter_(1, layer_of[targets.objects], 1.0)
+    return truth[:, :layers]
+
+
+def _full_means(embeddings: torch.Tensor, targets: Targets, which: torch.Tensor) -> torch.Tensor:
+    """Return the mean unit embedding over the full masks of a few objects."""
+    image, layer, y, x = torch.nonzero(torch.isin(targets.objects, which + 1), as_tuple=True)
+    owner = targets.objects[image, layer, y, x] - 1
+    values = unit(embeddings.permute(0, 2, 3, 1)[image, y, x])
+    sums = values.new_zeros(len(targets.image_of), values.shape[1]).index_add(0, owner, values)
+    return sums[which]
+
+
+def overlap_loss(embeddings: torch.Tensor, targets: Targets, *, variant: Variant) -> torch.Tensor:
+    """Return 1 - Dice between embeddings and pseudo truth inside the objects, mean over images (equation 6).
+
+    ``paper`` counts a pixel once per object it belongs to; ``code`` counts it once and adds 1 to numerator and
+    denominator. An image without objects gives 0.
+    """
+    truth = pseudo_truth(embeddings, targets)
+    depth = targets.depth
+    weight = (depth if variant == "paper" else depth.clamp(max=1)).to(embeddings.dtype)[:, None]
+    shared = (weight * embeddings * truth).sum((1, 2, 3))
+    total = (weight * (embeddings + truth)).sum((1, 2, 3))
+    if variant == "code":
+        return (1 - (2 * shared + 1) / (total + 1)).mean()
+    present = total > 0
+    return torch.where(present, 1 - 2 * shared / torch.where(present, total, 1), 0).mean()

@@ -1,0 +1,140 @@
+"""A recipe: everything a training run is decided by, except the samples. Read from and written to TOML or JSON.
+
+The invariant: a recipe is a frozen value made of plain numbers, so it can stand in a job file and in a card.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from model.augment import Augment
+from model.method import Phase
+from model.methods.layering import Layering
+from model.networks.unet import UNetShape
+
+FOLDER = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """The optimiser and its constants; the learning rate belongs to the phase."""
+
+    kind: Literal["adamw", "rmsprop"] = "adamw"
+    """AdamW, or RMSprop with the constants of the paper's framework."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW; RMSprop has none."""
+    clip_norm: float = 0.0
+    """Gradients longer than this are shortened; 0 switches it off."""
+    rho: float = 0.9
+    """Smoothing of RMSprop."""
+    epsilon: float = 1e-7
+    """Constant in the denominator of either."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("adamw", "rmsprop"):
+            raise ValueError(f"optimiser: expected 'adamw' or 'rmsprop', got {self.kind!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training run: method, phases, augmentation, optimiser."""
+
+    method: Layering
+    """The method with its network and settings."""
+    phases: tuple[Phase, ...]
+    """Trained one after the other."""
+    augment: Augment = field(default_factory=Augment)
+    """Variation of the samples."""
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    """What moves the weights."""
+    batch: int = 8
+    """Crops per step, over all devices."""
+    crop_px: int = 256
+    """Edge of a crop; a multiple of the total stride."""
+    ema: float = 0.0
+    """Decay of the moving average of the weights that is validated and saved; 0 switches it off."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Arithmetic of the forward pass; losses are always float32."""
+    validate_every: int = 250
+    """Steps between two validations."""
+    validate_from: int = 0
+    """First step of a phase at which a model may be its best."""
+    seed: int = 0
+    """Decides initial weights and every crop."""
+
+    def __post_init__(self) -> None:
+        stride = self.method.shape.stride
+        if not self.phases or self.batch < 1 or self.validate_every < 1:
+            raise ValueError(
+                "recipe: expected at least one phase, batch and validate_every of 1 or more, "
+                f"got {len(self.phases)} phases, {self.batch!r}, {self.validate_every!r}"
+            )
+        if self.crop_px < stride or self.crop_px % stride:
+            raise ValueError(f"recipe crop_px: expected a multiple of {stride}, got {self.crop_px!r}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"recipe ema: expected a decay of 0 to less than 1, got {self.ema!r}")
+        if self.precision not in ("float32", "bfloat16", "float16"):
+            raise ValueError(
+                f"recipe precision: expected 'float32', 'bfloat16' or 'float16', got {self.precision!r}"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values from which ``recipe_from`` makes the same recipe."""
+        values = {name: getattr(self, name) for name in _PLAIN}
+        return values | {
+            "method": asdict(self.method) | {"shape": self.method.shape.as_dict()},
+            "phases": [phase.as_dict() for phase in self.phases],
+            "augment": asdict(self.augment),
+            "optimiser": asdict(self.optimiser),
+        }
+
+
+_PLAIN = ("batch", "crop_px", "ema", "precision", "validate_every", "validate_from", "seed")
+
+
+def recipe_from(values: Mapping[str, Any]) -> Recipe:
+    """Make a recipe from plain values, as they stand in TOML; unknown names are refused.
+
+    Raises:
+        ValueError: a name that no field has, or a value a field refuses.
+    """
+    values = dict(values)
+    method = dict(values.pop("method", {}))
+    shape = _made(UNetShape, method.pop("shape", {}), "method.shape")
+    augment = {
+        name: (tuple(value) or None) if isinstance(value, list) else value
+        for name, value in values.pop("augment", {}).items()
+    }
+    return _made(
+        Recipe,
+        values
+        | {
+            "method": _made(Layering, method | {"shape": shape}, "method"),
+            "phases": tuple(_made(Phase, phase, "phases") for phase in values.pop("phases", [])),
+            "augment": _made(Augment, augment, "augment"),
+            "optimiser": _made(Optimiser, values.pop("optimiser", {}), "optimiser"),
+        },
+        "recipe",
+    )
+
+
+def _made(kind: Any, values: Mapping[str, Any], where: str) -> Any:
+    known = {entry.name for entry in fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"{where}: expected names among {sorted(known)}, got {unknown!r}")
+    return kind(**values)
+
+
+def read_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a recipe by the name of a shipped one (``paper``, ``house``, ...) or the path of a TOML file."""
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = FOLDER / f"{name_or_path}.toml"
+    if not path.is_file():
+        shipped = sorted(entry.stem for entry in FOLDER.glob("*.toml"))
+        raise ValueError(f"recipe: expected a TOML file or one of {shipped}, got {str(name_or_path)!r}")
+    with path.open("rb") as file:
+        return recipe_from(tomllib.load(file))

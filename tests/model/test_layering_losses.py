@@ -1,0 +1,230 @@
+"""The losses of the layering method on cases whose values are known, and on the edges."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from model.methods.layering.losses import (
+    boundary_foreground_loss,
+    foreground_loss,
+    layering_losses,
+    overlap_loss,
+    pseudo_truth,
+)
+from model.methods.layering.targets import Targets, encode
+
+N = 8
+BOTH = pytest.mark.parametrize("variant", ["paper", "code"])
+
+
+def two_near() -> np.ndarray:
+    stack = np.zeros((1, 40, 60), np.uint32)
+    stack[0, 4:14, 4:14], stack[0, 4:14, 18:28] = 1, 2
+    return stack
+
+
+def three() -> np.ndarray:
+    stack = two_near()
+    stack[0, 4:14, 46:56] = 3
+    return stack
+
+
+def embed(stack: np.ndarray, layer_of: dict[int, int], *, exclusive: bool = False) -> torch.Tensor:
+    """One-hot embeddings ``(1, N, y, x)``: every object wholly on its layer."""
+    values = torch.zeros(1, N, *stack.shape[1:])
+    for label, layer in layer_of.items():
+        values[0, layer][torch.from_numpy((stack == label).any(0))] = 1
+    return values
+
+
+def losses(stack: np.ndarray, values: torch.Tensor, variant: str) -> dict[str, float]:
+    terms = layering_losses(values, encode([stack]), variant=variant)
+    return {name: float(term) for name, term in terms.items()}
+
+
+@BOTH
+def test_one_hot_objects_on_different_layers_cost_nothing(variant: str) -> None:
+    stack = two_near()
+    for value in losses(stack, embed(stack, {1: 0, 2: 5}), variant).values():
+        assert value == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(("variant", "expected"), [("paper", 2 / 3), ("code", 1.0)])
+def test_neighbours_on_one_layer_repel_and_an_isolated_object_counts_as_the_variant_says(
+    variant: str, expected: float
+) -> None:
+    near, with_third = two_near(), three()
+    assert losses(near, embed(near, {1: 0, 2: 0}), variant)["repulsion"] == pytest.approx(1, abs=1e-5)
+    value = losses(with_third, embed(with_third, {1: 0, 2: 0, 3: 0}), variant)["repulsion"]
+    assert value == pytest.approx(expected, abs=1e-5)
+
+
+@BOTH
+def test_far_objects_may_share_a_layer(variant: str) -> None:
+    stack = three()
+    stack[stack == 2] = 0
+    assert losses(stack, embed(stack, {1: 0, 3: 0}), variant)["repulsion"] == 0
+
+
+@BOTH
+def test_equal_embeddings(variant: str) -> None:
+    stack = two_near()
+    values = losses(stack, torch.ones(1, N, 40, 60), variant)
+    sparsity = 1 - 1 / math.sqrt(8) if variant == "paper" else (1 - 1 / 8) * 200 / (40 * 60)
+    assert values == {
+        "attraction": pytest.approx(0, abs=1e-5),
+        "repulsion": pytest.approx(1, abs=1e-5),
+        "sparsity": pytest.approx(sparsity, abs=1e-5),
+    }
+
+
+@BOTH
+def test_zero_embeddings(variant: str) -> None:
+    values = losses(two_near(), torch.zeros(1, N, 40, 60), variant)
+    sparsity = 1 if variant == "paper" else 200 / (40 * 60)
+    assert values == {"attraction": 1, "repulsion": 0, "sparsity": pytest.approx(sparsity)}
+
+
+@BOTH
+def test_perfect_layers_have_no_overlap_loss(variant: str) -> None:
+    stack = np.zeros((2, 32, 32), np.uint32)
+    stack[0, 10:20, 2:30], stack[1, 2:30, 10:20] = 1, 2
+    values = embed(stack, {1: 3, 2: 6})
+    assert float(overlap_loss(values, encode([stack]), variant=variant)) == pytest.approx(0, abs=1e-6)
+    hollow = values.clone()
+    hollow[:, 6, 10:20, 10:20] = 0
+    assert float(overlap_loss(hollow, encode([stack]), variant=variant)) > 0.05
+
+
+def test_overlap_loss_counts_shared_pixels_per_object_in_the_paper_only() -> None:
+    stack = np.zeros((2, 4, 4), np.uint32)
+    stack[0, 0], stack[1, :, 0] = 1, 2
+    values = embed(stack, {1: 0, 2: 1})
+    values[0, :, 0, 0] = 0
+    targets = encode([stack])
+    paper = 1 - 2 * 6 / (6 + 10)
+    code = 1 - (2 * 6 + 1) / (6 + 8 + 1)
+    assert float(overlap_loss(values, targets, variant="paper")) == pytest.approx(paper)
+    assert float(overlap_loss(values, targets, variant="code")) == pytest.approx(code)
+
+
+def test_a_covered_object_gets_a_layer_from_its_full_mask() -> None:
+    stack = np.zeros((2, 16, 16), np.uint32)
+    stack[0, 2:14, 2:14], stack[1, 5:9, 5:9] = 1, 2
+    values = torch.zeros(1, N, 16, 16)
+    values[0, 0] = 0.6
+    values[0, 4, 5:9, 5:9] = 0.9
+    truth = pseudo_truth(values, encode([stack]))
+    assert truth[0, 0].sum() == 144
+    assert truth[0, 4].sum() == 16
+    assert truth.sum() == 160
+
+
+EDGES = {
+    "nothing": np.zeros((1, 16, 16), np.uint32),
+    "one": np.pad(np.full((1, 6, 6), 7, np.uint32), ((0, 0), (5, 5), (5, 5))),
+    "covered": np.stack([np.full((16, 16), 1), np.pad(np.full((4, 4), 2), 6)]).astype(np.uint32),
+    "both covered": np.stack([np.full((16, 16), 1), np.full((16, 16), 2)]).astype(np.uint32),
+    "one pixel": np.pad(np.full((1, 1, 1), 3, np.uint32), ((0, 0), (8, 7), (8, 7))),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("start", [0.0, 0.3])
+@pytest.mark.parametrize("edge", EDGES)
+def test_edge_cases_are_finite_with_finite_gradients(variant: str, start: float, edge: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(2, N, 16, 16, generator=generator)
+    values = (start * noise).requires_grad_()
+    targets = encode([EDGES[edge], EDGES["one"]])
+    terms = layering_losses(values, targets, variant=variant)
+    terms["overlap"] = overlap_loss(values, targets, variant=variant)
+    total = torch.stack(list(terms.values())).sum()
+    total.backward()
+    assert torch.isfinite(total)
+    assert values.grad is not None and torch.isfinite(values.grad).all()
+
+
+@BOTH
+def test_an_image_without_exclusive_pixels_costs_nothing(variant: str) -> None:
+    values = torch.rand(1, N, 16, 16)
+    assert losses(EDGES["both covered"], values, variant) == {
+        "attraction": 0, "repulsion": 0, "sparsity": 0,
+    }  # fmt: skip
+
+
+def brute_force(stack: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    """Equations 2 to 5, object by object."""
+    depth = (stack > 0).sum(0)
+    norm = np.sqrt(np.maximum((values**2).sum(0), 1e-12))
+    ids = [int(i) for i in np.unique(stack) if i]
+    own = {i: (stack == i).any(0) & (depth == 1) for i in ids}
+    ids = [i for i in ids if own[i].any()]
+    means = {i: values[:, own[i]].mean(1) for i in ids}
+    count = sum(own[i].sum() for i in ids)
+
+    def cosine(a: np.ndarray, b: np.ndarray) -> float:
+        return float(a @ b / math.sqrt(max((a @ a) * (b @ b), 1e-24)))
+
+    attraction = sum(cosine(values[:, y, x], means[i]) ** 2 for i in ids for y, x in np.argwhere(own[i]))
+    near = {
+        (i, j)
+        for i in ids
+        for j in ids
+        if i != j
+        and min(
+            np.hypot(*(p - q))
+            for p in np.argwhere((stack == i).any(0))
+            for q in np.argwhere((stack == j).any(0))
+        )
+        < 15
+    }
+    repulsion = 0.0
+    for i in ids:
+        others = [cosine(means[i], means[j]) ** 2 for a, j in near if a == i]
+        repulsion += np.mean(others) / len(ids) if others else 0
+    largest = sum((values.max(0) / norm)[own[i]].sum() for i in ids)
+    return {
+        "attraction": 1 - attraction / count,
+        "repulsion": repulsion,
+        "sparsity": 1 - largest / count,
+    }
+
+
+def test_vectorised_losses_equal_the_equations_object_by_object() -> None:
+    rng = np.random.default_rng(5)
+    stack = np.zeros((2, 24, 48), np.uint32)
+    stack[0, 2:8, 3:9], stack[0, 10:20, 4:10], stack[0, 3:9, 40:46] = 11, 5, 900
+    stack[1, 5:14, 6:12], stack[1, 15:20, 30:36] = 2, 40
+    values = rng.random((N, 24, 48)).astype(np.float32)
+    found = losses(stack, torch.from_numpy(values)[None], "paper")
+    assert found == pytest.approx(brute_force(stack, values), abs=1e-5)
+
+
+def test_losses_are_a_mean_over_images() -> None:
+    stacks, values = [three(), two_near()], torch.rand(2, N, 40, 60)
+    together = layering_losses(values, encode(stacks), variant="code")
+    alone = [layering_losses(values[i : i + 1], encode([stacks[i]]), variant="code") for i in range(2)]
+    for name, value in together.items():
+        assert float(value) == pytest.approx(float(sum(part[name] for part in alone)) / 2, abs=1e-6)
+
+
+def test_foreground_losses() -> None:
+    targets = encode([two_near()])
+    sure = torch.where(targets.depth[:, None] > 0, 40.0, -40.0)
+    assert float(foreground_loss(sure, targets)) == pytest.approx(0, abs=1e-6)
+    assert float(boundary_foreground_loss(sure, targets)) == pytest.approx(0, abs=1e-4)
+    assert float(foreground_loss(-sure, targets)) == pytest.approx(-math.log(1e-7), rel=1e-4)
+    assert float(foreground_loss(0 * sure, targets)) == pytest.approx(math.log(2), rel=1e-5)
+
+
+def test_boundary_loss_punishes_an_error_at_the_edge_more_than_one_far_from_it() -> None:
+    targets: Targets = encode([two_near()])
+    sure = torch.where(targets.depth[:, None] > 0, 5.0, -5.0)
+    edge, far = sure.clone(), sure.clone()
+    edge[0, 0, 14, 4:14] *= -1
+    far[0, 0, 30, 4:14] *= -1
+    assert boundary_foreground_loss(edge, targets) > boundary_foreground_loss(far, targets)
+    assert float(foreground_loss(edge, targets)) == pytest.approx(float(foreground_loss(far, targets)))
