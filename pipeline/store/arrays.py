@@ -73,7 +73,8 @@ def _open_array(address: Address, path: str, document: str, read_only: bool, pid
     store = address.zarr_store(read_only=read_only)
     place = StorePath(WholeBloscChunks(store) if ends_in_blosc(document) else store, path)
     try:
-        return zarr.Array.from_dict(place, json.loads(document))
+        # Looking for empty chunks costs zarr more than compressing them; writers that care look themselves.
+        return zarr.Array.from_dict(place, json.loads(document)).with_config({"write_empty_chunks": True})
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"[:200]
         raise BadStore(f"{address}/{path}: this array cannot be read ({reason}); rewrite it") from None
@@ -94,10 +95,20 @@ def read_region(address: Address, path: str, document: str, selection: Selection
 
 
 def write_region(address: Address, path: str, document: str, selection: Selection, block: np.ndarray) -> None:
-    """Write a region that covers whole chunks (or shards); chunks of zeros only are left out, as zarr does."""
+    """Write a region that covers whole chunks (or shards), those of zeros only too."""
     array = open_array(address, path, document, read_only=False)
     with explained(f"{address}/{path}"):
         array[selection] = block
+
+
+def parts_of(selection: Selection, step: Sequence[int]) -> Iterator[Selection]:
+    """Cut a region that begins at a multiple of ``step`` into pieces of that size, the last ones smaller."""
+    ranges = [range(part.start, part.stop, size) for part, size in zip(selection, step, strict=True)]
+    for starts in product(*ranges):
+        yield tuple(
+            slice(start, min(start + size, part.stop))
+            for start, size, part in zip(starts, step, selection, strict=True)
+        )
 
 
 def grid_of(array: zarr.Array) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -21,6 +21,9 @@ from pipeline.store.arrays import absent_chunks, find_document, open_array, read
 from pipeline.store.groups import Group, join
 from pipeline.store.ngff import Multiscale, channel_names, parse_multiscale
 
+ALL_CHUNKS = {"platelayer": {"chunks": "all"}}
+"""Attributes of images whose writer leaves no chunk out: a chunk that is not there was lost."""
+
 PIXEL_KINDS = "buif"
 """Kinds of dtype that hold pixels: bool, integers, floats."""
 
@@ -65,6 +68,8 @@ class Image:
     """Name of the field in its well."""
     name: str = ""
     """Name in the image's own metadata, may be empty."""
+    has_all_chunks: bool = False
+    """The writer left no chunk out, so an absent one was lost."""
     document: str = value(default="", repr=False)
     """Metadata of the finest level's array."""
     described: str = value(default="", repr=False)
@@ -138,11 +143,14 @@ class Image:
         return absent_chunks(self.address, join(self.path, self.levels[0]), self.document)
 
     def lost_chunks(self) -> tuple[tuple[int, ...], ...]:
-        """Absent chunks where the next coarser level shows something: their pixels were lost.
+        """Absent chunks whose pixels were lost: the next coarser level shows something in their place.
 
-        An image without a pyramid cannot tell; then nothing is reported here.
+        Of an image that was written by platelayer every absent chunk was lost. Another one without a pyramid
+        cannot tell; then nothing is reported here.
         """
         absent = self.absent_chunks()
+        if self.has_all_chunks:
+            return absent
         coarse = self.levels[1] if absent and len(self.levels) > 1 else None
         document = coarse and find_document(
             self.address, join(self.path, coarse), zarr_format=self.zarr_format
@@ -250,6 +258,7 @@ def _described(
         well=well,
         field=path.rpartition("/")[2] if well else None,
         name=multiscale.name,
+        has_all_chunks=_attributes(group).get("chunks") == "all",
         document=document,
         described=_digest_of_metadata(group.ome),
     )
@@ -267,6 +276,11 @@ def _check_array(array: Any, multiscale: Multiscale, where: str) -> None:
         )
     if 0 in array.shape:
         raise BadStore(f"{where}: expected at least one pixel along each axis, got shape {array.shape}")
+
+
+def _attributes(group: Group) -> dict[str, Any]:
+    own = group.attributes.get("platelayer")
+    return own if isinstance(own, dict) else {}
 
 
 def _digest_of_metadata(ome: dict[str, Any]) -> str:

@@ -5,8 +5,10 @@ made when the stack is published. Chunks depend on the image and on ``chunk`` an
 of the network. The same pixels give the same bytes.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -14,7 +16,7 @@ import numpy as np
 from pipeline.errors import BadArgument
 from pipeline.stack import MAX_ID
 from pipeline.store.address import Address
-from pipeline.store.arrays import Selection, new_document, open_array, read_region, write_region
+from pipeline.store.arrays import Selection, new_document, open_array, parts_of, read_region, write_region
 from pipeline.store.groups import find_group, join, read_json, with_ome, write_group, zarr_format_of
 from pipeline.store.image import Image
 from pipeline.store.label_reading import ATTRIBUTE, labels_path, layer_names
@@ -170,9 +172,21 @@ class LabelWriter:
         return (*(slice(index[axis], index[axis] + 1) for axis in self.axes[:-2]), *window)
 
     def _write(self, layer: int, level: int, selection: Selection, ids: np.ndarray) -> None:
+        """Write ids ``(h, w)`` without the chunks that are empty."""
         path = join(self.staged(self.names[layer]), str(level))
-        block = ids.reshape(*(1,) * (len(selection) - 2), *ids.shape)
-        write_region(self.address, path, self.documents[level], selection, block)
+        document = self.documents[level]
+        y, x = selection[-2].start, selection[-1].start
+        full = [
+            (part, piece)
+            for part in parts_of(selection, _chunks_of(document))
+            if (
+                piece := ids[part[-2].start - y : part[-2].stop - y, part[-1].start - x : part[-1].stop - x]
+            ).any()
+        ]
+        if len(full) == len(list(parts_of(selection, _chunks_of(document)))):
+            full = [(selection, ids)]
+        for part, piece in full:
+            write_region(self.address, path, document, part, piece.reshape([s.stop - s.start for s in part]))
 
     def _reduce(self, layer: int, level: int, present: set[str]) -> None:
         """Make one coarse level from the next finer one, reading only chunks that are there."""
@@ -186,14 +200,9 @@ class LabelWriter:
 
     def _halvings(self, level: int) -> Iterator[tuple[Selection, Selection]]:
         """Yield (files of a level, the region of the finer level they are made from)."""
-        step = _chunk_at(self.documents[level], self.address)
-        fine, coarse = self.shapes[level - 1], self.shapes[level]
-        ranges = [range(0, extent, size) for extent, size in zip(coarse, step, strict=True)]
-        for starts in product(*ranges):
-            target = tuple(
-                slice(start, min(start + size, extent))
-                for start, size, extent in zip(starts, step, coarse, strict=True)
-            )
+        fine = self.shapes[level - 1]
+        whole = tuple(slice(0, extent) for extent in self.shapes[level])
+        for target in parts_of(whole, _chunks_of(self.documents[level])):
             window = tuple(
                 slice(2 * part.start, min(2 * part.stop, extent))
                 for part, extent in zip(target[-2:], fine[-2:], strict=True)
@@ -288,11 +297,10 @@ def create_labels(
 
 def _stage(writer: LabelWriter, files: list[dict[str, bytes]]) -> LabelWriter:
     """Write the arrays' metadata, the journal of an older publication removed."""
-    last = join(writer.staged(writer.names[-1]), str(len(files) - 1), *list(files[-1])[-1:])
-    journal = read_json(writer.address, writer.journal)
-    if journal is not None and not journal.get("done"):
-        return writer
-    if writer.address.find_bytes(last) is not None:
+    if writer.staging == STAGING:
+        for name in writer.names:  # what a killed process left is not ours
+            writer.address.remove(writer.staged(name))
+    elif _is_staged(writer, files):
         return writer
     writer.address.remove(writer.journal)
     for layer in writer.names:
@@ -300,6 +308,15 @@ def _stage(writer: LabelWriter, files: list[dict[str, bytes]]) -> LabelWriter:
             for key, data in documents.items():
                 writer.address.write_bytes(join(writer.staged(layer), str(level), key), data)
     return replace(writer, fresh=True)
+
+
+def _is_staged(writer: LabelWriter, files: list[dict[str, bytes]]) -> bool:
+    """Whether an earlier call wrote all metadata, or publishing has begun."""
+    journal = read_json(writer.address, writer.journal)
+    if journal is not None and not journal.get("done"):
+        return True
+    last = join(writer.staged(writer.names[-1]), str(len(files) - 1), list(files[-1])[-1])
+    return writer.address.find_bytes(last) is not None
 
 
 def _check_layout(chunk: int, block: int) -> None:
@@ -321,8 +338,11 @@ def _chunk(shape: tuple[int, ...], level: int, chunk: int, block: int) -> tuple[
     return (*(1 for _ in shape[:-2]), *(min(side, n) for n in shape[-2:]))
 
 
-def _chunk_at(document: str, address: Address) -> tuple[int, ...]:
-    return tuple(open_array(address, "", document).chunks)
+@lru_cache(maxsize=1024)
+def _chunks_of(document: str) -> tuple[int, ...]:
+    found = json.loads(document)
+    chunks = found["chunks"] if "chunks" in found else found["chunk_grid"]["configuration"]["chunk_shape"]
+    return tuple(chunks)
 
 
 def _keys(array: object, selection: Selection) -> Iterator[str]:

@@ -6,15 +6,23 @@ list the levels are written last. Two writers must not share a chunk (a shard, w
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import zarr
 
 from pipeline.errors import BadArgument
 from pipeline.store.address import Address
-from pipeline.store.arrays import Selection, grid_of, new_document, open_array, read_region, write_region
+from pipeline.store.arrays import (
+    Selection,
+    grid_of,
+    new_document,
+    open_array,
+    parts_of,
+    read_region,
+    write_region,
+)
 from pipeline.store.groups import find_group, join, with_ome, write_group, zarr_format_of
+from pipeline.store.image import ALL_CHUNKS
 from pipeline.store.ngff import (
     check_axes,
     multiscales_metadata,
@@ -106,9 +114,8 @@ class ImageWriter:
             ngff=self.ngff,
         )
         ome |= omero_metadata(self.channels, limits=self._limits(), windows=self._windows())
-        write_group(
-            self.address, self.path, with_ome({}, ome, ngff=self.ngff), zarr_format=zarr_format_of(self.ngff)
-        )
+        attributes = with_ome(ALL_CHUNKS, ome, ngff=self.ngff)
+        write_group(self.address, self.path, attributes, zarr_format=zarr_format_of(self.ngff))
 
     def _array(self, level: int) -> zarr.Array:
         return open_array(self.address, join(self.path, str(level)), self.documents[level])
@@ -299,12 +306,7 @@ def _layout(
 
 def _files_of(array: zarr.Array) -> Iterator[Selection]:
     """Yield the region of every file (chunk or shard) of an array."""
-    step, count = grid_of(array)
-    for index in product(*(range(number) for number in count)):
-        yield tuple(
-            slice(i * size, min((i + 1) * size, extent))
-            for i, size, extent in zip(index, step, array.shape, strict=True)
-        )
+    return parts_of(tuple(slice(0, extent) for extent in array.shape), grid_of(array)[0])
 
 
 def _window(pixels: np.ndarray) -> tuple[float, float]:
