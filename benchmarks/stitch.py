@@ -1,0 +1,206 @@
+"""Everything after the network: link, filter, relabel, write labels with pyramid and table.
+
+    python benchmarks/stitch.py [--size 16384] [--workers 1 2]
+
+A layer mask of 8 layers, about 6 % foreground each, is put where `predict` would have left it; then the real main
+job runs on it, once per number of workers. Beside it, in the same run: connected components of the same mask by cc3d
+on the whole array in memory (the floor), the naive per-block prototype (cc3d and bincount), and dask-image's label on
+a part of it (it does not finish on the whole).
+"""
+
+import argparse
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import machine, write_result
+from skimage.draw import disk
+
+from flows import stages
+from flows.jobs import SegmentJob, job
+from flows.plan import items, make_plan
+from flows.segment import segment
+from pipeline.segment import bits
+from pipeline.store.address import address
+from pipeline.store.writing import create_image
+
+LAYERS = 8
+CORE = 2048
+SEED = 7
+
+
+class EightLayers:
+    """Says what a network would say; never called, because its answers are there already."""
+
+    name, link, layers, reach_px, stride, digest = "eight", "touch", LAYERS, 0, 1, "benchmark"
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        """Never called."""
+        raise RuntimeError("the mask is there already")
+
+
+def mask_block(rng: np.random.Generator) -> np.ndarray:
+    """A block of packed layers: disks of 8 to 20 px until every layer has 6 % foreground."""
+    layers = np.zeros((LAYERS, CORE, CORE), bool)
+    for layer in layers:
+        while layer.mean() < 0.06:
+            for _ in range(40):
+                y, x = disk(rng.integers(0, CORE, 2), rng.integers(8, 21), shape=layer.shape)
+                layer[y, x] = True
+    return bits(layers)
+
+
+def make_input(folder: Path, size: int) -> None:
+    """An image of noise, chunk by chunk."""
+    rng = np.random.default_rng(SEED)
+    writer = create_image(address(folder / "image.zarr"), axes=("y", "x"), shape=(size, size), dtype="uint16")
+    for y in range(0, size, CORE):
+        for x in range(0, size, CORE):
+            noise = rng.integers(0, 4000, (min(CORE, size - y), min(CORE, size - x)), dtype=np.uint16)
+            writer.write((slice(y, y + noise.shape[0]), slice(x, x + noise.shape[1])), noise)
+    writer.finish()
+
+
+def the_job(folder: Path, workers: int) -> SegmentJob:
+    """The main job with one or more worker processes."""
+    return job(
+        SegmentJob,
+        {
+            "source": str(folder / "image.zarr"), "output": str(folder / f"out{workers}.zarr"),
+            "segmenter": "benchmarks.stitch:EightLayers", "normalise": {"kind": "none"},
+            "tiling": {"core": CORE}, "filters": {"min_area": 50},
+            "execution": {"executor": "serial" if workers == 1 else "dask", "workers": workers},
+        },
+    )  # fmt: skip
+
+
+def predicted(work: SegmentJob) -> None:
+    """Leave the mask and its marks as `predict` does."""
+    plan = make_plan(work)
+    rng = np.random.default_rng(SEED)
+    blocks = [mask_block(rng) for _ in range(2)]
+    stages.create_mask(plan.works[0])
+    array = stages.mask_array(plan.works[0])
+    for number, item in enumerate(items(plan.works)):
+        core = item.tile.core
+        block = np.roll(blocks[number % 2], rng.integers(0, CORE, 2), axis=(0, 1))
+        array[0, core.y0 : core.y1, core.x0 : core.x1] = block[: core.shape[0], : core.shape[1]]
+        plan.ledger.mark("predict", plan.works[0].key, item.key)
+
+
+def run(folder: Path, size: int, workers: int) -> dict[str, Any]:
+    """Time the main job after the network."""
+    work = the_job(folder, workers)
+    predicted(work)
+    started = time.perf_counter()
+    record = segment(work)
+    total = time.perf_counter() - started
+    busy = {name: facts["seconds"] for name, facts in record.stages.items()}
+    spent = sum(busy.values())
+    px = size * size / 1e6
+    return {
+        "workers": workers, "objects": record.objects, "seconds": {**busy, "total_with_start": round(total, 2)},
+        "Mpx_per_s": round(px / total, 1), "Mpx_per_s_without_start": round(px / spent, 1),
+    }  # fmt: skip
+
+
+def cc3d_whole(folder: Path, size: int) -> dict[str, Any]:
+    """The floor: components of each layer of the whole array in memory, nothing read or written."""
+    import cc3d
+
+    plan = make_plan(the_job(folder, 1))
+    mask = np.asarray(stages.mask_array(plan.works[0])[0])
+    started, count = time.perf_counter(), 0
+    for layer in range(LAYERS):
+        labels, found = cc3d.connected_components((mask >> layer) & 1, connectivity=8, return_N=True)
+        count += int(found)
+        del labels
+    seconds = time.perf_counter() - started
+    return {
+        "seconds": round(seconds, 2),
+        "Mpx_per_s": round(size * size / 1e6 / seconds, 1),
+        "components": count,
+    }
+
+
+def naive_block(folder: Path) -> dict[str, Any]:
+    """The prototype per block: unpack, cc3d, areas and moments by bincount; no writing."""
+    import cc3d
+
+    plan = make_plan(the_job(folder, 1))
+    mask = np.asarray(stages.mask_array(plan.works[0])[0, :CORE, :CORE])
+    y, x = np.indices(mask.shape)
+    started = time.perf_counter()
+    for layer in range(LAYERS):
+        labels = cc3d.connected_components((mask >> layer) & 1, connectivity=8)
+        inside = labels > 0
+        ids = labels[inside]
+        for weights in (None, y[inside], x[inside], y[inside] ** 2, x[inside] ** 2, (y * x)[inside]):
+            np.bincount(ids, weights=weights)
+    seconds = time.perf_counter() - started
+    return {"ms_per_Mpx": round(1e3 * seconds / (mask.size / 1e6), 1)}
+
+
+def our_block(folder: Path) -> dict[str, Any]:
+    """The same work by spans: components, areas, moments, overlaps; no reading, no writing."""
+    from pipeline.measure import Frame
+    from pipeline.spans import spans_of_bits
+    from pipeline.stitch import describe
+    from pipeline.tiling import Box
+
+    plan = make_plan(the_job(folder, 1))
+    mask = np.asarray(stages.mask_array(plan.works[0])[0, :CORE, :CORE])
+    box = Box(0, mask.shape[0], 0, mask.shape[1])
+    started = time.perf_counter()
+    describe(*spans_of_bits(mask), box, Frame(*mask.shape))
+    seconds = time.perf_counter() - started
+    return {"ms_per_Mpx": round(1e3 * seconds / (mask.size / 1e6), 1)}
+
+
+def dask_image_part(folder: Path, part: int) -> dict[str, Any]:
+    """dask-image labels one layer of a part of the mask."""
+    try:
+        import dask.array as da
+        from dask_image.ndmeasure import label
+    except ImportError:
+        return {"skipped": "dask-image is not installed"}
+    plan = make_plan(the_job(folder, 1))
+    mask = np.asarray(stages.mask_array(plan.works[0])[0, :part, :part])
+    started = time.perf_counter()
+    labels, _ = label(da.from_array((mask & 1).astype(np.uint8), chunks=1024), structure=np.ones((3, 3)))
+    labels.compute(scheduler="synchronous")
+    seconds = time.perf_counter() - started
+    return {
+        "size": part, "layers": 1, "seconds": round(seconds, 2),
+        "Mpx_per_s_and_8_layers": round(part * part / 1e6 / seconds / LAYERS, 2),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Run everything and keep the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=16384)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--folder", type=Path, default=None)
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp())
+    try:
+        make_input(folder, options.size)
+        result = {"what": __doc__.split("\n")[0], "size": options.size, "machine": machine(SEED)}
+        result["runs"] = [run(folder, options.size, workers) for workers in options.workers]
+        rates = [r["Mpx_per_s_without_start"] for r in result["runs"]]
+        result["second_worker_gain"] = round(rates[-1] / rates[0], 2) if len(rates) > 1 else None
+        result["cc3d_whole_in_memory"] = cc3d_whole(folder, options.size)
+        result["describe_block"] = {"naive_cc3d_bincount": naive_block(folder), "spans": our_block(folder)}
+        result["dask_image"] = dask_image_part(folder, min(options.size, 4096))
+        write_result("stitch", result)
+    finally:
+        if options.folder is None:
+            shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
