@@ -62,7 +62,7 @@ def publish(writer: LabelWriter, *, overwrite: bool = False) -> None:
         journal = {"old": old, "listing": _new_listing(writer, old), "placed": []}
         _note(writer, journal)
     _replace(writer, journal)
-    _list_labels(writer.address, writer.path, journal["listing"], ngff=writer.ngff)
+    _list_labels(writer.address, writer.path, journal["listing"], ngff=writer.layout.ngff)
     for name in writer.names:
         writer.address.remove(writer.staged(name))
     _note(writer, {**journal, "done": True})
@@ -80,7 +80,7 @@ def _clear_direct(writer: LabelWriter) -> None:
     """Leave no trace of a publication that belongs to no run."""
     writer.address.remove(writer.journal)
     for place in (STAGING, SCRATCH):
-        if not writer.address.list(place):
+        if writer.address.is_local and not writer.address.list(place):
             writer.address.remove(place)
 
 
@@ -98,7 +98,7 @@ def _check_staged(writer: LabelWriter) -> None:
 
 def _old_layers(writer: LabelWriter, overwrite: bool) -> list[str]:
     """Find the groups that the new stack replaces; refuse where it may not."""
-    address, path, zarr_format = writer.address, writer.path, zarr_format_of(writer.ngff)
+    address, path, zarr_format = writer.address, writer.path, writer.layout.zarr_format
     check_free(address, path, writer.name, overwrite=overwrite, zarr_format=zarr_format)
     there = overwrite and _is_there(writer, writer.name)
     old = stack_layers(address, path, writer.name, zarr_format=zarr_format) if there else []
@@ -113,12 +113,12 @@ def _old_layers(writer: LabelWriter, overwrite: bool) -> list[str]:
 
 def _is_there(writer: LabelWriter, name: str) -> bool:
     place = labels_path(writer.path, name)
-    return find_group(writer.address, place, zarr_format=zarr_format_of(writer.ngff)) is not None
+    return find_group(writer.address, place, zarr_format=writer.layout.zarr_format) is not None
 
 
 def _new_listing(writer: LabelWriter, old: list[str]) -> list[str]:
     """List of labels afterwards: others keep their order, the new stack takes the place of the old one."""
-    listed = listed_labels(writer.address, writer.path, zarr_format=zarr_format_of(writer.ngff))
+    listed = listed_labels(writer.address, writer.path, zarr_format=writer.layout.zarr_format)
     first = next((index for index, name in enumerate(listed) if name in old), len(listed))
     before = [name for name in listed[:first] if name not in writer.names]
     after = [name for name in listed[first:] if name not in old and name not in writer.names]
@@ -129,7 +129,7 @@ def _replace(writer: LabelWriter, journal: dict[str, Any]) -> None:
     address = writer.address
     if not journal["placed"] and journal["old"]:
         others = [name for name in journal["listing"] if name not in writer.names]
-        _list_labels(address, writer.path, others, ngff=writer.ngff)
+        _list_labels(address, writer.path, others, ngff=writer.layout.ngff)
     for name in writer.names:
         if name not in journal["placed"]:
             _place(writer, name)

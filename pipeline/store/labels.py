@@ -9,9 +9,10 @@ from pipeline.errors import BadArgument
 from pipeline.stack import check_stack
 from pipeline.store.address import Address
 from pipeline.store.image import Image
+from pipeline.store.label_layout import BLOCK, CHUNK
 from pipeline.store.label_publishing import check_free, publish
 from pipeline.store.label_reading import label_origin, list_labels, open_label, read_stack, stack_layers
-from pipeline.store.label_writing import BLOCK, CHUNK, LabelWriter, create_labels
+from pipeline.store.label_writing import LabelWriter, create_labels
 
 __all__ = [
     "BLOCK",

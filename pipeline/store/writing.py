@@ -23,6 +23,7 @@ from pipeline.store.arrays import (
 )
 from pipeline.store.groups import find_group, join, with_ome, write_group, zarr_format_of
 from pipeline.store.image import ALL_CHUNKS
+from pipeline.store.levels import level_count, level_shapes, mean_of_2x2
 from pipeline.store.ngff import (
     check_axes,
     multiscales_metadata,
@@ -30,14 +31,6 @@ from pipeline.store.ngff import (
     plate_metadata,
     well_metadata,
 )
-
-SMALLEST_PX = 256
-"""The pyramid ends with the first level whose longer side is no longer than this."""
-
-
-def level_count(size: tuple[int, int]) -> int:
-    """Number of pyramid levels for an image of this height and width."""
-    return 1 + max(0, (max(size) - 1).bit_length() - (SMALLEST_PX - 1).bit_length())
 
 
 def create_plate(
@@ -202,7 +195,7 @@ def create_image(
         levels: pyramid levels; as many as `level_count` says when None.
     """
     names = _channels(axes, shape, channels)
-    shapes = _shapes(tuple(shape), level_count((shape[-2], shape[-1])) if levels is None else levels)
+    shapes = level_shapes(tuple(shape), levels or level_count((shape[-2], shape[-1])))
     if shards and ngff != "0.5":
         raise BadArgument(f"shards need OME-Zarr 0.5, got {ngff!r}")
     zarr_format = zarr_format_of(ngff)
@@ -228,7 +221,7 @@ def create_image(
         dtype=np.dtype(dtype),
         channels=names,
         spacing_um=spacing_um,
-        shapes=tuple(shapes),
+        shapes=shapes,
         documents=tuple(documents),
         ngff=ngff,
     )
@@ -265,19 +258,6 @@ def write_image(
     writer.finish()
 
 
-def mean_of_2x2(block: np.ndarray) -> np.ndarray:
-    """Halve the last two axes by the mean of 2x2 pixels, rounded for integers; an odd last line stands for two."""
-    pad = [(0, 0)] * (block.ndim - 2) + [(0, block.shape[-2] % 2), (0, block.shape[-1] % 2)]
-    even = np.pad(block, pad, mode="edge") if any(after for _, after in pad) else block
-    wide = np.dtype(np.float64 if block.dtype.kind in "iu" else np.float32)
-    total = np.zeros((*even.shape[:-2], even.shape[-2] // 2, even.shape[-1] // 2), wide)
-    for top in (0, 1):
-        for left in (0, 1):
-            total += even[..., top::2, left::2]
-    mean = total / 4
-    return (np.rint(mean) if block.dtype.kind in "iub" else mean).astype(block.dtype)
-
-
 def _channels(axes: Sequence[str], shape: Sequence[int], channels: Sequence[str]) -> tuple[str, ...]:
     if len(check_axes(axes)) != len(shape):
         raise BadArgument(f"expected one extent per axis {tuple(axes)}, got shape {tuple(shape)}")
@@ -286,10 +266,6 @@ def _channels(axes: Sequence[str], shape: Sequence[int], channels: Sequence[str]
     if len(names) != count or len(set(names)) != count:
         raise BadArgument(f"expected {count} different channel names, got {names}")
     return names
-
-
-def _shapes(shape: tuple[int, ...], levels: int) -> list[tuple[int, ...]]:
-    return [(*shape[:-2], *(-(-n // 2**level) for n in shape[-2:])) for level in range(levels)]
 
 
 def _layout(
