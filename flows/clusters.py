@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -50,8 +51,11 @@ def dask_pool(execution: Execution, workers: int) -> Iterator[Pool]:
 
 def _quiet() -> None:
     """Logs of Dask are for those who ask for them; they are configured when it is imported, here and on workers."""
-    level = os.environ.get("PLATELAYER_LOG", "CRITICAL").lower()
-    dask.config.set({"logging": {"distributed": level, "tornado": "critical"}})
+    dask.config.set({"logging": {"distributed": _log_level().lower(), "tornado": "critical"}})
+
+
+def _log_level() -> str:
+    return os.environ.get("PLATELAYER_LOG", "CRITICAL")
 
 
 @contextmanager
@@ -61,6 +65,7 @@ def _local(execution: Execution, workers: int) -> "Iterator[Client]":
 
     # Processes, one thread each: torch and numpy hold the interpreter's lock too long for threads.
     options: dict[str, Any] = {"host": "127.0.0.1", "nthreads": 1, "memory_limit": 0, "dashboard": False}
+    options["silence_logs"] = _log_level()
     spec = {f"cpu-{i}": {"cls": Nanny, "options": options} for i in range(workers)}
     for gpu in _gpus(execution.device):
         mine = options | {"nthreads": GPU_THREADS, "resources": {"GPU": 1}}
@@ -77,13 +82,14 @@ def _local(execution: Execution, workers: int) -> "Iterator[Client]":
 
 def _gpus(device: str) -> list[str]:
     """GPUs of this machine that a job may use, as CUDA_VISIBLE_DEVICES names them."""
-    if device == "cpu":
+    # The driver files tell quickly; torch, which takes seconds to import, is asked only where they are.
+    if device == "cpu" or not (any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()):
         return []
-    from model.devices import gpu_count
+    import torch
 
+    count = torch.cuda.device_count()
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = chosen.split(",") if chosen else [str(index) for index in range(gpu_count())]
-    return names[: gpu_count()]
+    return chosen.split(",")[:count] if chosen else [str(index) for index in range(count)]
 
 
 @contextmanager

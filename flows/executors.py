@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from flows.jobs import Execution
-from pipeline.errors import BadArgument, RunConflict
+from pipeline.errors import BadArgument, BadStore, RunConflict
 from pipeline.store.ledger import BadOutput
 
 Item = TypeVar("Item")
@@ -143,6 +143,6 @@ def in_words(error: BaseException) -> str:
             "every worker process that tried it died: too little memory, or a crash in a library; "
             "try fewer workers or a smaller tiling.core"
         )
-    if isinstance(error, ValueError) and type(error) is not ValueError:
+    if isinstance(error, BadArgument | BadStore):
         return str(error)
     return f"{type(error).__name__}: {error}"

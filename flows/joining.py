@@ -5,14 +5,15 @@ the object table in the scratch, so that painting and a restart find them.
 """
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from flows.stages import Item, Work, pieces_keys
+from flows.stages import pieces_keys
+from flows.work import Item, Work
 from pipeline import measure
 from pipeline.links import touch_links
 from pipeline.measure import Columns
@@ -34,6 +35,8 @@ class Stitching:
     layers: np.ndarray
     depth: int
     """Number of output layers, at least 1."""
+    ambiguous: int = 0
+    """Objects that could have been matched with more than one of another tile, and so were not."""
 
     def of(self, unit: Item) -> tuple[np.ndarray, np.ndarray]:
         """Ids and layers of the pieces of a unit."""
@@ -41,9 +44,10 @@ class Stitching:
         return self.ids[rows], self.layers[rows]
 
 
-def join_image(work: Work, filters: Filters, channels: Sequence[str]) -> int:
+def join_image(work: Work, filters: Filters) -> int:
     """Reduce an image, all planes, and write its stitching and object tables; the number of objects."""
     names: list[str] = []
+    ambiguous = 0
     starts, ids, layers, tables = [0], [], [], []
     base = 0
     for plane in range(len(work.image.planes)):
@@ -55,10 +59,13 @@ def join_image(work: Work, filters: Filters, channels: Sequence[str]) -> int:
         own, layer = objects.painted(0, int(sum(counts)))
         ids.append(np.where(own > 0, own + np.uint32(base), np.uint32(0)))
         layers.append(layer)
-        tables.append(_table(work, plane, objects, channels, base))
+        tables.append(_table(work, plane, objects, base))
         base += len(objects)
+        ambiguous += sum(int(part.get("ambiguous", 0)) for part in parts)
     table = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
-    _write(work, names, np.array(starts), np.concatenate(ids), np.concatenate(layers), table)
+    columns = {"names": np.array(names), "starts": np.array(starts), "ambiguous": np.array(ambiguous)}
+    columns |= {"ids": np.concatenate(ids), "layers": np.concatenate(layers)}
+    _write(work, columns, table)
     return base
 
 
@@ -116,7 +123,7 @@ def _piece_of(ids: np.ndarray, label: int) -> int | None:
     return at if at < len(ids) and ids[at] == label else None
 
 
-def _table(work: Work, plane: int, objects: Objects, channels: Sequence[str], base: int) -> pd.DataFrame:
+def _table(work: Work, plane: int, objects: Objects, base: int) -> pd.DataFrame:
     image = work.image
     row, column = image.well or ("", "")
     t, z = image.planes[plane]
@@ -132,7 +139,7 @@ def _table(work: Work, plane: int, objects: Objects, channels: Sequence[str], ba
         "z": np.full(count, z, np.int32),
     }
     table = pd.DataFrame(identity).astype(dict.fromkeys(("image", "row", "column", "field"), "str"))
-    measured = measure.object_table(objects.rows, channels, image.spacing_um)
+    measured = measure.object_table(objects.rows, work.channel_names, image.spacing_um)
     table = pd.concat([table, measured], axis=1)
     table["overlap_labels"] = _partners(objects, base)
     table["tiles_spanned"] = _tiles_spanned(work, objects.rows)
@@ -158,17 +165,9 @@ def _keys(work: Work) -> tuple[str, str]:
     return f"join/{work.key}.parquet", f"join/{work.key}.npz"
 
 
-def _write(
-    work: Work,
-    names: Iterable[str],
-    starts: np.ndarray,
-    ids: np.ndarray,
-    layers: np.ndarray,
-    table: pd.DataFrame,
-) -> None:
+def _write(work: Work, columns: Columns, table: pd.DataFrame) -> None:
     tables, stitching = _keys(work)
     work.ledger.write(tables, table_bytes(table))
-    columns = {"names": np.array(list(names)), "starts": starts, "ids": ids, "layers": layers}
     work.ledger.write(stitching, to_bytes(columns))
 
 
@@ -183,7 +182,7 @@ def read_stitching(work: Work) -> Stitching:
     starts = columns["starts"].tolist()
     units = {str(name): slice(a, b) for name, a, b in zip(columns["names"], starts, starts[1:])}
     depth = int(columns["layers"].max(initial=0)) + 1
-    return Stitching(units, columns["ids"], columns["layers"], depth)
+    return Stitching(units, columns["ids"], columns["layers"], depth, int(columns["ambiguous"]))
 
 
 def read_objects(work: Work) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """The plan of a segmentation: which images, cut how, under which name of a run. Nothing is computed yet."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,13 +9,14 @@ import numpy as np
 
 from flows.jobs import SegmentJob, as_table
 from flows.segmenters import SegmenterRef, full_traits, reference
-from flows.stages import Item, Work
+from flows.work import Item, Work
 from pipeline.errors import BadArgument, BadStore
 from pipeline.normalise import Normalise, normalised
 from pipeline.segment import Traits
 from pipeline.stitch import Filters
 from pipeline.store.address import Address, address
 from pipeline.store.images import Collection, Image, channel_index, open_collection
+from pipeline.store.label_reading import layer_names
 from pipeline.store.ledger import Ledger, fingerprint, safe_name
 from pipeline.tiling import round_up
 
@@ -58,11 +60,7 @@ class Plan:
         """Whether results land in the source."""
         return self.job.output is None
 
-    def channels(self, work: Work) -> list[str]:
-        """Names of the channels in use, for the columns of the table."""
-        return [work.image.channels[index] for index in work.channels]
-
-    def groups(self) -> Iterator[list[Work]]:
+    def groups(self, *, least_tiles: int = GROUP_TILES) -> Iterator[list[Work]]:
         """Images that go through the stages together: whole wells, or as many small ones as fill the workers."""
         if self.normalise.scope == "plate" and self.normalise.kind != "none":
             yield list(self.works)
@@ -70,7 +68,7 @@ class Plan:
         group: list[Work] = []
         for unit in _units(self.works):
             group += unit
-            if sum(count_tiles(work) for work in group) >= GROUP_TILES:
+            if sum(count_tiles(work) for work in group) >= least_tiles:
                 yield group
                 group = []
         if group:
@@ -99,7 +97,7 @@ def count_tiles(work: Work) -> int:
 def make_plan(job: SegmentJob) -> Plan:
     """Look at the source, the segmenter and the job, and fix everything the result depends on."""
     source = open_collection(address(job.source))
-    output = address(job.output) if job.output else source.address
+    output = _output(job, source)
     segmenter = reference(job)
     channels, refused = _channels(job, source.images)
     first = next((image for image in source.images if image.path in channels), None)
@@ -109,8 +107,8 @@ def make_plan(job: SegmentJob) -> Plan:
     _check_channels(traits, channels[first.path])
     normalise = job.normalise.filled(traits.normalise)
     filters = replace(job.filters, min_area=_min_area(job, traits))
-    halo = traits.reach_px if job.tiling.halo is None else job.tiling.halo
-    name = job.name or safe_name(traits.name.lower().replace(" ", "_"))
+    halo = _halo(job, traits)
+    name = layer_names(job.name or _name(traits), 1)[0]
     digests = source.digests()
     ledger = Ledger(output, fingerprint(_facts(job, source, name, traits, normalise, filters, halo, digests)))
     works = tuple(
@@ -125,6 +123,33 @@ def make_plan(job: SegmentJob) -> Plan:
         job=job, source=source, output=output, name=name, segmenter=segmenter, traits=traits, normalise=normalise,
         filters=filters, ledger=ledger, works=works, refused=refused,
     )  # fmt: skip
+
+
+def _output(job: SegmentJob, source: Collection) -> Address:
+    """Where results go; a place that cannot hold them is refused before anything is written."""
+    output = address(job.output) if job.output else source.address
+    if not output.is_writable_kind:
+        raise BadArgument(
+            f"{output}: this kind of address cannot be written; name another store with --output"
+        )
+    if job.output and f"{output.url}/".startswith(f"{source.address.url}/"):
+        raise BadArgument(f"--output {output}: expected another place than the source {source.address}")
+    return output
+
+
+def _halo(job: SegmentJob, traits: Traits) -> int:
+    halo = traits.reach_px if job.tiling.halo is None else job.tiling.halo
+    if traits.link == "match" and halo == 0:
+        raise BadArgument(
+            f"segmenter {traits.name} numbers its objects, so tiles are joined where they overlap: expected a "
+            "tiling.halo > 0, got 0; leave it out, or give the size of an object"
+        )
+    return halo
+
+
+def _name(traits: Traits) -> str:
+    """A name of labels made of the name of a segmenter."""
+    return re.sub(r"[^a-z0-9_.-]+", "_", traits.name.lower()).lstrip("_.-") or "labels"
 
 
 def _facts(
@@ -185,6 +210,4 @@ def _probe(image: Image, channels: tuple[int, ...]) -> np.ndarray:
 def items(works: Iterable[Work]) -> Iterator[Item]:
     """Every tile of every plane of some images."""
     for work in works:
-        for plane in range(len(work.image.planes)):
-            for tile in work.tiles():
-                yield Item(work, plane, tile)
+        yield from work.items(work.tiles())

@@ -13,7 +13,7 @@ from flows.jobs import as_table
 
 if TYPE_CHECKING:
     from flows.plan import Plan
-    from flows.stages import Item
+    from flows.work import Item
 
 PACKAGES = ("platelayer", "numpy", "scipy", "zarr", "torch", "dask", "prefect", "pandas", "pyarrow")
 
@@ -126,10 +126,14 @@ class RunRecord:
         """Name an image that is complete."""
         self.images[facts["image"]] = facts
 
+    def write(self, plan: "Plan") -> None:
+        """Keep the record as it is now."""
+        plan.ledger.write_json("record.json", asdict(self))
+
     def finish(self, plan: "Plan") -> None:
         """Close the record and write it."""
         self.status = "partial" if self.failures or self.missing else "complete"
-        plan.ledger.write_json("record.json", asdict(self))
+        self.write(plan)
 
     def finished_before(self, plan: "Plan") -> "RunRecord":
         """The record of a run that has nothing left to do."""

@@ -35,6 +35,10 @@ def reference(job: SegmentJob) -> SegmenterRef:
     """The segmenter a job asks for."""
     device = job.execution.device
     if job.segmenter == "threshold" or (job.segmenter is None and job.model == "threshold"):
+        if device == "cuda":
+            raise BadArgument(
+                "device: threshold computes on the CPU only, got cuda; leave execution.device out"
+            )
         return SegmenterRef("threshold", "threshold", device)
     if job.segmenter:
         return SegmenterRef("import", job.segmenter, device)

@@ -84,14 +84,20 @@ class Histogram:
         return self.low[:, None] + (np.arange(self.counts.shape[1]) + middle[:, None]) * self.width[:, None]
 
 
-def value_range(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Minimum and maximum of each channel of a block ``(C, y, x)``; BadStore where a value is not finite."""
+def check_finite(block: np.ndarray, *, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """Return a block ``(C, y, x)`` whose values are finite; BadStore says where one is not (``origin``: y, x)."""
     if block.dtype.kind == "f" and not np.isfinite(block).all():
         channel, y, x = (int(i[0]) for i in np.nonzero(~np.isfinite(block)))
         raise BadStore(
-            f"expected finite intensities, got {block[channel, y, x]} in channel {channel} at y={y}, x={x} of the "
-            "block; replace NaN and infinity in the image before segmenting it"
+            f"expected finite intensities, got {block[channel, y, x]} in channel {channel} at y={y + origin[0]}, "
+            f"x={x + origin[1]}; replace NaN and infinity in the image before segmenting it"
         )
+    return block
+
+
+def value_range(block: np.ndarray, *, origin: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, np.ndarray]:
+    """Minimum and maximum of each channel of a block ``(C, y, x)``; BadStore where a value is not finite."""
+    check_finite(block, origin=origin)
     return block.min(axis=(1, 2)).astype(np.float64), block.max(axis=(1, 2)).astype(np.float64)
 
 

@@ -20,6 +20,9 @@ from pipeline.stack import check_stack
 MAX_LAYERS = 64
 """A layer mask keeps one bit per layer in one unsigned integer."""
 
+MATCH_MARGIN = 64
+"""Margin in px of a segmenter that numbers its objects and does not say how far it looks."""
+
 
 class Segmenter(Protocol):
     """What the pipeline calls; every attribute of `Traits` may be given on it, none has to."""
@@ -51,12 +54,27 @@ class Traits:
     digest: str = ""
     """Changes when its answers may change."""
 
+    def __post_init__(self) -> None:
+        """Check what a segmenter says of itself."""
+        if self.link not in ("touch", "match"):
+            raise BadArgument(f"segmenter {self.name}: expected link touch or match, got {self.link!r}")
+        for field, least in (("reach_px", 0), ("stride", 1), ("layers", 1)):
+            said = getattr(self, field)
+            if not isinstance(said, int | np.integer) or said < least:
+                raise BadArgument(
+                    f"segmenter {self.name}: expected {field} to be an integer >= {least}, got {said!r}"
+                )
+        if self.link == "touch" and self.layers > MAX_LAYERS:
+            raise BadArgument(
+                f"segmenter {self.name}: expected at most {MAX_LAYERS} layers, got {self.layers}"
+            )
+
 
 def traits(segmenter: Segmenter, *, probe: np.ndarray) -> Traits:
     """Ask a segmenter what it is; what it does not say is seen from its answer to ``probe`` ``(C, y, x)``.
 
     A plain function that returns booleans is taken per pixel (reach 0); one that returns integers is matched
-    by overlap, with a margin of 64 px.
+    by overlap, with a margin of `MATCH_MARGIN`.
     """
     name = str(getattr(segmenter, "name", None) or getattr(segmenter, "__name__", type(segmenter).__name__))
     said = {
@@ -66,12 +84,22 @@ def traits(segmenter: Segmenter, *, probe: np.ndarray) -> Traits:
     }
     digest = str(getattr(segmenter, "digest", "") or source_digest(segmenter))
     if not {"link", "layers"} <= said.keys():
-        answer = checked_answer(segmenter(probe), probe.shape[1:], name)
-        link = "touch" if answer.dtype == bool else "match"
-        said = {"link": link, "layers": len(answer), "reach_px": 0 if link == "touch" else 64} | said
-    if said["link"] == "touch" and said["layers"] > MAX_LAYERS:
-        raise BadArgument(f"{name}: expected at most {MAX_LAYERS} layers, got {said['layers']}")
-    return Traits(name=name, digest=digest, **said)
+        answer = _asked(segmenter, probe, name)
+        said = {"link": "touch" if answer.dtype == bool else "match", "layers": len(answer)} | said
+    reach = 0 if said["link"] == "touch" else MATCH_MARGIN
+    return Traits(**{"reach_px": reach, **said, "name": name, "digest": digest})
+
+
+def _asked(segmenter: Segmenter, probe: np.ndarray, name: str) -> np.ndarray:
+    """Its answer to a probe; whatever it raises is a matter of the segmenter, not of the data."""
+    try:
+        answer = segmenter(probe)
+    except Exception as error:
+        raise BadArgument(
+            f"segmenter {name}: expected layers for a float32 block of shape {probe.shape}, but it raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return checked_answer(answer, probe.shape[1:], name)
 
 
 def checked_answer(layers: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
@@ -118,9 +146,12 @@ def imported(reference: str) -> Segmenter:
         sys.path.insert(0, str(Path.cwd()))
     try:
         found: Any = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        made: Any = found() if inspect.isclass(found) else found
+    except Exception as error:
         raise BadArgument(
-            f"segmenter {reference!r} cannot be imported ({error}); is the module on the path?"
-        ) from None
-    made: Any = found() if inspect.isclass(found) else found
+            f"segmenter {reference!r} cannot be imported ({type(error).__name__}: {error}); "
+            "is the module on the path, also of the workers?"
+        ) from error
+    if not callable(made):
+        raise BadArgument(f"segmenter {reference!r}: expected a function of a block, got {made!r:.80}")
     return cast(Segmenter, made)

@@ -6,6 +6,7 @@ total stride, so that every tile sees the same sampling grid as the whole image 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
@@ -71,11 +72,22 @@ def tiles(shape: tuple[int, int], *, core: int, halo: int = 0, stride: int = 1) 
     if core < 1 or halo < 0 or stride < 1:
         raise BadArgument(f"tiles: expected core >= 1, halo >= 0, stride >= 1, got {core}, {halo}, {stride}")
     core, halo = round_up(core, stride), round_up(halo, stride)
+    for row, column in product(*(range(-(-extent // core)) for extent in shape)):
+        yield _tile(shape, row, column, core, halo)
+
+
+def tile_at(
+    shape: tuple[int, int], row: int, column: int, *, core: int, halo: int = 0, stride: int = 1
+) -> Tile | None:
+    """The one of `tiles` in a row and column; None outside of the image."""
+    core, halo = round_up(core, stride), round_up(halo, stride)
+    inside = 0 <= row * core < shape[0] and 0 <= column * core < shape[1]
+    return _tile(shape, row, column, core, halo) if inside else None
+
+
+def _tile(shape: tuple[int, int], row: int, column: int, core: int, halo: int) -> Tile:
     height, width = shape
-    for row, y in enumerate(range(0, height, core)):
-        for column, x in enumerate(range(0, width, core)):
-            box = Box(y, min(y + core, height), x, min(x + core, width))
-            read = Box(
-                max(y - halo, 0), min(box.y1 + halo, height), max(x - halo, 0), min(box.x1 + halo, width)
-            )
-            yield Tile(row, column, box, read)
+    y, x = row * core, column * core
+    box = Box(y, min(y + core, height), x, min(x + core, width))
+    read = Box(max(y - halo, 0), min(box.y1 + halo, height), max(x - halo, 0), min(box.x1 + halo, width))
+    return Tile(row, column, box, read)

@@ -1,0 +1,134 @@
+"""Painting and publishing: the last stages, on any worker.
+
+paint    pieces and their place in the stitching table -> labels and their pyramid, in the staging place
+finish   labels and table of an image, complete, to their place
+Doing a piece of work twice writes the same bytes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flows.joining import read_objects, read_stitching
+from flows.stages import pieces_keys
+from flows.work import Item, Work
+from pipeline.errors import BadStore, RunConflict
+from pipeline.spans import Spans
+from pipeline.spans import paint as painted
+from pipeline.stitch import from_bytes
+from pipeline.store.labels import LabelWriter, create_labels, publish
+from pipeline.store.tables import write_table
+from pipeline.tiling import Box
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where the labels and the table of an image go."""
+
+    work: Work
+    name: str
+    origin: str
+    """What the labels say of the work they come from."""
+    overwrite: bool
+
+    def __str__(self) -> str:
+        return str(self.work)
+
+    def writer(self, depth: int) -> LabelWriter:
+        """The label stack of ``depth`` layers, in the staging place of the image."""
+        work = self.work
+        with work.ledger.writing():
+            return create_labels(
+                work.ledger.output, work.image.path, name=self.name, layers=depth, image=work.image,
+                staging=staging(work), origin=self.origin,
+            )  # fmt: skip
+
+
+def staging(work: Work) -> str:
+    """Key of the place where the labels of an image are painted."""
+    return f"{work.ledger.folder}/staging/{work.key}"
+
+
+@dataclass(frozen=True)
+class PaintItem:
+    """A block to paint: the units that meet it, with id and output layer of each of their pieces."""
+
+    item: Item
+    units: tuple[Item, ...]
+    ids: tuple[np.ndarray, ...]
+    layers: tuple[np.ndarray, ...]
+    writer: LabelWriter
+
+    def __str__(self) -> str:
+        return str(self.item)
+
+
+def paint_items(target: Target) -> list[PaintItem]:
+    """The blocks of an image that were not painted yet."""
+    work = target.work
+    stitching = read_stitching(work)
+    writer = target.writer(stitching.depth)
+    marks = work.ledger.marks("paint", work.key)
+    if writer.fresh and marks:
+        # Marks of labels that were taken away since say nothing about these.
+        work.ledger.forget(f"done/paint/{work.key}")
+        marks = set()
+    found = []
+    for item in work.items(work.blocks()):
+        if item.key not in marks:
+            units = tuple(Item(work, item.plane, unit) for unit in work.units_over(item.tile))
+            of = [stitching.of(unit) for unit in units]
+            ids, layers = tuple(ids for ids, _ in of), tuple(layers for _, layers in of)
+            found.append(PaintItem(item, units, ids, layers, writer))
+    return found
+
+
+def paint_block(todo: PaintItem) -> None:
+    """Write a block of every output layer that has something in it, and its part of the pyramids."""
+    item, work = todo.item, todo.item.work
+    core = item.tile.core
+    canvas: dict[int, np.ndarray] = {}
+    for unit, ids, layers in zip(todo.units, todo.ids, todo.layers):
+        spans, piece = _clipped(unit, core)
+        for layer in np.unique(layers[ids > 0]):
+            here = (layers == layer)[piece] & (ids > 0)[piece]
+            if here.any():
+                image = painted(spans.take(here), ids[piece[here]], core.shape)
+                canvas[int(layer)] = canvas[int(layer)] + image if int(layer) in canvas else image
+    for layer, image in canvas.items():
+        with work.ledger.writing():
+            todo.writer.write(work.image.planes[item.plane], layer, core.y0, core.x0, image)
+    work.ledger.mark("paint", work.key, item.key)
+
+
+def _clipped(unit: Item, box: Box) -> tuple[Spans, np.ndarray]:
+    """Spans of a unit inside a block, in block coordinates, and their pieces."""
+    table = from_bytes(unit.work.ledger.read(pieces_keys(unit)[1]))
+    core = unit.tile.core
+    y = table["y"] + np.int32(core.y0 - box.y0)
+    x0 = np.maximum(table["x0"] + np.int32(core.x0 - box.x0), 0)
+    x1 = np.minimum(table["x1"] + np.int32(core.x0 - box.x0), box.x1 - box.x0)
+    inside = (y >= 0) & (y < box.y1 - box.y0) & (x0 < x1)
+    none = np.zeros(len(y), bool)
+    spans = Spans(layer=table["layer"], y=y, x0=x0, x1=x1, stretch=y, shared=none).take(inside)
+    return spans, table["piece"][inside]
+
+
+def finish_image(target: Target) -> dict[str, object]:
+    """Show labels and table of an image, complete, at their place; facts of the image, kept as its last mark."""
+    work, output = target.work, target.work.ledger.output
+    stitching = read_stitching(work)
+    try:
+        publish(target.writer(stitching.depth), overwrite=target.overwrite)
+    except RunConflict as error:
+        # A deeper layer found its name taken: a matter of this image, the others go on.
+        raise BadStore(str(error)) from None
+    table = read_objects(work)
+    with work.ledger.writing():
+        write_table(output, work.image.path, target.name, table)
+    facts = {
+        "image": work.image.path, "key": work.key, "objects": len(table), "layers": stitching.depth,
+        "tiles": len(work.items(work.tiles())), "ambiguous": stitching.ambiguous,
+    }  # fmt: skip
+    work.ledger.write_json(f"images/{work.key}.json", facts)
+    return facts

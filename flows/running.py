@@ -1,0 +1,89 @@
+"""A run under way: its plan, its workers, its record, and the images it had to set aside."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from flows.executors import Outcome, Pool, in_words, run_window
+from flows.plan import Plan
+from flows.record import Progress, RunRecord
+from flows.stages import Item, Work
+from pipeline.store.ledger import Hold
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+LOOKS = 16
+"""Threads that look what is there: each look costs a round trip on object storage."""
+
+
+@dataclass
+class Run:
+    """A plan under way."""
+
+    plan: Plan
+    pool: Pool
+    record: RunRecord
+    progress: Progress
+    hold: Hold
+    failed: set[str] = field(default_factory=set)
+    """Images that were set aside, by their keys in the scratch."""
+
+    def alive(self, works: Iterable[Work]) -> list[Work]:
+        """Images that were not set aside."""
+        return [work for work in works if work.key not in self.failed]
+
+    def set_aside(self, work: Work, stage: str, where: object, reason: str) -> None:
+        """Name an image that cannot be finished; it is never written as zeros."""
+        self.failed.add(work.key)
+        self.record.failure(image=work.image.path, stage=stage, where=str(where), reason=reason)
+
+    def each(
+        self,
+        stage: str,
+        call: Callable[[T], Any],
+        todo: Sequence[T],
+        *,
+        item: Callable[[T], Item | Work],
+        gpu: bool = False,
+    ) -> Iterator[Outcome]:
+        """Run ``call`` on every piece of work in a bounded window; failures set their image aside.
+
+        ``item`` gives the tile, or the image, that a piece of work is about.
+        """
+        if not todo:
+            return
+        started, done_px = time.perf_counter(), 0
+        self.progress.start(stage, len(todo))
+        try:
+            for outcome in run_window(
+                self.pool, call, todo, retries=self.plan.job.execution.retries, gpu=gpu
+            ):
+                self.hold.check()
+                about = item(outcome.item)
+                self.record.retried(stage, outcome.retries)
+                self.progress.advance(stage, about if isinstance(about, Item) else None)
+                if outcome.error is not None:
+                    work = about.work if isinstance(about, Item) else about
+                    self.set_aside(work, stage, about, in_words(outcome.error))
+                else:
+                    done_px += _pixels(about)
+                    yield outcome
+        finally:
+            self.record.spent(stage, time.perf_counter() - started, done_px, len(todo))
+        self.progress.finish(stage)
+
+
+def _pixels(about: Item | Work) -> int:
+    shape = about.tile.core.shape if isinstance(about, Item) else about.extent
+    return int(np.prod(shape))
+
+
+def looked(look: Callable[[T], U], things: Sequence[T]) -> list[U]:
+    """Answers of ``look``, a matter of waiting and not of computing, in order."""
+    with ThreadPoolExecutor(LOOKS) as threads:
+        return list(threads.map(look, things))
