@@ -22,7 +22,7 @@ from pipeline.tiling import Tiling
 DEFAULT_MODEL = "nuclei"
 """The model a job gets that names none."""
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 @value(frozen=True, kw_only=True, config=STRICT)
@@ -238,3 +238,27 @@ def field_comments(kind: type) -> dict[str, str]:
         and isinstance(b.value, ast.Constant)
         and isinstance(b.value.value, str)
     }
+
+
+@value(frozen=True, kw_only=True, config=STRICT)
+class WatchJob:
+    """Segment every plate that appears at a place: once, and when it is complete."""
+
+    place: Annotated[str, Field(min_length=1)]
+    """Folder or URL where plates appear."""
+    job: SegmentJob
+    """What is done with a plate: its source is replaced by the plate; its output is a root for all of them."""
+    match: str = "*.zarr"
+    """Which stores are plates: a pattern of paths below the place."""
+    marker: str | None = None
+    """File that says a plate is complete, inside it, or beside it as {plate}.done; default: a quiet period."""
+    quiet_s: Annotated[float, Field(ge=0)] = 60
+    """Without a marker: a plate is complete when its listing did not change for so long."""
+    truth: str = "truth"
+    """Name of true labels; where a plate has them, the result is evaluated."""
+    drift: Annotated[float, Field(gt=0)] = 0.3
+    """A plate that differs so much (relative) from the median of earlier ones is reported."""
+    attempts: Annotated[int, Field(ge=1)] = 3
+    """How often a plate that fails is tried before it is given up, until it changes."""
+    recheck: bool = False
+    """Look at finished plates too, and do those again that changed since: one more listing per plate and look."""
