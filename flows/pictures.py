@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flows.evaluate import Labelled
 from pipeline.store.address import Address
 from pipeline.store.images import Image
 from pipeline.store.labels import list_labels, open_label, read_stack, stack_layers
@@ -57,3 +58,26 @@ class Views:
         pixels = image.read(image.planes[0], (self.channel,), y0, y1, x0, x1)[0]
         region = (y0, y1, x0, x1)
         return pixels, read_stack(self.output, image.path, self.name, region=region, plane=image.planes[0])
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Pictures of an evaluation, by the names its tables use."""
+
+    pairs: Mapping[str, tuple[Labelled, Labelled | None]]
+
+    def picture(self, name: str) -> Shown | None:
+        """The field, what is true and what was predicted; None where neither side holds pixels."""
+        true, found = self.pairs[name]
+        for side in (true, found):
+            if side is None or side.image.dtype.kind not in "uif" or not side.image.channels:
+                continue
+            shown = grey(side.image, plane=true.plane)
+            if shown.size:
+                predicted = _at(found, shown.shape) if found is not None else None
+                return shown, _at(true, shown.shape), predicted
+        return None
+
+
+def _at(side: Labelled, shape: tuple[int, ...]) -> np.ndarray | None:
+    return stack_like(shape, side.address, side.image.path, side.name, side.plane)
