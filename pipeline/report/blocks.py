@@ -202,7 +202,7 @@ class Outline:
     colour: str
     """Stroke."""
     key: str
-    """Legend entry that shows and hides it."""
+    """Legend entries that show and hide it, separated by blanks; it is seen while all of them are on."""
     title: str = ""
     """Shown on hover."""
     dashed: bool = False
@@ -260,8 +260,8 @@ class Gallery:
     """What the colours mean."""
     caption: str = ""
     """Which pictures these are, and which are not shown."""
-    small: bool = False
-    """Thumbnails instead of large pictures."""
+    column_px: int = 360
+    """Least width of a column on a wide screen; narrow columns stand three abreast on a phone."""
 
 
 Block = Table | KeyNumbers | Note | Chart | Gallery

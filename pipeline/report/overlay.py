@@ -6,6 +6,7 @@ are both visible. The same input gives the same bytes. Knows arrays only.
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -81,17 +82,25 @@ def outline_mask(layer: np.ndarray) -> np.ndarray:
     return differs & (centre > 0)
 
 
-def line_numbers(stack: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Outlines of a label stack ``(L, y, x)`` at the size ``shape``: uint8, 0 nothing, else 1 + colour of the layer.
+def line_numbers(
+    stack: np.ndarray, shape: tuple[int, int], *, numbers: Mapping[int, int] | None = None
+) -> np.ndarray:
+    """Outlines of a label stack ``(L, y, x)`` at the size ``shape``: uint8, 0 nothing, else the number of a colour.
 
-    Colours repeat after ``len(LAYER_COLOURS)`` layers. Where two lines cross, pixels alternate between them.
+    ``numbers`` gives the number of every id, 0 to leave it out; without it the number is 1 + layer, and colours
+    repeat. Where two lines cross, pixels alternate between them.
     """
-    numbers = np.zeros(shape, np.uint8)
+    drawn = np.zeros(shape, np.uint8)
     chequer = np.add.outer(np.arange(shape[0]) // 2, np.arange(shape[1]) // 2) % 2 == 0
     for index, layer in enumerate(stack):
-        line = outline_mask(scaled_labels(layer, shape))
-        numbers[line & ((numbers == 0) | chequer)] = 1 + index % len(LAYER_COLOURS)
-    return numbers
+        labels = scaled_labels(layer, shape)
+        colours = np.full(shape, 1 + index % len(LAYER_COLOURS), np.uint8)
+        if numbers is not None:
+            ids, place = np.unique(labels, return_inverse=True)
+            colours = np.array([numbers.get(int(label), 0) for label in ids], np.uint8)[place].reshape(shape)
+        line = outline_mask(labels) & (colours > 0) & ((drawn == 0) | chequer)
+        drawn[line] = colours[line]
+    return drawn
 
 
 def outlined(grey: np.ndarray, stack: np.ndarray, *, longest_px: int) -> np.ndarray:
@@ -108,8 +117,8 @@ def outlined(grey: np.ndarray, stack: np.ndarray, *, longest_px: int) -> np.ndar
     return np.where(numbers[..., None] > 0, colours[np.maximum(numbers, 1) - 1], base[..., None])
 
 
-def encoded_lines(numbers: np.ndarray) -> str:
-    """Write line numbers as a PNG data URI with a palette, transparent where there is no line.
+def encoded_lines(numbers: np.ndarray, colours: Sequence[str] = LAYER_COLOURS) -> str:
+    """Write line numbers as a PNG data URI: 1 is the first of ``colours``, 0 is transparent.
 
     Lines are kept apart from the photograph because lossy formats wash out thin coloured lines.
     """

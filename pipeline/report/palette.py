@@ -32,13 +32,13 @@ KIND_COLOURS = {
 """Outline colour per kind of error, on a darkened picture."""
 
 KIND_MEANINGS = {
-    "match": "found: one prediction with enough overlap",
-    "missed": "missed: no prediction covers it (false suppression)",
-    "merged": "merged: one prediction covers it and others",
-    "split": "split: several predictions share it",
-    "inaccurate": "inaccurate shape: covered by one prediction, but not well enough",
-    "overlap": "overlap not handled: lost where objects overlap",
-    "spurious": "spurious: a prediction without a truth object",
+    "match": "truth and prediction found each other",
+    "missed": "no prediction is about it (false suppression)",
+    "merged": "one prediction for several truth objects",
+    "split": "several predictions for one truth object",
+    "inaccurate": "shape has too little in common for a match",
+    "overlap": "overlap not handled: shared pixels went to another object",
+    "spurious": "a prediction without a truth object",
 }
 """Kinds of error in reading order, in words."""
 

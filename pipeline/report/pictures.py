@@ -33,8 +33,14 @@ WindowOf = Callable[[str, int, int, int, int], tuple[np.ndarray, np.ndarray | No
 LARGE_PX = 700
 """Longest side of a large picture."""
 
-LARGE_BYTES = 90_000
+LARGE_BYTES = 70_000
 """Budget of a large picture."""
+
+MOST_THUMBNAILS = 400
+"""Images drawn as thumbnails; a 384-well plate with one field per well fits."""
+
+THUMBNAIL_BYTES = 5_500_000
+"""Budget of all thumbnails together."""
 
 MOST_NAMED = 1500
 """Pictures with more objects get one outline per colour, without a name per object, so that a page stays quick."""
@@ -44,17 +50,17 @@ def thumbnail(
     anchor: str,
     title: str,
     grey: np.ndarray,
-    stack: np.ndarray | None,
+    lines: Callable[[tuple[int, int]], str],
     *,
     longest_px: int,
     budget_bytes: int,
     caption: str = "",
     group: str = "",
 ) -> Picture:
-    """A small picture with outlines one pixel wide at its size; the budget holds for both together."""
+    """A small picture; ``lines`` draws the outlines at its size ``(y, x)``. The budget holds for both together."""
     shape = shown_shape((grey.shape[0], grey.shape[1]), longest_px)
-    lines = encoded_lines(line_numbers(stack, shape)) if stack is not None else ""
-    left = max(budget_bytes - len(lines), budget_bytes // 2)
+    drawn = lines(shape)
+    left = max(budget_bytes - len(drawn), budget_bytes // 2)
     return Picture(
         anchor=anchor,
         title=title,
@@ -63,8 +69,27 @@ def thumbnail(
         height=shape[0],
         caption=caption,
         group=group,
-        lines=lines,
+        lines=drawn,
     )
+
+
+def layer_lines(stack: np.ndarray | None) -> Callable[[tuple[int, int]], str]:
+    """Draw the outlines of a label stack at a size, one colour per layer; nothing without a stack."""
+
+    def draw(shape: tuple[int, int]) -> str:
+        return "" if stack is None else encoded_lines(line_numbers(stack, shape))
+
+    return draw
+
+
+def thumbnail_px(number: int) -> int:
+    """Longest side of the thumbnails of a gallery of so many."""
+    return 480 if number <= 24 else 320 if number <= 96 else 240
+
+
+def column_px(number: int) -> int:
+    """Width of a column of the gallery of so many thumbnails, half their size."""
+    return thumbnail_px(number) // 2
 
 
 def background(grey: np.ndarray, *, longest_px: int = LARGE_PX, budget_bytes: int = LARGE_BYTES) -> str:

@@ -11,21 +11,20 @@ import pandas as pd
 
 from pipeline.report.blocks import Block, Gallery, LegendEntry, Note, counted
 from pipeline.report.pictures import (
+    MOST_THUMBNAILS,
+    THUMBNAIL_BYTES,
     PictureOf,
+    column_px,
     fullest_part,
     large_picture,
     layer_legend,
+    layer_lines,
     layer_outlines,
     thumbnail,
+    thumbnail_px,
 )
 from pipeline.report.run_numbers import DONE
 from pipeline.report.wells import Places
-
-MOST_THUMBNAILS = 400
-"""Images drawn as thumbnails; a 384-well plate with one field per well fits."""
-
-THUMBNAIL_BYTES = 6_000_000
-"""Budget of all thumbnails together."""
 
 CLOSE_UP_PX = 640
 """Side of the part of a field that a closer look shows."""
@@ -118,9 +117,6 @@ def _montage(
     picture: PictureOf,
 ) -> Gallery:
     drawn = drawn_first(names, wells, MOST_THUMBNAILS)
-    longest_px = next(
-        side for most, side in ((24, 480), (96, 320), (MOST_THUMBNAILS, 240)) if len(drawn) <= most
-    )
     budget = THUMBNAIL_BYTES // len(drawn)
     pictures, layers = [], 1
     for name in drawn:
@@ -134,8 +130,8 @@ def _montage(
                 anchors[name],
                 name or "image",
                 grey,
-                stack,
-                longest_px=longest_px,
+                layer_lines(stack),
+                longest_px=thumbnail_px(len(drawn)),
                 budget_bytes=budget,
                 caption=_caption(table, name),
                 group=wells[name],
@@ -154,7 +150,7 @@ def _montage(
             LegendEntry(key="outlines", label="outlines"),
             *(replace(entry, key="") for entry in layer_legend(layers)),
         ),
-        small=True,
+        column_px=column_px(len(pictures)),
         caption=f"Whole images, scaled down; contrast is stretched per image.{missing}",
     )
 

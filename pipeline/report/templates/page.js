@@ -91,10 +91,11 @@
     const frame = event.target.closest(".frame");
     if (frame) enlarge(frame.closest("figure"));
   });
-  all(".legend input").forEach((box) => box.addEventListener("change", () => {
-    const gallery = box.closest(".gallery");
-    all(".o", gallery).filter((line) => line.dataset.key === box.dataset.key)
-      .forEach((line) => { line.style.display = box.checked ? "" : "none"; });
+  all(".gallery").forEach((gallery) => gallery.addEventListener("change", () => {
+    const off = new Set(all(".legend input:not(:checked)", gallery).map((box) => box.dataset.key));
+    all(".o", gallery).forEach((line) => {
+      line.style.display = line.dataset.key.split(" ").some((key) => off.has(key)) ? "none" : "";
+    });
   }));
   window.addEventListener("load", () => {
     document.documentElement.dataset.ready = String(Math.round(performance.now()));

@@ -1,0 +1,218 @@
+"""The report of an evaluation: how good, where it fails, and pictures that show it, worst images first.
+
+Every number stands with its assignment, its pooling and, where there is one, its confidence interval. Tables and
+callables in, a page out; the same input gives the same page.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from pipeline.metrics.evaluation import Evaluation
+from pipeline.report.assessment import Assessment, definitions, image_places, interval, level_text, score
+from pipeline.report.blocks import (
+    Block,
+    Chart,
+    KeyNumber,
+    KeyNumbers,
+    Note,
+    Page,
+    Section,
+    Table,
+    Value,
+    counted,
+    number_text,
+)
+from pipeline.report.charts import Curve, bars, curves
+from pipeline.report.evaluation_pictures import picture_blocks
+from pipeline.report.evaluation_tables import (
+    author_table,
+    changes,
+    error_table,
+    group_tables,
+    image_table,
+    paper_table,
+    score_table,
+)
+from pipeline.report.facts import fact_blocks
+from pipeline.report.page import html_page
+from pipeline.report.palette import KIND_MEANINGS
+from pipeline.report.pictures import PictureOf, numbered
+from pipeline.report.plate_charts import plate_chart
+
+LISTED = 8
+"""Names spelled out in a note; the rest is counted."""
+
+ONE_SIDED = ("without_prediction", "without_truth")
+"""Facts that are notes and not rows of a table."""
+
+
+def evaluation_report(assessment: Assessment, *, picture: PictureOf | None = None) -> str:
+    """Write the report of an evaluation as one HTML file; see ``evaluation_page``."""
+    return html_page(evaluation_page(assessment, picture=picture))
+
+
+def evaluation_page(assessment: Assessment, *, picture: PictureOf | None = None) -> Page:
+    """Lay out the report of an evaluation; ``picture`` is asked for at most a few hundred images."""
+    images = assessment.evaluation.images
+    anchors = dict(numbered(tuple(images["image"].astype(str))))
+    wells = (
+        dict(zip(images["image"].astype(str), images["well"].fillna("").astype(str)))
+        if "well" in images
+        else {}
+    )
+    pictures = picture_blocks(assessment, anchors, wells, picture) if picture else ()
+    author = author_table(assessment)
+    sections = [
+        Section(name="summary", title="Summary", blocks=(_key_numbers(assessment), *_notes(assessment))),
+        Section(
+            name="precision",
+            title="Precision",
+            blocks=(paper_table(assessment), _curve_chart(assessment), *_error_chart(assessment)),
+        ),
+        Section(name="errors", title="Errors", blocks=(error_table(assessment),)),
+        *([Section(name="pictures", title="Pictures", blocks=pictures)] if pictures else []),
+        Section(name="images", title="Images", blocks=_image_blocks(assessment, anchors, wells)),
+        *_group_sections(assessment),
+        Section(
+            name="scores", title="All scores", blocks=(score_table(assessment), *([author] if author else []))
+        ),
+    ]
+    facts = {key: value for key, value in assessment.facts.items() if key not in ONE_SIDED}
+    if blocks := fact_blocks(facts):
+        sections.append(Section(name="facts", title="Facts", blocks=blocks))
+    subtitle = f"Evaluation of {assessment.name}, {counted(len(images), 'image')}"
+    return Page(title=assessment.title, subtitle=subtitle, sections=tuple(sections))
+
+
+def _key_numbers(assessment: Assessment) -> KeyNumbers:
+    summary = assessment.evaluation.summary
+    counts = summary.get("counts", {})
+    numbers = [
+        _key_number(assessment, "meanAP", "meanAP"),
+        _key_number(assessment, "AP at IoU 0.5", "AP", "0.5"),
+        _key_number(assessment, "AJI", "AJI"),
+        _key_number(assessment, "PQ", "PQ"),
+    ]
+    if counts:
+        detail = f"predicted, for {counts['n_truth']:,} true ones in {counted(counts['images'], 'image')}"
+        numbers.append(KeyNumber(label="Objects", value=f"{counts['n_prediction']:,}", detail=detail))
+    return KeyNumbers(numbers=tuple(numbers))
+
+
+def _key_number(assessment: Assessment, label: str, *path: str) -> KeyNumber:
+    value, between = (
+        score(assessment.evaluation.summary, *path),
+        interval(assessment.evaluation.summary, *path),
+    )
+    details = [f"{between[0]:.3f} to {between[1]:.3f}"] if between else []
+    if assessment.baseline and value is not None:
+        old = score(assessment.baseline[1].summary, *path)
+        details += [f"{value - old:+.3f} against {assessment.baseline[0]}"] if old is not None else []
+    return KeyNumber(label=label, value=number_text(value, 3), detail="; ".join(details))
+
+
+def _notes(assessment: Assessment) -> list[Block]:
+    summary = assessment.evaluation.summary
+    notes: list[Block] = [Note(text=f"{definitions(summary)}; {level_text(summary)}.")]
+    if change := changes(assessment):
+        notes.append(_change_note(assessment, list(change.values())))
+    texts = {
+        "without_prediction": "without a prediction; all of their objects count as missed",
+        "without_truth": "without a truth, left out",
+    }
+    for key, text in texts.items():
+        names = assessment.facts.get(key)
+        if isinstance(names, Sequence) and names:
+            notes.append(Note(text=f"{counted(len(names), 'image')} {text}: {_listed(names)}.", tone="warn"))
+    return notes
+
+
+def _change_note(assessment: Assessment, change: list[Value]) -> Note:
+    values = [float(value) for value in change if isinstance(value, int | float)]
+    better, worse = sum(value > 0 for value in values), sum(value < 0 for value in values)
+    name = assessment.baseline[0] if assessment.baseline else ""
+    return Note(
+        text=f"Against {name}, meanAP is higher in {better:,} images, lower in {worse:,} and equal in "
+        f"{len(values) - better - worse:,}."
+    )
+
+
+def _listed(names: Sequence[object]) -> str:
+    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return ", ".join(str(name) for name in names[:LISTED]) + more
+
+
+def _curve_chart(assessment: Assessment) -> Chart:
+    lines = [line for name, run in assessment.runs.items() if (line := _curve(name, run))]
+    level = level_text(assessment.evaluation.summary)
+    return Chart(
+        title="AP against IoU",
+        figure=curves(lines, x_title="IoU threshold", y_title="AP", y_range=(0, 1.02)),
+        caption=f"Higher and further right is better. Bands: {level}.",
+    )
+
+
+def _curve(name: str, run: Evaluation) -> Curve | None:
+    key = "AP_dense" if run.summary.get("AP_dense") else "AP"
+    points = {
+        at: value for at in run.summary.get(key, {}) if (value := score(run.summary, key, at)) is not None
+    }
+    if not points:
+        return None
+    between = [interval(run.summary, key, at) for at in points]
+    known = [pair for pair in between if pair is not None]
+    complete = len(known) == len(between)
+    return Curve(
+        name=name,
+        x=[float(at) for at in points],
+        y=list(points.values()),
+        low=[pair[0] for pair in known] if complete else None,
+        high=[pair[1] for pair in known] if complete else None,
+    )
+
+
+def _error_chart(assessment: Assessment) -> list[Chart]:
+    errors = assessment.evaluation.summary.get("errors", {})
+    sides = {"truth objects": errors.get("truth", {}), "predictions": errors.get("prediction", {})}
+    kinds = [kind for kind in KIND_MEANINGS if kind != "match"]
+    counts = {
+        side: {kind: float(found.get(kind, 0)) for kind in kinds} for side, found in sides.items() if found
+    }
+    if not counts:
+        return []
+    return [
+        Chart(
+            title="Objects that are no match, by kind",
+            figure=bars(counts, x_title="objects"),
+            caption="A truth object is never spurious, a prediction never missed.",
+        )
+    ]
+
+
+def _image_blocks(
+    assessment: Assessment, anchors: dict[str, str], wells: dict[str, str]
+) -> tuple[Block, ...]:
+    where = image_places(assessment.evaluation.images)
+    table: Table = image_table(assessment, anchors, wells)
+    if not where.is_plate:
+        return (table,)
+    images = assessment.evaluation.images.set_index(assessment.evaluation.images["image"].astype(str))
+    by_place = images.loc[list(where.images)]
+    errors = [name for name in ("truth_missed", "prediction_spurious") if name in by_place.columns]
+    maps = [("meanAP", by_place["meanAP"], "median", "meanAP", False)]
+    maps += [(_map_title(name), by_place[name], "sum", "objects", True) for name in errors]
+    charts = [
+        plate_chart(where, pd.Series(values), title=title, how=how, unit=unit, anchors=anchors, alarm=alarm)
+        for title, values, how, unit, alarm in maps
+    ]
+    return (*charts, table)
+
+
+def _map_title(name: str) -> str:
+    return {"truth_missed": "Missed per well", "prediction_spurious": "Spurious per well"}[name]
+
+
+def _group_sections(assessment: Assessment) -> list[Section]:
+    tables = group_tables(assessment)
+    return [Section(name="groups", title="Groups", blocks=tuple(tables))] if tables else []
