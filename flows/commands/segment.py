@@ -29,6 +29,10 @@ def segment(
     executor: Annotated[str | None, _option("executor")] = None,
     workers: Annotated[int | None, _option("workers")] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"] | None, _option("device")] = None,
+    match: Annotated[
+        str | None,
+        Parameter(help="The source is an archive: segment every store below it that fits '*.zarr'."),
+    ] = None,
     overwrite: Annotated[bool, Parameter(help=_ABOUT["overwrite"], negative="")] = False,
     copy_images: Annotated[bool, Parameter(help=_ABOUT["copy_images"], negative="")] = False,
     set: Annotated[
@@ -53,7 +57,7 @@ def segment(
 
         sys.stdout.write(estimate(work))
         return 0
-    return _run(work)
+    return _run(work) if match is None else _run_archive(work, match)
 
 
 def _print_example() -> int:
@@ -78,8 +82,27 @@ def _job(
 
 
 def _run(work: SegmentJob) -> int:
-    from flows.orchestrate import is_prefect_configured
-    from flows.terminal import watcher
+    _say_model(work)
+    return summary(_record(work))
+
+
+def _run_archive(work: SegmentJob, match: str) -> int:
+    from flows.archive import segment_archive
+
+    _say_model(work)
+    found = segment_archive(work, match, run=_record, on_store=lambda key, of: print_line(f"{key} (of {of})"))
+    for line in found.lines():
+        print_line(line)
+    return found.exit_code
+
+
+def print_line(text: str) -> None:
+    """A line for whoever follows a long run."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _say_model(work: SegmentJob) -> None:
     from model.card import shipped
 
     chosen = work.segmenter or work.model or f"{DEFAULT_MODEL} (the default)"
@@ -89,6 +112,12 @@ def _run(work: SegmentJob) -> int:
         if known not in (work.model, work.segmenter, DEFAULT_MODEL)
     ]
     sys.stdout.write(f"model: {chosen}; others: {', '.join(others)}\n")
+
+
+def _record(work: SegmentJob) -> Any:
+    from flows.orchestrate import is_prefect_configured
+    from flows.terminal import watcher
+
     watching = watcher()
     try:
         if is_prefect_configured():
@@ -101,7 +130,7 @@ def _run(work: SegmentJob) -> int:
             record = run(work, progress=watching)
     finally:
         watching.close()
-    return summary(record)
+    return record
 
 
 def summary(record: Any) -> int:
