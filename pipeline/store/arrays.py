@@ -19,7 +19,7 @@ from pipeline.errors import BadStore
 from pipeline.store.address import Address
 from pipeline.store.faults import explained, is_backend_fault
 from pipeline.store.groups import join, read_json
-from pipeline.store.whole_chunks import WholeBloscChunks, ends_in_blosc
+from pipeline.store.whole_chunks import WholeChunks, ends_in_blosc
 
 Selection = tuple[slice, ...]
 """One slice with start and stop per axis."""
@@ -70,8 +70,8 @@ def open_array(address: Address, path: str, document: str, *, read_only: bool = 
 
 @lru_cache(maxsize=4096)
 def _open_array(address: Address, path: str, document: str, read_only: bool, pid: int) -> zarr.Array:
-    store = address.zarr_store(read_only=read_only)
-    place = StorePath(WholeBloscChunks(store) if ends_in_blosc(document) else store, path)
+    store = WholeChunks(address.zarr_store(read_only=read_only), blosc=ends_in_blosc(document))
+    place = StorePath(store, path)
     try:
         # Looking for empty chunks costs zarr more than compressing them; writers that care look themselves.
         return zarr.Array.from_dict(place, json.loads(document)).with_config({"write_empty_chunks": True})

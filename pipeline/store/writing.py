@@ -289,7 +289,7 @@ def _window(pixels: np.ndarray) -> tuple[float, float]:
     finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
     if not finite.size:
         return 0.0, 1.0
-    low, high = (float(value) for value in np.percentile(finite, (0.1, 99.9)))
+    low, high = (float(value) for value in np.percentile(finite.astype(np.float64), (0.1, 99.9)))
     return low, high if high > low else low + 1.0
 
 
