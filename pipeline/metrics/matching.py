@@ -86,11 +86,11 @@ def _last_by_truth(truth: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def _total_first(iou: np.ndarray) -> np.ndarray:
-    """Weights under which the total IoU decides, and the less even pairs among equal totals.
+    """Weights under which the total IoU decides, and among equal totals more and evener pairs.
 
     Without the square the IoUs found could depend on the order of the ids.
     """
-    return iou + 1e-6 * iou**2
+    return iou - 1e-6 * iou**2
 
 
 def _cardinality_first(iou: np.ndarray) -> np.ndarray:
