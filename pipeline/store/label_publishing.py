@@ -19,7 +19,7 @@ from pipeline.store.groups import (
     write_group,
     zarr_format_of,
 )
-from pipeline.store.label_reading import labels_path, listed_labels, stack_layers
+from pipeline.store.label_reading import labels_path, layer_names, listed_labels, stack_layers
 from pipeline.store.label_writing import SCRATCH, STAGING, LabelWriter
 
 
@@ -29,11 +29,11 @@ def check_free(
     """Refuse a label name that is taken, unless it may be overwritten; ask before the work begins.
 
     Raises:
+        BadArgument: the name is none for a label.
         RunConflict: there is such a label.
     """
-    if overwrite:
-        return
-    if find_group(address, labels_path(path, name), zarr_format=zarr_format) is not None:
+    (checked,) = layer_names(name, 1)
+    if not overwrite and find_group(address, labels_path(path, checked), zarr_format=zarr_format) is not None:
         raise RunConflict(
             f"{address.child(path)}: label {name!r} is there already; "
             "choose another --name, or --overwrite to replace it"
