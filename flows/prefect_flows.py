@@ -4,23 +4,41 @@ A task is one stage of one group of images, so a run has at most a few hundred; 
 executor inside the task. Tasks are retried by Prefect only after tiles were retried on their own.
 """
 
+import logging
 import os
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import httpx
 from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL
+from prefect.states import Completed, Failed
 
-from flows.jobs import SegmentJob
+from flows.artifacts import publish_outcome, publish_record
+from flows.jobs import SegmentJob, WatchJob
+from flows.plate import process, report
 from flows.record import Progress, RunRecord, silent
 from flows.segment import segment
-from pipeline.errors import RunConflict
+from flows.stages import Item
+from flows.watch import Outcome, Watch, open_watch, tick
+from pipeline.errors import BadArgument, BadStore, RunConflict
 
-REACH_S = 10
-"""A server that does not answer within this time is reported, not waited for."""
+REACH_S = 5
+"""A server that does not accept a connection, or then does not answer, for so long is reported, not waited for."""
+
+LOG_S = 30
+"""Seconds between lines of progress in the log of a flow run."""
+
+FAULTS = ("failed", "partial", "conflict")
+"""Outcomes of a plate that make its flow run fail."""
 
 
 def reach_api() -> str:
@@ -28,19 +46,67 @@ def reach_api() -> str:
     url = os.environ.get("PREFECT_API_URL") or PREFECT_API_URL.value() or ""
     try:
         httpx.get(f"{url.rstrip('/')}/health", timeout=REACH_S).raise_for_status()
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise RunConflict(
-            f"no Prefect server answers at {url} ({type(error).__name__}); start it (prefect server start) or unset "
-            "PREFECT_API_URL to run without one"
+            f"no Prefect server answers at {url!r} ({type(error).__name__}); start it (prefect server start) and set "
+            "PREFECT_API_URL, or unset it to run without one"
         ) from None
     return url
 
 
+class RunLog:
+    """Progress as lines in the log of the flow run."""
+
+    def __init__(self) -> None:
+        self._done = self._total = 0
+        self._said = 0.0
+
+    def start(self, stage: str, total: int) -> None:
+        """Begin to count."""
+        self._done, self._total, self._said = 0, total, time.monotonic()
+
+    def advance(self, stage: str, item: Item | None) -> None:
+        """Count, and say so now and then."""
+        self._done += 1
+        if time.monotonic() - self._said > LOG_S:
+            self._said = time.monotonic()
+            _log().info("%s: %d of %d", stage, self._done, self._total)
+
+    def finish(self, stage: str) -> None:
+        """Say how it ended."""
+        _log().info("%s: %d of %d, done", stage, self._done, self._total)
+
+
+def _log() -> Any:
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger(__name__)
+
+
+def _is_worth_retrying(task: Any, run: Any, state: State) -> bool:
+    """Whether a failed stage may go well if done again: not what the job, the data or another run is at fault for."""
+    try:
+        state.result()
+    except (BadArgument, BadStore, RunConflict):
+        return False
+    except Exception:
+        return True
+    return False
+
+
 def as_task(call: Callable[..., Any], *arguments: Any, name: str) -> Any:
     """Call a stage as a Prefect task; arguments are not recorded, for they hold whole images of work."""
+
+    def stage() -> Any:
+        return call(*arguments)
+
     # No cache key from the inputs: the ledger beside the data says what is done.
-    run = task(name=name.split()[0], task_run_name=name, retries=1, cache_policy=NO_CACHE)(call)
-    return run(*arguments)
+    run = task(
+        name=name.split()[0], task_run_name=name, retries=1, retry_condition_fn=_is_worth_retrying,
+        cache_policy=NO_CACHE, persist_result=False,
+    )(stage)  # fmt: skip
+    return run()
 
 
 def run_segment(job: SegmentJob, progress: Progress = silent) -> RunRecord:
@@ -51,18 +117,27 @@ def run_segment(job: SegmentJob, progress: Progress = silent) -> RunRecord:
         name="segment", flow_run_name=f"segment {job.source}", persist_result=False, validate_parameters=False
     )
     def segment_here() -> RunRecord:
-        record = segment(job, progress=progress, step=as_task)
-        publish_artifacts(record)
-        return record
+        return _segmented(job, progress)
 
     return segment_here()
+
+
+def _segmented(job: SegmentJob, progress: Progress) -> RunRecord:
+    record = segment(job, progress=progress, step=as_task)
+    page = ""
+    if record.images:
+        try:
+            page = as_task(report, record, job.source, name="report")
+        except (BadArgument, BadStore) as error:
+            _log().warning("no report: %s", error)
+    publish_record(record, page)
+    return record
 
 
 @flow(name="segment", flow_run_name="segment {job.source}", persist_result=False)
 def segment_flow(job: SegmentJob) -> dict[str, Any]:
     """Segment every image of a source; for deployments: the parameter is the job itself."""
-    record = segment(job, step=as_task)
-    publish_artifacts(record)
+    record = _segmented(job, RunLog())
     if record.failures:
         raise RunConflict(
             f"{len(record.failures)} image(s) were set aside; run again to repair them: {record.failures}"
@@ -70,17 +145,44 @@ def segment_flow(job: SegmentJob) -> dict[str, Any]:
     return {"run": record.run, "objects": record.objects, "images": len(record.images)}
 
 
-def publish_artifacts(record: RunRecord) -> None:
-    """Show what came of a run in Prefect's UI: a table of images and the facts."""
-    rows = [{"image": path or "image", "objects": facts["objects"]} for path, facts in record.images.items()]
-    create_table_artifact(table=rows or [{"image": "none", "objects": 0}], key="platelayer-images")
-    stages = "\n".join(
-        f"| {name} | {facts['seconds']:.1f} | {facts['px'] / 1e6 / max(facts['seconds'], 1e-9):.1f} |"
-        for name, facts in record.stages.items()
-    )
-    failures = "\n".join(f"- {f['image']} in {f['stage']}: {f['reason']}" for f in record.failures) or "none"
-    create_markdown_artifact(
-        f"**{record.name}** in {record.output}, run {record.run}: {record.status}, {record.objects} objects\n\n"
-        f"| stage | s | Mpx/s |\n|---|---|---|\n{stages}\n\nset aside: {failures}\n",
-        key="platelayer-run",
-    )
+@flow(name="plate", flow_run_name="plate {plate}", persist_result=False)
+def plate_flow(watch: WatchJob, plate: str) -> State:
+    """Segment, evaluate and report one plate of a watched place; run again, it goes on where it was."""
+    outcome = process(open_watch(watch), plate, step=as_task, progress=RunLog())
+    if outcome.status != "busy":
+        publish_outcome(outcome)
+    for warning in outcome.drift:
+        _log().warning("drift: %s", warning)
+    return _state(outcome)
+
+
+def _state(outcome: Outcome) -> State:
+    told = "; ".join([*outcome.problems, *(failure["reason"] for failure in outcome.failures)])
+    message = f"{outcome.status}: {told}" if told else f"{outcome.status}: {outcome.objects} objects"
+    kind = Failed if outcome.status in FAULTS else Completed
+    return kind(message=message, data=asdict(outcome))
+
+
+@flow(name="watch", flow_run_name="watch {watch.place}", persist_result=False)
+def watch_flow(watch: WatchJob) -> State:
+    """Look at a place once and do every plate that is complete and not done; one flow run per plate."""
+    opened = open_watch(watch)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(opened.alone())
+        except RunConflict:
+            return Completed(message="another look on this host is still at work")
+        states = {outcome.plate: outcome.status for outcome in tick(opened, partial(_as_subflow, opened))}
+    failed = [plate for plate, status in states.items() if status in FAULTS]
+    if failed:
+        return Failed(message=f"{len(failed)} of {len(states)} plate(s): {', '.join(failed)}")
+    return Completed(message=f"{len(states)} plate(s) done: {', '.join(states) or 'none was ready'}")
+
+
+def _as_subflow(watch: Watch, plate: str) -> Outcome:
+    """A plate as a flow run of its own; one that ends badly does not stop the look."""
+    state = plate_flow(watch.job, plate, return_state=True)
+    answer = state.result(raise_on_failure=False)
+    if isinstance(answer, dict):
+        return Outcome(**answer)
+    return Outcome(plate=plate, status="failed", problems=[f"{state.name}: {state.message or answer}"])
