@@ -53,7 +53,7 @@ def draw(folder: Path) -> Path:
     for name in ("loss", "foreground", "attraction", "repulsion", "sparsity", "overlap", "validation_loss"):
         _line(upper, rows, name)
     _line(lower, rows, "score")
-    upper.set(ylabel="loss", yscale="log")
+    upper.set(ylabel="loss", yscale="log" if upper.lines else "linear")
     lower.set(ylabel="validation score", xlabel="step")
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
@@ -64,6 +64,6 @@ def draw(folder: Path) -> Path:
 
 
 def _line(axes: "object", rows: list[dict[str, str]], name: str) -> None:
-    points = [(int(row["total_step"]), float(row[name])) for row in rows if row[name]]
+    points = [(int(row["total_step"]), float(row[name])) for row in rows if row[name] and float(row[name])]
     if points:
         axes.plot(*zip(*points, strict=True), label=name, linewidth=1)  # type: ignore[attr-defined]

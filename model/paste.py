@@ -57,8 +57,8 @@ def paste(
     source = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
     target = (slice(y0, y1), slice(x0, x1))
     image, stack = image.clone(), stack.clone()
-    image[(slice(None), *target)] += torch.from_numpy(np.ascontiguousarray(contrast[(slice(None), *source)]))
-    shape = torch.from_numpy(np.ascontiguousarray(mask[source]))
+    image[(slice(None), *target)] += torch.from_numpy(contrast[(slice(None), *source)].copy())
+    shape = torch.from_numpy(mask[source].copy())
     free = next((k for k, part in enumerate(stack) if not part[target][shape].any()), None)
     if free is None:
         free = len(stack)

@@ -131,14 +131,14 @@ def train(
     about = about or About()
     for _ in range(run.phase_index, len(recipe.phases)):
         _train_phase(run, patches, validation, target, score, about, on_step)
+        if is_first():
+            curves.draw(target)
         if run.phase_index + 1 < len(recipe.phases):
             following = recipe.phases[run.phase_index + 1]
             best = load_checkpoint(target / run.phase.name).network if following.start == "best" else None
             run.next_phase(best)
             _save(target, run)
     _save(target, run)
-    if is_first():
-        curves.draw(target)
     return Trained(folder=target / run.phase.name, score=float(run.best), steps=run.total)
 
 
@@ -210,7 +210,6 @@ def _validate(
         )
         value, row = (scored if run.phase.best == "score" else value), row | {"score": float(scored)}
     curves.add_row(folder, row)
-    curves.draw(folder)
     logger.info("%s step %d: %.4f, validation loss %.4f", run.phase.name, run.step, value, loss)
     early = run.step < run.recipe.validate_from and run.step < run.phase.steps
     if (value > run.best and not early) or not (folder / run.phase.name / CARD).is_file():
