@@ -17,7 +17,7 @@ from pipeline.metrics.evaluation import Evaluation, evaluate_dataset
 from pipeline.metrics.overlap import Overlap, overlap_streamed
 from pipeline.report.wells import well_name
 from pipeline.store.address import Address, address
-from pipeline.store.images import Image, open_collection
+from pipeline.store.images import Collection, Image, open_collection
 from pipeline.store.labels import list_labels, open_label, read_stack
 from pipeline.store.tables import table_bytes
 
@@ -82,8 +82,8 @@ def compare(
         BadArgument: no image has a truth, shapes differ, a stack breaks the law, or (strict) a side lacks images.
         BadStore: a side cannot be read.
     """  # fmt: skip
-    chosen = prediction_name or _only_name(prediction, truth_name)
-    true, predicted = _labelled(truth, truth_name), _labelled(prediction, chosen)
+    chosen = prediction_name or _only_name(prediction, truth, truth_name)
+    true, predicted = _labelled(truth, truth_name), _labelled(prediction, chosen, like=truth)
     if not true:
         raise BadArgument(f"{truth}: no image has labels {truth_name!r}; name them with --truth-name")
     missing = [_name(key) for key in true if key not in predicted]
@@ -125,41 +125,52 @@ def _nothing(y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
     return np.zeros((1, y1 - y0, x1 - x0), np.uint32)
 
 
-def _labelled(place: str, name: str) -> dict[Key, Labelled]:
+def _labelled(place: str, name: str, *, like: str | None = None) -> dict[Key, Labelled]:
     """Planes that have labels of this name, in the order of the store."""
     return {
-        (key, plane): Labelled(images.address, image, name, plane)
-        for key, images, image in _images(place)
-        if name in list_labels(images.address, image.path)
+        (key, plane): Labelled(store, image, name, plane)
+        for key, store, image in _images(place, like)
+        if name in list_labels(store, image.path)
         for plane in image.planes
     }
 
 
-def _images(place: str) -> Iterator[tuple[str, Any, Image]]:
+def _images(place: str, like: str | None) -> Iterator[tuple[str, Address, Image]]:
     """Images of a store, or of every store in a folder, with a name that is the same on both sides."""
-    for prefix, collection in _collections(address(place)):
+    for prefix, store, collection in _collections(address(place), address(like) if like else None):
         for image in collection.images:
             name = "/".join(part for part in (prefix, image.path) if part)
-            yield name or "image", collection, image
+            yield name or "image", store, image
 
 
-def _collections(place: Address) -> Iterator[tuple[str, Any]]:
+def _opened(store: Address, like: Address | None) -> Collection:
+    """Images of a store; one that holds only results has those of the store ``like`` it."""
     try:
-        yield "", open_collection(place)
+        return open_collection(store)
+    except BadStore:
+        if like is None or not store.exists():
+            raise
+        return open_collection(like)
+
+
+def _collections(place: Address, like: Address | None) -> Iterator[tuple[str, Address, Collection]]:
+    try:
+        yield "", place, _opened(place, like)
         return
     except BadStore:
         stores = [name for name in place.children() if name.endswith(".zarr")] if place.exists() else []
         if not stores:
             raise
     for name in stores:
-        yield name.removesuffix(".zarr"), open_collection(place.child(name))
+        store = place.child(name)
+        yield name.removesuffix(".zarr"), store, _opened(store, like.child(name) if like else None)
 
 
-def _only_name(place: str, truth_name: str) -> str:
+def _only_name(place: str, like: str, truth_name: str) -> str:
     """The one label beside the truth, where there is just one."""
     names: dict[str, None] = {}
-    for _, images, image in _images(place):
-        names |= dict.fromkeys(name for name in list_labels(images.address, image.path) if name != truth_name)
+    for _, store, image in _images(place, like):
+        names |= dict.fromkeys(name for name in list_labels(store, image.path) if name != truth_name)
     if len(names) != 1:
         there = ", ".join(names) or "none"
         raise BadArgument(
