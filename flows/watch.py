@@ -197,9 +197,10 @@ def tick(
     A plate that settles within the quiet period is waited for; each plate is tried at most once.
     """
     tried: set[str] = set()
-    patience = clock() + watch.job.quiet_s
+    now = clock()
+    patience = now + watch.job.quiet_s
     while True:
-        sights = look(watch, clock())
+        sights = look(watch, now)
         ready = [seen.plate for seen in sights if seen.state == "ready" and seen.plate not in tried]
         for plate in ready:
             tried.add(plate)
@@ -209,6 +210,7 @@ def tick(
             return
         if not ready:
             sleep(max(min(due) - clock(), 0.0))
+        now = clock()
 
 
 def changed(watch: Watch, outcome: Outcome) -> Outcome:
