@@ -1,15 +1,24 @@
 """Several GPUs through torch's own distributed data parallel; one process without it.
 
-The invariant: the processes together see the batch one process would see; the first one writes.
+The invariant: the processes together see the batch one process would see; the first one validates and writes.
+Started with ``torchrun``, whose environment variables say how many there are.
 """
+
+import os
 
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
+def join() -> None:
+    """Join the other processes if ``torchrun`` started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
 def world() -> int:
-    """Return the number of processes that train together; start them with ``torchrun``."""
+    """Return the number of processes that train together."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
@@ -19,13 +28,36 @@ def rank() -> int:
 
 
 def is_first() -> bool:
-    """Return whether this process writes."""
+    """Return whether this process validates and writes."""
     return rank() == 0
+
+
+def own_device(name: str) -> str:
+    """Return the device of this process: its own GPU where ``name`` leaves it open and there are several."""
+    if world() == 1 or name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return name
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+
+
+def share_of(batch: int) -> int:
+    """Return how many crops of a batch are this process's.
+
+    Raises:
+        ValueError: the batch cannot be dealt out evenly.
+    """
+    if batch % world():
+        raise ValueError(f"recipe batch: expected a multiple of the {world()} processes, got {batch!r}")
+    return batch // world()
+
+
+def wait() -> None:
+    """Wait until all processes are here, so that what the first one wrote can be read."""
+    if world() > 1:
+        distributed.barrier()
 
 
 def spread(network: nn.Module, device: torch.device) -> nn.Module:
     """Return the network, wrapped so that gradients are averaged where several processes train."""
     if world() == 1:
         return network
-    ids = [device.index or 0] if device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids=ids, find_unused_parameters=False)
+    return DistributedDataParallel(network, device_ids=[device.index or 0] if device.type == "cuda" else None)

@@ -25,7 +25,7 @@ from model.devices import autocast, choose_device, placed
 from model.inference import predict, validation_loss
 from model.method import Phase
 from model.methods.layering import Layering
-from model.parallel import is_first, rank, spread, world
+from model.parallel import is_first, join, own_device, rank, share_of, spread, wait
 from model.patches import Batch, Patches, Sample, check_depth, check_samples
 from model.recipe import Recipe
 from model.schedule import learning_rate, make_optimiser
@@ -115,9 +115,10 @@ def train(
     if validation:
         check_samples([*samples[:1], *validation], name="validation")
     check_depth([*samples, *validation], layers=recipe.method.layers)
+    join()
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    run = Training(recipe, channels=channels, device=choose_device(device))
+    run = Training(recipe, channels=channels, device=choose_device(own_device(device)))
     load_state(target, run, resume=resume)
     patches = Patches(
         samples,
@@ -152,7 +153,7 @@ def _train_phase(
     on_step: Callable[[int, int], None] | None,
 ) -> None:
     """Train to the end of the current phase; the next batch is made while the current one is learnt."""
-    recipe, share = run.recipe, run.recipe.batch // world()
+    recipe, share = run.recipe, share_of(run.recipe.batch)
     wrapped = spread(run.network, run.device)
     whole = sum(phase.steps for phase in recipe.phases)
     started = time.monotonic() - run.seconds
@@ -170,6 +171,7 @@ def _train_phase(
             if run.step % recipe.validate_every == 0 or run.step == run.phase.steps:
                 _validate(run, validation, folder, score, about)
                 _save(folder, run)
+                wait()
 
 
 def _learn(run: Training, network: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
