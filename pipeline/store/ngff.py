@@ -162,9 +162,8 @@ def plate_metadata(name: str, wells: Sequence[tuple[str, str, int]], *, ngff: st
             for r, c in dict.fromkeys(places)
         ],
         "field_count": max(fields for _, _, fields in wells),
+        "version": ngff,
     }
-    if ngff == "0.4":
-        plate["version"] = ngff
     return {"plate": plate}
 
 

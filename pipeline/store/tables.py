@@ -24,6 +24,12 @@ FILE = "table.parquet"
 ROW_GROUP = 65_536
 """Rows per row group; fixed, so that bytes depend on the rows alone."""
 
+TEXT = frozenset({"plate", "row", "column", "field", "image", "well", "condition", "kind"})
+"""Columns that are text also when there are no rows."""
+
+IDS = "_labels"
+"""How the names of columns end that hold lists of ids."""
+
 LIST_TYPE = pa.list_(pa.uint32())
 """Type of columns of ids."""
 
@@ -130,12 +136,15 @@ def to_arrow(frame: pd.DataFrame) -> pa.Table:
 
 
 def _column(name: str, series: "pd.Series[Any]") -> pa.Array:
+    if not len(series) and (name in TEXT or name.endswith(IDS)):
+        # An empty column may have lost its type on the way; its name says what it is.
+        return pa.array([], pa.string() if name in TEXT else LIST_TYPE)
     if not isinstance(series.dtype, np.dtype) or series.dtype.kind != "O":
         array = pa.array(series, from_pandas=False)
         return array.cast(pa.string()) if pa.types.is_large_string(array.type) else array
     values = series.tolist()
     first = next((value for value in values if value is not None), None)
-    if isinstance(first, list | tuple | np.ndarray) or (first is None and name.endswith("_labels")):
+    if isinstance(first, list | tuple | np.ndarray) or (first is None and name.endswith(IDS)):
         return pa.array(values, LIST_TYPE)
     if first is None or isinstance(first, str):
         return pa.array(values, pa.string())
