@@ -71,7 +71,9 @@ def _local(execution: Execution, workers: int) -> "Iterator[Client]":
         mine = options | {"nthreads": GPU_THREADS, "resources": {"GPU": 1}}
         mine["env"] = {"CUDA_VISIBLE_DEVICES": gpu}
         spec |= {f"gpu-{gpu}-{i}": {"cls": Nanny, "options": mine} for i in range(GPU_PROCESSES)}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    # Without a port of its own every cluster warns that the usual one is taken.
+    place = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": Scheduler, "options": place}
     with (
         dask.config.set({"distributed.worker.daemon": True}),
         SpecCluster(workers=spec, scheduler=scheduler, silence_logs=False) as cluster,
