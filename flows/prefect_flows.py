@@ -5,7 +5,6 @@ executor inside the task. Tasks are retried by Prefect only after tiles were ret
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,17 +12,16 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import httpx
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
-from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 
 from flows.artifacts import publish_outcome, publish_record
 from flows.jobs import SegmentJob, WatchJob
+from flows.orchestrate import reach_api
 from flows.plate import process, report
 from flows.record import Progress, RunRecord, silent
 from flows.segment import segment
@@ -31,27 +29,11 @@ from flows.stages import Item
 from flows.watch import Outcome, Watch, open_watch, tick
 from pipeline.errors import BadArgument, BadStore, RunConflict
 
-REACH_S = 5
-"""A server that does not accept a connection, or then does not answer, for so long is reported, not waited for."""
-
 LOG_S = 30
 """Seconds between lines of progress in the log of a flow run."""
 
 FAULTS = ("failed", "partial", "conflict")
 """Outcomes of a plate that make its flow run fail."""
-
-
-def reach_api() -> str:
-    """URL of the configured API, after it answered."""
-    url = os.environ.get("PREFECT_API_URL") or PREFECT_API_URL.value() or ""
-    try:
-        httpx.get(f"{url.rstrip('/')}/health", timeout=REACH_S).raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise RunConflict(
-            f"no Prefect server answers at {url!r} ({type(error).__name__}); start it (prefect server start) and set "
-            "PREFECT_API_URL, or unset it to run without one"
-        ) from None
-    return url
 
 
 class RunLog:

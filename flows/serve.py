@@ -4,7 +4,6 @@ The parameters of a deployment are the job itself, checked before anything is se
 environment of the process that does the work. What was missed while nothing was serving is done by the next look.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,18 +15,23 @@ from uuid import UUID
 import prefect
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import EntrypointType
 
 from flows.jobs import SegmentJob, WatchJob, as_table
-from flows.prefect_flows import plate_flow, reach_api, segment_flow, watch_flow
+from flows.orchestrate import reach_api
+from flows.prefect_flows import plate_flow, segment_flow, watch_flow
 from flows.watch import open_watch
 from pipeline.errors import BadArgument, RunConflict
 from pipeline.store.address import address
 
 PROCESSES = 3
 """Flow runs at once in one serving process: a long look, the next one, which sees that and ends, a plate by hand."""
+
+SERVER_LIMIT = 200
+"""As many runs as a Prefect server lists at once; it schedules no more ahead."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -132,16 +136,11 @@ def forget_missed(client: SyncPrefectClient, deployment: UUID) -> int:
         "expected_start_time": {"before_": datetime.now(UTC)},
     }
     late = client.read_flow_runs(
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=SERVER_LIMIT,
         flow_run_filter=FlowRunFilter.model_validate(missed),
         deployment_filter=DeploymentFilter.model_validate({"id": {"any_": [deployment]}}),
     )
     for run in late:
         client.delete_flow_run(run.id)
     return len(late)
-
-
-def use_local_server() -> str:
-    """URL of the server: the configured one, else the one on this machine at Prefect's own port."""
-    if not prefect.settings.PREFECT_API_URL.value():
-        os.environ["PREFECT_API_URL"] = "http://127.0.0.1:4200/api"
-    return reach_api()

@@ -16,6 +16,7 @@ from flows.commands.serve import (
     Quiet,
     Settings,
     Tags,
+    local_server,
     read_work,
 )  # fmt: skip
 
@@ -38,12 +39,12 @@ def deploy(
     tags: Tags = None,
 ) -> int:
     """Register a job, or a watch, on a work pool; its workers do the runs."""
+    url = local_server()
     from flows import serve as serving
 
     work = read_work(job_file, watch, {"match": match, "marker": marker, "quiet_s": quiet}, set or [])
     schedule = serving.Schedule(cron=cron, every_s=serving.seconds(every) if every else None)
     made = serving.deployments(work, schedule, name=name, tags=tags or [])
-    url = serving.use_local_server()
     serving.register(made, pool=pool, image=image)
     sys.stdout.write(f"{', '.join(one.full_name for one in made)} on {url}, work pool {pool}\n")
     return 0

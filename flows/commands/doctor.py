@@ -131,12 +131,10 @@ def _dask() -> tuple[str, str]:
 
 
 def _prefect() -> tuple[str, str]:
-    from flows.orchestrate import is_prefect_configured
+    from flows.orchestrate import is_prefect_configured, reach_api
 
     if not is_prefect_configured():
         return "note", "no API configured; runs go without it (set PREFECT_API_URL to use a server)"
-    from flows.prefect_flows import reach_api
-
     return "ok", f"API answers at {reach_api()}"
 
 

@@ -115,9 +115,11 @@ def _say_model(work: SegmentJob) -> None:
 
 
 def _record(work: SegmentJob) -> Any:
-    from flows.orchestrate import is_prefect_configured
+    from flows.orchestrate import is_prefect_configured, reach_api
     from flows.terminal import watcher
 
+    if is_prefect_configured():
+        reach_api()
     watching = watcher()
     try:
         if is_prefect_configured():

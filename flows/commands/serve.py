@@ -1,11 +1,13 @@
 """`platelayer serve`: schedules and watched folders, on a Prefect server."""
 
+import os
 import sys
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from flows.jobs import SegmentJob, WatchJob, field_comments, job, read_toml, with_settings
+from flows.orchestrate import is_prefect_configured, reach_api
 from pipeline.errors import BadArgument
 
 _ABOUT = field_comments(WatchJob)
@@ -43,6 +45,7 @@ def serve(
     tags: Tags = None,
 ) -> int:
     """Run a job by the clock, or on every plate that appears at a place, until stopped."""
+    url = local_server()
     from flows import serve as serving
 
     work = read_work(job_file, watch, {"match": match, "marker": marker, "quiet_s": quiet}, set or [])
@@ -50,11 +53,17 @@ def serve(
     if schedule == serving.Schedule():
         raise BadArgument("serve: expected --cron or --every; to run a job once use `platelayer segment`")
     made = serving.deployments(work, schedule, name=name, tags=tags or [])
-    url = serving.use_local_server()
     sys.stdout.write(f"serving {', '.join(one.full_name for one in made)} on {url}; Ctrl-C stops\n")
     sys.stdout.flush()
     serving.serve(made, at_once=isinstance(work, WatchJob) and cron is None)
     return 0
+
+
+def local_server() -> str:
+    """URL of the server, which answered: the configured one, else one on this machine at Prefect's own port."""
+    if not is_prefect_configured():
+        os.environ["PREFECT_API_URL"] = "http://127.0.0.1:4200/api"
+    return reach_api()
 
 
 def read_work(
