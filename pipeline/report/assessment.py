@@ -85,8 +85,8 @@ def level_text(summary: Mapping[str, object]) -> str:
 
 def definitions(summary: Mapping[str, object]) -> str:
     """Assignment, variant of AJI and pooling, as they stand in the summary."""
-    stated = (("assignment", "assignment"), ("AJI", "aji"), ("pooled", "pooling"))
-    return "; ".join(f"{label}: {summary[key]}" for label, key in stated if key in summary)
+    stated = (("Assignment", "assignment"), ("AJI variant", "aji"), ("pooled as", "pooling"))
+    return "; ".join(f"{label} {summary[key]}" for label, key in stated if key in summary)
 
 
 def image_places(images: pd.DataFrame) -> Places:

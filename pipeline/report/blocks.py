@@ -5,7 +5,6 @@ they cannot disagree on a number. Nothing here knows stores, templates or a plot
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,7 +17,7 @@ TONES = ("plain", "good", "bad", "warn")
 
 
 def is_blank(value: Value) -> bool:
-    """Tell whether a cell holds nothing: None or NaN."""
+    """Tell whether a cell is None or NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -295,7 +294,5 @@ class Page:
     @property
     def tables(self) -> tuple[Table, ...]:
         """All tables of the page, in order."""
-        return tuple(block for block in self._blocks() if isinstance(block, Table))
-
-    def _blocks(self) -> Iterable[Block]:
-        return (block for section in self.sections for block in section.blocks)
+        blocks = (block for section in self.sections for block in section.blocks)
+        return tuple(block for block in blocks if isinstance(block, Table))

@@ -82,6 +82,7 @@ def plate_map(plate: PlateMap) -> str:
             "thickness": 12,
             "len": 1,
             "title": {"text": escaped(plate.unit), "side": "right"},
+            "nticks": 5,
             "tickvals": [0, int(np.nanmax(plate.values, initial=1))] if plate.alarm else None,
         },
     )
@@ -164,8 +165,8 @@ def histogram(values: np.ndarray, *, x_title: str, bins: int = 40, clip_share: f
     return str(figure.to_json())
 
 
-def bars(counts: Mapping[str, Mapping[str, float]], *, x_title: str) -> str:
-    """Horizontal bars, ``{series: {label: number}}``, first label on top, the number at the bar's end."""
+def bars(counts: Mapping[str, Mapping[str, float | None]], *, x_title: str) -> str:
+    """Horizontal bars, ``{series: {label: number}}``, first label on top; None leaves a gap."""
     figure = go.Figure()
     for index, (series, numbers) in enumerate(counts.items()):
         figure.add_bar(
@@ -173,7 +174,7 @@ def bars(counts: Mapping[str, Mapping[str, float]], *, x_title: str) -> str:
             x=list(numbers.values()),
             name=escaped(series),
             orientation="h",
-            text=[f"{value:,.0f}" for value in numbers.values()],
+            text=["" if value is None else f"{value:,.0f}" for value in numbers.values()],
             textposition="outside",
             cliponaxis=False,
             marker={"color": RUN_COLOURS[index % len(RUN_COLOURS)]},

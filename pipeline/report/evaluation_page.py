@@ -176,9 +176,7 @@ def _error_chart(assessment: Assessment) -> list[Chart]:
     errors = assessment.evaluation.summary.get("errors", {})
     sides = {"truth objects": errors.get("truth", {}), "predictions": errors.get("prediction", {})}
     kinds = [kind for kind in KIND_MEANINGS if kind != "match"]
-    counts = {
-        side: {kind: float(found.get(kind, 0)) for kind in kinds} for side, found in sides.items() if found
-    }
+    counts = {side: {kind: found.get(kind) for kind in kinds} for side, found in sides.items() if found}
     if not counts:
         return []
     return [

@@ -33,6 +33,9 @@ SCORES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
 IMAGE_SCORES = ("AP_0.5", "meanAP", "AJI", "PQ", "dice", "SBD")
 """Scores in the table of images; metrics.parquet has all."""
 
+LABELS = {"AP_0.5": "AP.5", "dice": "Dice", "n_truth": "truth", "n_prediction": "predicted"}
+"""Headings for columns that are called otherwise in the files."""
+
 HINTS = {
     "AP_0.5": "TP / (TP + FP + FN) at IoU 0.5.",
     "meanAP": SCORES[0][3],
@@ -149,12 +152,12 @@ def image_table(assessment: Assessment, anchors: dict[str, str], wells: dict[str
     columns = [
         Column(name="image"),
         *(Column(name=name) for name in extras),
-        *(Column(name=name, digits=4, hint=HINTS[name]) for name in IMAGE_SCORES if name in images.columns),
         *(
-            [Column(name="change in meanAP", digits=4, hint=_change_hint(assessment))]
-            if change is not None
-            else []
+            Column(name=LABELS.get(name, name), digits=4, hint=HINTS[name])
+            for name in IMAGE_SCORES
+            if name in images.columns
         ),
+        *([Column(name="Δ meanAP", digits=4, hint=_change_hint(assessment))] if change is not None else []),
         Column(name="truth", digits=0),
         Column(name="predicted", digits=0),
         *(Column(name=name.removeprefix("truth_").removeprefix("prediction_"), digits=0) for name in errors),
@@ -173,7 +176,8 @@ def image_table(assessment: Assessment, anchors: dict[str, str], wells: dict[str
         columns=tuple(columns),
         rows=tuple(rows),
         filterable=True,
-        caption="A click on a heading sorts; the name leads to the picture.",
+        caption="A click on a heading sorts; the name leads to the picture. An image with neither truth nor "
+        "prediction scores 1.",
     )
 
 
@@ -195,7 +199,8 @@ def group_tables(assessment: Assessment) -> list[Table]:
             for record in table.to_dict("records")
         )
         columns = [
-            Column(name=column, digits=digits.get(column, 4), hint=HINTS.get(column, "")) for column in shown
+            Column(name=LABELS.get(column, column), digits=digits.get(column, 4), hint=HINTS.get(column, ""))
+            for column in shown
         ]
         tables.append(
             Table(
