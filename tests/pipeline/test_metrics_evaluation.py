@@ -140,8 +140,8 @@ def test_resampling_is_evaluating_drawn_images(monkeypatch):
     sums = pd.DataFrame([image_sums(both) for both in overlaps])
     ious = [sorted_ap_ious(both) for both in overlaps]
     low, high = 0.25, 0.75
-    found = bootstrap(sums, ious, resamples=15, seed=3, level=high - low)
-    copies = np.random.default_rng(3).multinomial(7, np.full(7, 1 / 7), size=15)
+    found = bootstrap(sums, ious, resamples=8, seed=3, level=high - low)
+    copies = np.random.default_rng(3).multinomial(7, np.full(7, 1 / 7), size=8)
     values: dict[str, list[float]] = {"AJI": [], "meanAP": [], "sortedAP": [], "VOI_merge": []}
     for draw in copies:
         drawn = [(f"{i}-{k}", overlaps[i], {}) for i in range(7) for k in range(draw[i])]
@@ -151,7 +151,7 @@ def test_resampling_is_evaluating_drawn_images(monkeypatch):
     for name, column in values.items():
         assert found[name] == pytest.approx(tuple(np.quantile(column, [low, high])))
     monkeypatch.setattr(resampling, "CHUNK", 1)
-    again = bootstrap(sums, ious, resamples=15, seed=3, level=high - low)
+    again = bootstrap(sums, ious, resamples=8, seed=3, level=high - low)
     assert again["sortedAP"] == pytest.approx(found["sortedAP"])
 
 
