@@ -11,7 +11,7 @@ TABLE = "curves.csv"
 PICTURE = "curves.png"
 COLUMNS = (
     "phase", "step", "total_step", "seconds", "lr", "loss", "foreground", "attraction", "repulsion", "sparsity",
-    "overlap", "score", "validation_loss",
+    "overlap", "score", "validation_loss", "balance",
 )  # fmt: skip
 
 

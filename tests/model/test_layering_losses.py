@@ -41,7 +41,7 @@ def embed(stack: np.ndarray, layer_of: dict[int, int], *, exclusive: bool = Fals
 
 def losses(stack: np.ndarray, values: torch.Tensor, variant: str) -> dict[str, float]:
     terms = layering_losses(values, encode([stack]), variant=variant)
-    return {name: float(term) for name, term in terms.items()}
+    return {name: float(terms[name]) for name in ("attraction", "repulsion", "sparsity")}
 
 
 @BOTH
@@ -203,11 +203,24 @@ def test_vectorised_losses_equal_the_equations_object_by_object() -> None:
     assert found == pytest.approx(brute_force(stack, values), abs=1e-5)
 
 
+def test_balance_is_low_when_objects_spread_over_the_layers() -> None:
+    def balance(stack: np.ndarray, values: torch.Tensor) -> float:
+        return float(layering_losses(values, encode([stack]), variant="code")["balance"])
+
+    stack = three()
+    together, apart = embed(stack, {1: 2, 2: 2, 3: 2}), embed(stack, {1: 0, 2: 3, 3: 7})
+    assert balance(stack, together) == pytest.approx(1, abs=1e-5)
+    assert balance(stack, apart) == pytest.approx((8 / 3 - 1) / 7, abs=1e-5)
+    assert balance(stack, torch.ones(1, N, 40, 60)) == pytest.approx(0, abs=1e-5)
+    assert balance(EDGES["nothing"], torch.rand(1, N, 16, 16)) == 0
+
+
 def test_losses_are_a_mean_over_images() -> None:
     stacks, values = [three(), two_near()], torch.rand(2, N, 40, 60)
     together = layering_losses(values, encode(stacks), variant="code")
     alone = [layering_losses(values[i : i + 1], encode([stacks[i]]), variant="code") for i in range(2)]
-    for name, value in together.items():
+    for name in ("attraction", "repulsion", "sparsity"):
+        value = together[name]
         assert float(value) == pytest.approx(float(sum(part[name] for part in alone)) / 2, abs=1e-6)
 
 

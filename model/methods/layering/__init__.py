@@ -25,7 +25,7 @@ from model.methods.layering.losses import (
 from model.methods.layering.targets import Targets, encode
 from model.networks.unet import UNet, UNetShape
 
-TERMS = ("foreground", "attraction", "repulsion", "sparsity", "overlap")
+TERMS = ("foreground", "attraction", "repulsion", "sparsity", "overlap", "balance")
 """Loss terms a phase may weight."""
 
 

@@ -82,11 +82,12 @@ def unit(vectors: torch.Tensor) -> torch.Tensor:
 def layering_losses(
     embeddings: torch.Tensor, targets: Targets, *, variant: Variant
 ) -> dict[str, torch.Tensor]:
-    """Return ``attraction``, ``repulsion`` and ``sparsity`` of embeddings in 0..1, ``(B, N, y, x)``.
+    """Return ``attraction``, ``repulsion``, ``sparsity`` and ``balance`` of embeddings in 0..1, ``(B, N, y, x)``.
 
-    Each is a mean over images. Objects without an exclusive pixel are left out; an image without any
-    contributes 0. An object without a neighbour contributes 0 to the repulsion; ``paper`` divides by all
-    objects that have an exclusive pixel, ``code`` by the number of ordered pairs.
+    Each is a mean over images, but for ``balance``, which looks at all objects of the batch. Objects without an
+    exclusive pixel are left out; an image without any contributes 0. An object without a neighbour contributes
+    0 to the repulsion; ``paper`` divides by all objects that have an exclusive pixel, ``code`` by the number of
+    ordered pairs.
     """
     pixels = exclusive_pixels(embeddings, targets)
     images = embeddings.shape[0]
@@ -100,7 +101,19 @@ def layering_losses(
         "attraction": attraction.mean(),
         "repulsion": _repulsion(means, pixels.counts, targets, images, variant).mean(),
         "sparsity": _sparsity(pixels, image_of, size, embeddings, variant).mean(),
+        "balance": _balance(means, pixels.counts),
     }
+
+
+def _balance(means: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """How unevenly the objects of a batch use the layers: 0 for evenly, 1 if all are on the same; not in the paper.
+
+    Together with sparsity it makes objects spread over the layers; alone it would blur each over all of them.
+    """
+    layers = means.shape[1]
+    used = means.square() * (counts > 0)[:, None]
+    share = used.sum(0) / used.sum().clamp(min=1e-6)
+    return torch.where(used.sum() > 0, (layers * share.square().sum() - 1) / max(layers - 1, 1), 0)
 
 
 def _mean_by_object(values: torch.Tensor, pixels: Exclusive) -> torch.Tensor:
