@@ -4,7 +4,7 @@ Only tiles, addresses and small values are pickled. Nothing here knows what the 
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ class Outcome:
 
 def run_window(
     pool: Pool, call: Callable[[Item], Result], items: Iterable[Item], *, retries: int, gpu: bool = False
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Call ``call`` on every item, a bounded number in flight; yield outcomes as they come.
 
     A call that raises is tried again up to ``retries`` times and then reported, never raised, but for what puts

@@ -1,8 +1,9 @@
 """A run under way: its plan, its workers, its record, and the images it had to set aside."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -60,22 +61,27 @@ class Run:
         started, done_px = time.perf_counter(), 0
         self.progress.start(stage, len(todo))
         try:
-            for outcome in run_window(
-                self.pool, call, todo, retries=self.plan.job.execution.retries, gpu=gpu
-            ):
-                self.hold.check()
-                about = item(outcome.item)
-                self.record.retried(stage, outcome.retries)
-                self.progress.advance(stage, about if isinstance(about, Item) else None)
-                if outcome.error is not None:
-                    work = about.work if isinstance(about, Item) else about
-                    self.set_aside(work, stage, about, in_words(outcome.error))
-                else:
-                    done_px += _pixels(about)
-                    yield outcome
+            # Closed at once, whatever is raised here: what has not begun is cancelled before the workers go.
+            with closing(self._outcomes(call, todo, gpu)) as outcomes:
+                for outcome in outcomes:
+                    self.hold.check()
+                    about = item(outcome.item)
+                    self.record.retried(stage, outcome.retries)
+                    self.progress.advance(stage, about if isinstance(about, Item) else None)
+                    if outcome.error is not None:
+                        work = about.work if isinstance(about, Item) else about
+                        self.set_aside(work, stage, about, in_words(outcome.error))
+                    else:
+                        done_px += _pixels(about)
+                        yield outcome
         finally:
             self.record.spent(stage, time.perf_counter() - started, done_px, len(todo))
         self.progress.finish(stage)
+
+    def _outcomes(
+        self, call: Callable[[T], Any], todo: Sequence[T], gpu: bool
+    ) -> Generator[Outcome, None, None]:
+        return run_window(self.pool, call, todo, retries=self.plan.job.execution.retries, gpu=gpu)
 
 
 def _pixels(about: Item | Work) -> int:

@@ -1,0 +1,194 @@
+"""Under a real Prefect server: the main job, and a watcher that is killed, restarted and cancelled.
+
+Everything runs in processes of its own, as a person would run it; the server is asked over HTTP.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+
+import httpx
+import psutil
+import pytest
+
+from flows.jobs import WatchJob, job
+from flows.watch import open_watch
+
+PLATELAYER = (sys.executable, "-c", "from flows.cli import main; main()")
+
+STAGES = ("limits", "predict", "describe", "join", "paint", "finish")
+
+SLOW = """
+import os, time
+
+def slow(block):
+    with open(os.environ["CALLS"], "a") as calls:
+        calls.write(f"{os.getpid()}\\n")
+    time.sleep(0.15)
+    return block[:1] > 0.5
+
+slow.link, slow.layers = "touch", 1
+"""
+
+TILES = 16
+
+
+def until(look, seconds=150):
+    """Wait for an answer that is true, and return it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        answer = look()
+        if answer:
+            return answer
+        time.sleep(0.3)
+    pytest.fail(f"nothing came within {seconds} s: {look.__code__.co_names}")
+
+
+def is_alive(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def kill(process):
+    """SIGKILL to a process and all it started, at once."""
+    family = [process, *psutil.Process(process.pid).children(recursive=True)]
+    for one in family:
+        one.kill()
+    process.wait()
+
+
+class Server:
+    """A Prefect server of its own: port, database, settings."""
+
+    def __init__(self, home):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.home = home
+        self.url = f"http://127.0.0.1:{self.port}/api"
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+        self.env = clean | {
+            "PREFECT_HOME": str(home), "PREFECT_API_URL": self.url, "DO_NOT_TRACK": "1", "PYTHONPATH": str(home),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+            "CALLS": str(home / "calls.log"), "OMP_NUM_THREADS": "1", "PREFECT_LOGGING_LEVEL": "WARNING",
+        }  # fmt: skip
+
+    def start(self):
+        words = [sys.executable, "-m", "prefect", "server", "start", "--port", str(self.port)]
+        with open(self.home / "server.log", "a") as log:
+            self.process = subprocess.Popen(
+                words, env=self.env, stdout=log, stderr=log, start_new_session=True
+            )
+        until(self.is_healthy)
+
+    def is_healthy(self):
+        try:
+            return httpx.get(f"{self.url}/health", timeout=5).is_success
+        except httpx.HTTPError:
+            return False
+
+    def ask(self, path, **query):
+        return httpx.post(f"{self.url}/{path}", json=query, timeout=60).raise_for_status().json()
+
+    def look_at(self, plate):
+        """Id of the flow run of the watch that is at a plate."""
+        named = {"name": {"any_": [f"plate {plate}"]}}
+        (run,) = until(lambda: self.ask("flow_runs/filter", flow_runs=named))
+        place = f"{self.url}/task_runs/{run['parent_task_run_id']}"
+        until(lambda: httpx.get(place, timeout=60).is_success)
+        return httpx.get(place, timeout=60).json()["flow_run_id"]
+
+    def platelayer(self, *words, cwd):
+        with open(self.home / "watcher.log", "a") as log:
+            return subprocess.Popen([*PLATELAYER, *words], env=self.env, cwd=cwd, stdout=log, stderr=log)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    home = tmp_path_factory.mktemp("prefect")
+    (home / "slow_segmenter.py").write_text(textwrap.dedent(SLOW))
+    running = Server(home)
+    running.start()
+    yield running
+    kill(running.process)
+
+
+def test_the_main_job_under_prefect(server, plate_at, noise, run_job, files_of, tmp_path):
+    wells = {f"{row}/1": [noise((60, 60), seed=row_number)] for row_number, row in enumerate("ABC")}
+    plate = plate_at("p.zarr", wells)
+    shutil.copytree(plate, tmp_path / "direct.zarr")
+    run_job(tmp_path / "direct.zarr", segmenter="threshold", tiling={"core": 32})
+    words = ["segment", str(plate), "--segmenter", "threshold", "--set", "tiling.core=32"]
+    done = subprocess.run(
+        [*PLATELAYER, *words], env=server.env, cwd=tmp_path, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert files_of(plate, "threshold") == files_of(tmp_path / "direct.zarr", "threshold")
+
+    # One task per stage of a group of images, and one for the report: never one per tile (there are 12) or image.
+    until(lambda: server.ask("task_runs/count") >= len(STAGES) + 1)
+    names = Counter(run["name"].split()[0] for run in server.ask("task_runs/filter"))
+    assert names == dict.fromkeys([*STAGES, "report"], 1)
+    assert {run["state_type"] for run in server.ask("flow_runs/filter")} == {"COMPLETED"}
+    kinds = {artifact["key"]: artifact["type"] for artifact in server.ask("artifacts/filter")}
+    assert kinds["platelayer-images"] == "table"
+    assert {"platelayer-run", "platelayer-report"} <= set(kinds)
+
+
+def test_a_watcher_killed_restarted_and_cancelled_does_nothing_twice(server, plate_at, noise, tmp_path):
+    watched, out = tmp_path / "watched", tmp_path / "out"
+    watched.mkdir()
+    plate = plate_at("plate.zarr", {"A/1": [noise((128, 128), seed=3)]})
+    (tmp_path / "job.toml").write_text(
+        f'segmenter = "slow_segmenter:slow"\nname = "n"\noutput = "{out}"\ntiling = {{core = 32}}\n'
+    )
+    words = ["serve", "job.toml", "--watch", "watched", "--every", "5s", "--marker", "{plate}.done"]
+    watch = open_watch(
+        job(WatchJob, {"place": str(watched), "job": {"source": "x", "output": str(out), "name": "n"}})
+    )
+
+    def arrive(name):
+        shutil.copytree(plate, watched / name)
+        (watched / f"{name}.done").touch()
+
+    def calls():
+        log = server.home / "calls.log"
+        return [int(line) for line in log.read_text().split()] if log.exists() else []
+
+    def is_done(name):
+        outcome = watch.outcome(name)
+        return outcome is not None and outcome.status == "complete"
+
+    watcher = server.platelayer(*words, cwd=tmp_path)
+    arrive("one.zarr")
+    until(lambda: len(calls()) > 2)
+    kill(watcher)
+    kill(server.process)
+    assert not is_done("one.zarr")
+    arrive("two.zarr")
+
+    server.start()
+    watcher = server.platelayer(*words, cwd=tmp_path)
+    until(lambda: is_done("one.zarr") and is_done("two.zarr"))
+    # Of what was under way at the kill one tile at most is done again.
+    assert 2 * TILES <= len(calls()) <= 2 * TILES + 1
+
+    before = len(calls())
+    arrive("three.zarr")
+    until(lambda: len(calls()) > before + 2)
+    worker = calls()[-1]
+    server.ask(
+        f"flow_runs/{server.look_at('three.zarr')}/set_state", state={"type": "CANCELLING"}, force=True
+    )
+    until(lambda: not is_alive(worker))
+    assert not is_done("three.zarr")
+    until(lambda: is_done("three.zarr"))
+    assert 3 * TILES <= len(calls()) <= 3 * TILES + 2
+    assert len(watch.history.children()) == 3
+    watcher.send_signal(signal.SIGTERM)
+    watcher.wait(60)
