@@ -26,6 +26,7 @@ WELLS = [("A", "1"), ("A", "2"), ("B", "1")]
 
 
 def main() -> None:
+    """Measure and keep the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -41,6 +42,7 @@ def main() -> None:
 
 
 def measured(folder: Path, instants: int, seed: int, executor: str) -> dict:
+    """Kill so many runs at random and compare each with one that was left alone."""
     source, whole = folder / "source.zarr", folder / "whole.zarr"
     ingest_synthetic(str(source), kind="cells", size=(700, 900), wells=WELLS, seed=1)
     shutil.copytree(source, whole)
@@ -86,11 +88,13 @@ def one_kill(folder: Path, executor: str, files: int) -> dict:
 
 
 def command(store: Path, executor: str) -> list[str]:
+    """The words a person would type."""
     words = ["--segmenter", "threshold", "--executor", executor, "--set", "tiling.core=256"]
     return [str(Path(sys.executable).parent / "platelayer"), "segment", str(store), *words]
 
 
 def scratch(store: Path) -> int:
+    """Files of the run so far."""
     return sum(len(names) for _, _, names in os.walk(store / ".platelayer"))
 
 
