@@ -74,6 +74,8 @@ def _tried(watch: Watch, begun: Outcome, job: SegmentJob, step: Step, progress: 
         raise
     except RunConflict as error:
         return replace(begun, status="conflict", problems=[str(error)])
+    except (BadArgument, BadStore) as error:
+        return replace(begun, ended=_now(), problems=[str(error)])
     except Exception as error:
         # One plate that fails, however it does, must not keep the others from being done.
         logging.getLogger(__name__).warning("%s failed", begun.plate, exc_info=True)

@@ -95,7 +95,8 @@ class Watch:
 
     def job_of(self, plate: str) -> SegmentJob:
         """The job of a plate: from the template, with the plate's own source and output."""
-        return next(job for _, job in jobs_of(self.job.job, [plate]))
+        template = replace(self.job.job, source=str(self.place))
+        return next(job for _, job in jobs_of(template, [plate]))
 
     def outcome(self, plate: str) -> Outcome | None:
         """What came of a plate; None as long as it was not tried."""

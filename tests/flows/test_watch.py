@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from flows import plate as plates
 from flows.jobs import WatchJob, job
@@ -211,7 +212,8 @@ def test_results_that_cannot_be_written_are_told_before_anything(tmp_path):
 def dots(plate_at, noise):
     """A plate with truth in one well."""
     made = plate_at("dots.zarr", {"A/1": [noise((64, 64), seed=1)], "B/2": [noise((64, 64), seed=2)]})
-    truth = (noise((64, 64), seed=1) > 40000).astype(np.uint32)[None]
+    pixels = noise((64, 64), seed=1)
+    truth = ndimage.label(pixels > 0.5 * pixels.max())[0].astype(np.uint32)[None]
     write_stack(address(made), open_collection(address(made)).images[0], truth, name="truth")
     return made
 
