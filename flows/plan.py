@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class Plan:
     refused: dict[str, str]
     """Why an image cannot be segmented, by path."""
 
-    @property
+    @cached_property
     def label_fingerprint(self) -> str:
         """What labels say of the work they come from: the same for every tiling, machine and store."""
         facts = {
