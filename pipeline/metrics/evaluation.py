@@ -38,7 +38,7 @@ MATCH_COLUMNS = ("image", "truth_label", "prediction_label", "iou", "kind", "sid
 """Columns of the matches table; ``side`` says whose row it is: both (a match), truth, or prediction."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
     """What an evaluation found; tables in the order in which the images came."""
 
@@ -95,7 +95,7 @@ def evaluate_dataset(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Measured:
     """What is kept of an image once its overlap has gone."""
 

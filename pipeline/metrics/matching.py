@@ -25,7 +25,7 @@ ROUNDS = 20
 """How often the uncontested pairs are taken out before the rest goes to the solver; saves time only."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Matching:
     """Matched pairs in ascending order of the truth index; under ``author`` a prediction may come up twice."""
 

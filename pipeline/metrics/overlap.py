@@ -21,7 +21,7 @@ ReadBlock = Callable[[int, int, int, int], np.ndarray]
 """``(y0, y1, x0, x1) -> label stack (L, h, w)`` with ids that are global in the image."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Pairs:
     """Pairs of a truth object and a prediction that share a pixel, in ascending order of the indices."""
 

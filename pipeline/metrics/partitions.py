@@ -13,7 +13,7 @@ from pipeline.metrics.overlap import Overlap
 from pipeline.metrics.precision import ratio
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Contingency:
     """How many pixels each truth segment shares with each predicted segment, after flattening."""
 

@@ -27,7 +27,7 @@ SPECK = 0.1
 """A prediction that holds less than this share of a truth object is no fragment of it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Taxonomy:
     """The kinds of all objects of an image; partners are -1, and their IoU 0, where there is none."""
 
@@ -45,7 +45,7 @@ class Taxonomy:
     """``(n_prediction,)`` IoU with the partner."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Relations:
     """What each pair is to each other; masks over ``Overlap.pairs``."""
 
