@@ -1,0 +1,192 @@
+"""A cluster as an administrator would start it: commands with their own folder and environment.
+
+Scheduler and workers share nothing with the run but the stores. A worker is killed and replaced in mid-run; the
+connection is encrypted.
+"""
+
+import datetime
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import dask
+import pytest
+
+from pipeline.errors import RunConflict
+
+pytestmark = pytest.mark.timeout(900)  # half a minute on a free machine; a busy one is slow, not wrong
+
+SOURCE = """
+import time
+
+def slow(block):
+    time.sleep(0.05)
+    return block[:1] > 0.5
+
+slow.link, slow.layers = "touch", 1
+"""
+
+
+def free_port():
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return place.getsockname()[1]
+
+
+class Cluster:
+    """`dask scheduler` and `dask worker` as processes."""
+
+    def __init__(self, folder, protocol="tcp", **env):
+        self.folder, self.address = folder, f"{protocol}://127.0.0.1:{free_port()}"
+        self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "OMP_NUM_THREADS": "1", **env}
+        self.running = []
+
+    def start(self, *words, **env):
+        place = self.folder / f"process{len(self.running)}"
+        place.mkdir()
+        command = [sys.executable, "-m", "dask", *words]
+        with open(place / "log", "w") as log:
+            process = subprocess.Popen(command, cwd=place, env=self.env | env, stdout=log, stderr=log)
+        self.running.append(process)
+        return process
+
+    def scheduler(self):
+        port = self.address.rpartition(":")[2]
+        protocol = self.address.partition(":")[0]
+        return self.start(
+            "scheduler", "--host", "127.0.0.1", "--port", port, "--protocol", protocol, "--no-dashboard"
+        )
+
+    def worker(self, **env):
+        words = (
+            "--nthreads",
+            "1",
+            "--no-nanny",
+            "--no-dashboard",
+            "--memory-limit",
+            "0",
+            "--host",
+            "127.0.0.1",
+        )
+        return self.start("worker", self.address, *words, **env)
+
+    def stop(self):
+        for process in self.running:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def cluster_of(tmp_path, monkeypatch):
+    """Start scheduler and workers: `cluster_of(workers=2, protocol="tls", ...)`."""
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "slow_segmenter.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(str(modules))
+    monkeypatch.setattr("flows.clusters.CONNECT_S", 120)
+    made = []
+
+    def make(workers, **options):
+        place = tmp_path / "cluster"
+        place.mkdir()
+        cluster = Cluster(place, PYTHONPATH=str(modules), **options)
+        made.append(cluster)
+        cluster.scheduler()
+        for number in range(workers):
+            cluster.worker(MARK=str(number))
+        return cluster
+
+    yield make
+    for cluster in made:
+        cluster.stop()
+
+
+@pytest.fixture
+def plate(plate_at, noise):
+    return plate_at("p.zarr", {"A/1": [noise((160, 160), seed=1)], "B/2": [noise((160, 160), seed=2)]})
+
+
+class Replacing:
+    """A progress that kills a worker after a few tiles and starts another."""
+
+    def __init__(self, cluster, after):
+        self.cluster, self.left = cluster, after
+
+    def start(self, stage, total):
+        pass
+
+    def advance(self, stage, item):
+        self.left -= stage == "predict"
+        if self.left == 0:
+            self.cluster.running[1].kill()
+            self.cluster.worker(MARK="new")
+            self.left = -1
+
+    def finish(self, stage):
+        pass
+
+
+TABLE = {"segmenter": "slow_segmenter:slow", "name": "n", "tiling": {"core": 32}}
+
+
+def test_a_worker_is_killed_and_replaced_in_mid_run(cluster_of, plate, run_job, files_of, tmp_path):
+    cluster = cluster_of(2)
+    shutil.copytree(plate, tmp_path / "serial.zarr")
+    run_job(tmp_path / "serial.zarr", **TABLE)
+    replacing = Replacing(cluster, after=6)
+    record = run_job(plate, progress=replacing, execution={"executor": cluster.address}, **TABLE)
+    assert replacing.left < 0 and cluster.running[1].poll() is not None
+    assert record.status == "complete" and not record.failures
+    assert files_of(plate, "n") == files_of(tmp_path / "serial.zarr", "n")
+
+
+def test_an_encrypted_connection_and_no_way_around_it(cluster_of, plate, run_job, tmp_path, monkeypatch):
+    certificate, key = self_signed(tmp_path)
+    names = {"ca-file": certificate} | {
+        f"{role}.{what}": file
+        for role in ("client", "scheduler", "worker")
+        for what, file in (("cert", certificate), ("key", key))
+    }
+    settings = {f"distributed.comm.tls.{name}": str(file) for name, file in names.items()}
+    env = {
+        "DASK_" + name.upper().replace(".", "__").replace("-", "_"): value for name, value in settings.items()
+    }
+    cluster = cluster_of(1, protocol="tls", DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION="true", **env)
+    with dask.config.set(settings):
+        record = run_job(plate, execution={"executor": cluster.address}, **TABLE)
+    assert record.status == "complete"
+    monkeypatch.setattr("flows.clusters.CONNECT_S", 5)
+    plain = cluster.address.replace("tls://", "tcp://")
+    with pytest.raises(RunConflict, match="no Dask scheduler answered"):
+        run_job(plate, execution={"executor": plain}, **TABLE | {"name": "other"})
+    began = time.monotonic()
+    with pytest.raises(RunConflict, match="no Dask scheduler answered"):
+        run_job(plate, execution={"executor": cluster.address}, **TABLE | {"name": "other"})
+    assert time.monotonic() - began < 60
+
+
+def self_signed(folder):
+    """A certificate that is its own authority, for loopback."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "platelayer test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(hours=2))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "tls.pem").write_bytes(made.public_bytes(pem))
+    (folder / "tls.key").write_bytes(secret)
+    return folder / "tls.pem", folder / "tls.key"
