@@ -157,10 +157,10 @@ class Address:
     def zarr_store(self, *, read_only: bool = False) -> Any:
         """Return the zarr Store at this address (one per process and environment)."""
         with explained(self.url):
-            return _zarr_store(self.url, read_only, os.getpid(), mark_of_environment())
+            return _zarr_store(self.url, read_only, os.getpid(), mark_of_environment(self.url))
 
     def _files(self) -> LocalFiles | RemoteFiles:
-        return _files(self.url, os.getpid(), mark_of_environment())
+        return _files(self.url, os.getpid(), mark_of_environment(self.url))
 
     def _at(self, rel: str) -> str:
         return f"{self.url.rstrip('/')}/{rel}" if rel else self.url

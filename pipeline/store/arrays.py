@@ -19,6 +19,7 @@ from pipeline.errors import BadStore
 from pipeline.store.address import Address
 from pipeline.store.faults import explained, is_backend_fault
 from pipeline.store.groups import join, read_json
+from pipeline.store.remote import mark_of_environment
 from pipeline.store.whole_chunks import WholeChunks, ends_in_blosc
 
 Selection = tuple[slice, ...]
@@ -65,11 +66,13 @@ def new_document(
 
 def open_array(address: Address, path: str, document: str, *, read_only: bool = True) -> zarr.Array:
     """Open an array by its document, without reading it again; cached per process."""
-    return _open_array(address, path, document, read_only, os.getpid())
+    return _open_array(address, path, document, read_only, os.getpid(), mark_of_environment(address.url))
 
 
 @lru_cache(maxsize=4096)
-def _open_array(address: Address, path: str, document: str, read_only: bool, pid: int) -> zarr.Array:
+def _open_array(
+    address: Address, path: str, document: str, read_only: bool, pid: int, mark: str
+) -> zarr.Array:
     store = WholeChunks(address.zarr_store(read_only=read_only), blosc=ends_in_blosc(document))
     place = StorePath(store, path)
     try:

@@ -96,6 +96,21 @@ def ensure_group(address: Address, path: str, *, zarr_format: int) -> None:
         write_group(address, path, {}, zarr_format=zarr_format)
 
 
+def forget_consolidated(address: Address, path: str, *, zarr_format: int) -> None:
+    """Drop the consolidated metadata of a group and of the store's root: they do not know of new members.
+
+    Readers that trust them would not find what was added.
+    """
+    for place in dict.fromkeys(("", path)):
+        if zarr_format == 2:
+            if address.find_bytes(join(place, ".zmetadata")) is not None:
+                address.remove(join(place, ".zmetadata"))
+            continue
+        document = read_json(address, join(place, "zarr.json"))
+        if document is not None and document.pop("consolidated_metadata", None) is not None:
+            address.write_bytes(join(place, "zarr.json"), json_bytes(document))
+
+
 def with_ome(attributes: dict[str, Any], ome: dict[str, Any], *, ngff: str) -> dict[str, Any]:
     """Put NGFF metadata into attributes where its version keeps them; other attributes stay."""
     if zarr_format_of(ngff) == 2:

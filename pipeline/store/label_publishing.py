@@ -13,6 +13,7 @@ from pipeline.store.address import Address
 from pipeline.store.groups import (
     Group,
     find_group,
+    forget_consolidated,
     json_bytes,
     read_json,
     with_ome,
@@ -63,6 +64,7 @@ def publish(writer: LabelWriter, *, overwrite: bool = False) -> None:
         _note(writer, journal)
     _replace(writer, journal)
     _list_labels(writer.address, writer.path, journal["listing"], ngff=writer.layout.ngff)
+    forget_consolidated(writer.address, writer.path, zarr_format=writer.layout.zarr_format)
     for name in writer.names:
         writer.address.remove(writer.staged(name))
     _note(writer, {**journal, "done": True})

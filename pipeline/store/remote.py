@@ -16,7 +16,7 @@ from typing import Any
 
 import fsspec
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, WrapperStore
 
@@ -26,6 +26,20 @@ from pipeline.store.s3 import ATTEMPTS, obstore_zarr, s3fs_options, wants_obstor
 
 DOCUMENTS = frozenset({"zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"})
 """Zarr metadata; copied last and removed first, so that a half-copied array is not visible."""
+
+ACCESS = (
+    *(
+        "AWS_PROFILE",
+        "AWS_DEFAULT_PROFILE",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    ),
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    *("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "GOOGLE_APPLICATION_CREDENTIALS"),
+    *("PLATELAYER_S3_ANON", "PLATELAYER_OBJECT_STORE"),
+)
+"""Variables that decide how a store is reached."""
 
 READ_ONLY = frozenset({"http", "https"})
 """Schemes without a way to write."""
@@ -51,10 +65,11 @@ def _file_system(scheme: str, asynchronous: bool, pid: int, mark: str) -> Any:
     return cls(asynchronous=asynchronous, skip_instance_cache=True, use_listings_cache=False, **options)
 
 
-def mark_of_environment() -> str:
-    """Digest of the environment that decides about access, so that a change of it is seen."""
-    prefixes = ("AWS_", "PLATELAYER_", "GOOGLE_", "AZURE_", "GCE_")
-    values = sorted(item for item in os.environ.items() if item[0].startswith(prefixes))
+def mark_of_environment(url: str = "s3://") -> str:
+    """Digest of the variables that decide about access to a URL, so that a change of them is seen."""
+    if "://" not in url:
+        return ""
+    values = [os.environ.get(name) for name in ACCESS]
     return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
@@ -187,12 +202,23 @@ class PatientStore(WrapperStore[Any]):
         """Read a value, whole or a range of it."""
         for wait in _waits():
             try:
-                return await self._store.get(key, prototype, byte_range)
+                return _within(await self._store.get(key, prototype, byte_range), byte_range)
             except Exception as error:
                 if kind_of(error) != "busy":
                     raise
             await asyncio.sleep(wait)
-        return await self._store.get(key, prototype, byte_range)
+        return _within(await self._store.get(key, prototype, byte_range), byte_range)
+
+
+def _within(buffer: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
+    """Cut the asked range out of what came: some web servers ignore ranges and send the whole file."""
+    if buffer is None or byte_range is None:
+        return buffer
+    if isinstance(byte_range, SuffixByteRequest):
+        return buffer[-byte_range.suffix :] if len(buffer) > byte_range.suffix else buffer
+    if isinstance(byte_range, RangeByteRequest) and len(buffer) > byte_range.end - byte_range.start:
+        return buffer[byte_range.start : byte_range.end]
+    return buffer
 
 
 def _waits() -> Iterator[float]:

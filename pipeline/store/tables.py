@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import BadArgument, BadStore, RunConflict
 from pipeline.store.address import Address
-from pipeline.store.groups import Group, ensure_group, find_group, join, write_group
+from pipeline.store.groups import Group, ensure_group, find_group, forget_consolidated, join, write_group
 from pipeline.store.label_reading import layer_names
 
 FILE = "table.parquet"
@@ -180,6 +180,7 @@ def _list_table(address: Address, path: str, name: str, frame: pd.DataFrame, reg
     if name not in listed:
         attributes = {**group.attributes, "tables": [*listed, name]}
         write_group(address, place, attributes, zarr_format=zarr_format)
+        forget_consolidated(address, path, zarr_format=zarr_format)
 
 
 def _attributes(frame: pd.DataFrame, region: str | None) -> dict[str, Any]:
