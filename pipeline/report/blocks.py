@@ -96,6 +96,8 @@ class Table:
     """What the numbers mean and how they came about."""
     filterable: bool = False
     """Whether the reader gets a filter box."""
+    narrow: bool = False
+    """Takes half the width of the page."""
 
     def __post_init__(self) -> None:
         for row in self.rows:

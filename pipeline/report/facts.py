@@ -89,7 +89,9 @@ def flattened(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[
 
 def _pairs(name: str, title: str, values: Mapping[str, object]) -> Table:
     rows = tuple(Row(cells=(key, _text(value))) for key, value in flattened(values))
-    return Table(name=name, title=title, columns=(Column(name="name"), Column(name="value")), rows=rows)
+    return Table(
+        name=name, title=title, columns=(Column(name="name"), Column(name="value")), rows=rows, narrow=True
+    )
 
 
 def _title(key: str) -> str:

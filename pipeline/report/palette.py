@@ -37,7 +37,7 @@ KIND_MEANINGS = {
     "merged": "one prediction for several truth objects",
     "split": "several predictions for one truth object",
     "inaccurate": "shape has too little in common for a match",
-    "overlap": "overlap not handled: shared pixels went to another object",
+    "overlap": "not handled, its shared pixels went to another object",
     "spurious": "a prediction without a truth object",
 }
 """Kinds of error in reading order, in words."""

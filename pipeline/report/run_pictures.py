@@ -138,11 +138,7 @@ def _montage(
             )
         )
     left_out = len(names) - len(pictures)
-    missing = (
-        f" {left_out:,} more images have no picture here: first fields of every well come first."
-        if left_out
-        else ""
-    )
+    missing = f" {counted(left_out, 'image')} without a picture here; first fields of every well come first."
     return Gallery(
         title=f"{len(pictures):,} images",
         pictures=tuple(pictures),
@@ -151,7 +147,7 @@ def _montage(
             *(replace(entry, key="") for entry in layer_legend(layers)),
         ),
         column_px=column_px(len(pictures)),
-        caption=f"Whole images, scaled down; contrast is stretched per image.{missing}",
+        caption=f"Whole images, scaled down; contrast is stretched per image.{missing if left_out else ''}",
     )
 
 
