@@ -53,15 +53,25 @@ def segment(
     execution = {"executor": executor, "workers": workers, "device": device}
     work = _job(source, given, execution, set or [])
     if dry_run:
-        from flows.estimate import estimate
-
-        sys.stdout.write(estimate(work))
-        return 0
+        return _estimate(work, match)
     return _run(work) if match is None else _run_archive(work, match)
 
 
 def _print_example() -> int:
     sys.stdout.write(job_example(SegmentJob))
+    return 0
+
+
+def _estimate(work: SegmentJob, match: str | None) -> int:
+    from flows.archive import find_stores, jobs_of
+    from flows.estimate import estimate
+    from pipeline.store.address import address
+
+    if match is None:
+        sys.stdout.write(estimate(work))
+        return 0
+    for key, one in jobs_of(work, find_stores(address(work.source), match)):
+        print_line(f"{key}:\n{estimate(one).rstrip()}")
     return 0
 
 
