@@ -152,7 +152,7 @@ def test_a_watcher_killed_restarted_and_cancelled_does_nothing_twice(server, pla
     (tmp_path / "job.toml").write_text(
         f'segmenter = "slow_segmenter:slow"\nname = "n"\noutput = "{out}"\ntiling = {{core = 32}}\n'
     )
-    words = ["serve", "job.toml", "--watch", "watched", "--every", "5s", "--marker", "{plate}.done"]
+    words = ["serve", "job.toml", "--watch", "watched", "--every", "15s", "--marker", "{plate}.done"]
     watch = open_watch(
         job(WatchJob, {"place": str(watched), "job": {"source": "x", "output": str(out), "name": "n"}})
     )
