@@ -19,6 +19,7 @@ app = App(
     help="Segment dense and overlapping objects in images too large or too many for one program.",
     version_flags=["--version"],
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 COMMANDS = {
     "segment": "Segment an image, a plate or a job file; labels and tables land beside the images.",

@@ -1,7 +1,7 @@
 """What is known of an object, as sums, minima and maxima, so that tiles add up to exactly the whole image.
 
-Counts, coordinates and integer intensities are 64-bit integers: merging is exact and its order does not matter.
-Floating point intensities are summed in double precision and agree within rounding. Pure numpy.
+Counts, coordinates and intensities of up to 16 bits are 64-bit integers: merging is exact and its order does not
+matter. Other intensities are summed in double precision and agree within rounding. Pure numpy.
 """
 
 from collections.abc import Iterable, Sequence
@@ -78,7 +78,9 @@ def _squares(last: np.ndarray) -> np.ndarray:
 
 def intensities(spans: Spans, stretches: Stretches, channel: np.ndarray, number: int) -> Columns:
     """Sums, squares, minimum and maximum of channel ``number`` ``(y, x)`` under each span."""
-    wide = channel.reshape(-1).astype(np.float64 if channel.dtype.kind == "f" else np.int64)
+    # Squares of 32-bit values do not fit 64-bit sums: such images are summed like floats.
+    exact = channel.dtype.kind != "f" and channel.dtype.itemsize <= 2
+    wide = channel.reshape(-1).astype(np.int64 if exact else np.float64)
     if not len(spans):
         empty = wide[:0]
         return {f"{name}_{number}": empty for name in ("sum", "sumsq", "min", "max", "unshared_sum")}

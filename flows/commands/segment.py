@@ -158,10 +158,9 @@ def summary(record: Any) -> int:
     )
     for message in record.missing:
         sys.stderr.write(f"missing: {message}\n")
-    for failure in record.failures:
-        sys.stderr.write(
-            f"set aside: {failure['image'] or 'image'} in {failure['stage']}: {failure['reason']}\n"
-        )
+    first = {failure["image"]: failure for failure in reversed(record.failures)}
+    for image, failure in first.items():
+        sys.stderr.write(f"set aside: {image or 'image'} in {failure['stage']}: {failure['reason']}\n")
     if record.failures:
         sys.stderr.write("the same command again repairs only what is missing\n")
     return 3 if record.failures or record.missing else 0
