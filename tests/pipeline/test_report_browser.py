@@ -238,6 +238,7 @@ def evaluation_file(tmp_path_factory):
 def test_a_384_well_plate_is_small_and_opens_quickly(browser, plate_file):
     assert plate_file.stat().st_size < MOST_BYTES
     times = [browser.open(plate_file, DESKTOP) for _ in range(3)]
+    print("seconds of the main thread:", times)
     assert min(times) < MOST_SECONDS, times
     assert browser.ask("document.querySelectorAll('.pictures figure').length") > 382
     assert browser.problems() == []
@@ -249,7 +250,7 @@ def test_pages_fit_the_screen_without_an_error(browser, request, page, width):
     browser.open(request.getfixturevalue(page), width)
     browser.draw_everything()
     assert browser.problems() == []
-    assert browser.ask("document.documentElement.scrollWidth") == width
+    assert browser.ask("document.documentElement.scrollWidth") <= width
     assert browser.ask("document.fonts.status") == "loaded"
     image = browser.screenshot(1600)
     assert image.startswith(b"\x89PNG")
