@@ -16,7 +16,7 @@ from pipeline.errors import BadArgument
 from pipeline.store.arrays import Selection, new_document, parts_of
 from pipeline.store.groups import ZARR_FORMAT
 from pipeline.store.image import Image
-from pipeline.store.levels import level_count, level_shapes
+from pipeline.store.levels import level_shapes
 from pipeline.store.ngff import multiscales_metadata
 
 CHUNK = 1024
@@ -43,6 +43,8 @@ class LabelLayout:
     """Position of the first pixel per axis."""
     shape: tuple[int, ...]
     """Pixels per axis on level 0."""
+    levels: int
+    """Number of levels: as many as the image has, which validators demand."""
     ngff: str
     """OME-Zarr version."""
     chunk: int
@@ -69,7 +71,7 @@ class LabelLayout:
     @cached_property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape of each level."""
-        return level_shapes(self.shape, level_count(self.size))
+        return level_shapes(self.shape, self.levels)
 
     @property
     def block_levels(self) -> int:
@@ -158,6 +160,7 @@ def layout_for(image: Image, *, chunk: int | None = None, block: int = BLOCK) ->
         scale=tuple(image.scale[index] for index in keep),
         translation=tuple(image.translation[index] for index in keep),
         shape=tuple(image.shape[index] for index in keep),
+        levels=len(image.levels),
         ngff=image.ngff,
         chunk=min(CHUNK, block) if chunk is None else chunk,
         block=block,

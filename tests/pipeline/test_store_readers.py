@@ -2,14 +2,18 @@
 
 import subprocess
 import sys
+import warnings
 
 import ngio
 import numpy as np
 import pandas as pd
 import pytest
 import yaozarrs
+import zarr
+from ome_zarr.format import FormatV04, FormatV05
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
+from ome_zarr.writer import write_image as ome_zarr_write
 
 from pipeline.errors import BadArgument, BadStore
 from pipeline.store.address import address
@@ -20,6 +24,8 @@ from pipeline.store.tables import write_dataset, write_table
 from pipeline.store.writing import create_plate, write_image
 
 WELLS = [("A", "1", 1), ("B", "2", 2)]
+
+FORMATS = {"0.4": FormatV04, "0.5": FormatV05}
 
 STACK = np.zeros((2, 300, 400), np.uint32)
 STACK[0, 3:30, 4:60] = 1
@@ -203,3 +209,45 @@ def test_time_series_with_depth_are_valid(tmp_path, ngff):
     label = ngio.open_ome_zarr_container(place.url).get_label("n")
     assert label.shape == (2, 3, 40, 50)
     assert sorted(np.unique(label.get_as_numpy())) == list(range(1, 7))
+
+
+@pytest.mark.parametrize("ngff", ["0.4", "0.5"])
+def test_labels_and_tables_are_found_where_metadata_were_consolidated(tmp_path, ngff):
+    place = address(tmp_path / "p.zarr")
+    (path,) = create_plate(place, name="p", wells=[("A", "1", 1)], ngff=ngff)
+    write_image(place, path, np.ones((1, 20, 30), "u1"), ngff=ngff)
+    for url in (f"{place.url}/{path}", place.url):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            zarr.consolidate_metadata(url)
+    image = open_collection(place).images[0]
+    write_stack(place, image, np.ones((1, 20, 30), int), name="n")
+    write_table(place, path, "n", table())
+    for url in (f"{place.url}/{path}", place.url):
+        group = zarr.open_group(url, mode="r")
+        below = "" if url.endswith(path) else f"{path}/"
+        assert group[f"{below}labels/n/0"].shape == (20, 30)
+        assert f"{below}tables/n" in group
+
+
+@pytest.mark.parametrize("ngff", ["0.4", "0.5"])
+@pytest.mark.parametrize("writer", ["ngio", "ome-zarr"])
+def test_images_of_other_writers_are_read(tmp_path, ngff, writer):
+    pixels = np.random.default_rng(0).integers(0, 4000, (2, 3, 70, 90)).astype("u2")
+    place = address(tmp_path / "i.zarr")
+    if writer == "ngio":
+        ngio.create_ome_zarr_from_array(
+            place.url, pixels, pixelsize=0.5, z_spacing=2.0, axes_names="czyx", channels_meta=["DAPI", "GFP"],
+            levels=2, ngff_version=ngff, consolidation_mode="auto",
+        )  # fmt: skip
+    else:
+        group = zarr.open_group(place.url, mode="w", zarr_format=2 if ngff == "0.4" else 3)
+        ome_zarr_write(pixels, group, axes="czyx", fmt=FORMATS[ngff](), scale_factors=[2, 4])
+    (image,) = open_collection(place).images
+    assert (image.axes, image.shape, image.ngff) == (tuple("czyx"), pixels.shape, ngff)
+    assert len(image.levels) > 1 and image.absent_chunks() == ()
+    np.testing.assert_array_equal(image.read((0, 2), (1, 0), 3, 70, 0, 81), pixels[[1, 0], 2, 3:70, :81])
+    if writer == "ngio":
+        assert image.channels == ("DAPI", "GFP") and image.spacing_um == (0.5, 0.5)
+    write_stack(place, image, np.ones((1, 70, 90), int), name="mine", plane=(0, 1))
+    yaozarrs.validate_zarr_store(place.url)
