@@ -109,7 +109,7 @@ def needs_range(dtype: np.dtype) -> bool:
 def grid(dtype: np.dtype, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Bin grid (low, width, bins) for an image of ``dtype`` whose channels run from ``low`` to ``high``."""
     if not needs_range(dtype):
-        info = np.iinfo(np.uint8 if dtype == bool else dtype)
+        info = np.iinfo(np.uint8 if dtype.kind == "b" else dtype)
         channels = len(low)
         return np.full(channels, float(info.min)), np.ones(channels), int(info.max) - int(info.min) + 1
     return low, np.maximum((high - low) / BINS, np.finfo(np.float64).tiny), BINS

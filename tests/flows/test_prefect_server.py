@@ -74,6 +74,7 @@ class Server:
             self.port = free.getsockname()[1]
         self.home = home
         self.url = f"http://127.0.0.1:{self.port}/api"
+        self.started = []
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
         self.env = clean | {
             "PREFECT_HOME": str(home), "PREFECT_API_URL": self.url, "DO_NOT_TRACK": "1", "PYTHONPATH": str(home),
@@ -108,7 +109,9 @@ class Server:
 
     def platelayer(self, *words, cwd):
         with open(self.home / "watcher.log", "a") as log:
-            return subprocess.Popen([*PLATELAYER, *words], env=self.env, cwd=cwd, stdout=log, stderr=log)
+            process = subprocess.Popen([*PLATELAYER, *words], env=self.env, cwd=cwd, stdout=log, stderr=log)
+        self.started.append(process)
+        return process
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +123,9 @@ def server(tmp_path_factory):
         running.start()
         yield running
     finally:
-        kill(running.process)
+        for process in [*running.started, running.process]:
+            if process.poll() is None:
+                kill(process)
 
 
 def test_the_main_job_under_prefect(server, plate_at, noise, run_job, files_of, tmp_path):

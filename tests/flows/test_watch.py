@@ -1,10 +1,12 @@
 """What a watch sees and does: whatever dies in between, nothing is done twice and nothing is missed."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -250,3 +252,54 @@ def test_a_plate_that_grew_is_done_again_and_its_labels_replaced(
     assert (first.status, second.status) == ("complete", "complete")
     after = stack_of(place, "n", "A/1/0")
     assert before.shape != after.shape or (before != after).any()
+
+
+TICK = """
+import sys
+from functools import partial
+from flows.jobs import WatchJob, job
+from flows.plate import process
+from flows.watch import open_watch, tick
+
+watch = open_watch(job(WatchJob, eval(sys.argv[1])))
+print([outcome.status for outcome in tick(watch, partial(process, watch))])
+"""
+
+
+def test_a_watcher_killed_in_mid_plate_does_no_tile_twice_and_misses_no_plate(
+    watch_of, module_of, plate_at, noise, tmp_path
+):
+    log = tmp_path / "calls.log"
+    name = module_of(
+        f"""
+        import time
+        def slow(block):
+            with open({str(log)!r}, "a") as log:
+                log.write("x\\n")
+            time.sleep(0.2)
+            return block[:1] > 0.5
+        slow.link, slow.layers = "touch", 1
+        """
+    )
+    watch = watch_of(quiet_s=0)
+    plate = plate_at("made.zarr", {"A/1": [noise((128, 128), seed=3)]})
+    template = {"source": "x", "segmenter": f"{name}:slow", "name": "n", "output": str(watch.root)}
+    table = {"place": str(watch.place), "quiet_s": 0, "job": {**template, "tiling": {"core": 32}}}
+    words = [sys.executable, "-c", TICK, repr(table)]
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+
+    def calls():
+        return len(log.read_text().splitlines()) if log.exists() else 0
+
+    shutil.copytree(plate, tmp_path / "in/one.zarr")
+    killed = subprocess.Popen(words, env=env)
+    while calls() < 4 and killed.poll() is None:
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    assert 4 <= calls() < 16 and watch.outcome("one.zarr") is None
+    shutil.copytree(plate, tmp_path / "in/two.zarr")
+    after = subprocess.run(words, env=env, capture_output=True, text=True, timeout=250)
+    assert after.stdout.strip() == "['complete', 'complete']", after.stderr
+    assert 32 <= calls() <= 33
+    assert states(watch, 0.0) == {"one.zarr": "done", "two.zarr": "done"}
