@@ -100,7 +100,7 @@ def _connected(url: str) -> "Iterator[Client]":
 
     try:
         client = Client(url, timeout=CONNECT_S)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # TypeError: tls:// without a certificate
         raise RunConflict(
             f"no Dask scheduler answered at {url} within {CONNECT_S} s ({error}); is it running?"
         ) from None
