@@ -16,8 +16,11 @@ from pipeline.report.palette import BLUE, GREY, RUN_COLOURS, VERMILLION
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
 LINE = "#d9dee3"
 ALARM_COLOURS = [[0, "#e8ecef"], [0.01, "#f6c9a4"], [1, VERMILLION]]
-TICKS_NARROW = [0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4]
-TICKS_WIDE = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+RATIO_TICKS = (
+    (1.5, (0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4)),
+    (4.0, (0.3, 0.5, 0.7, 1, 1.4, 2, 3)),
+    (float("inf"), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)),
+)
 NULL_BAND = "rgba(138,148,158,0.30)"
 
 
@@ -216,7 +219,7 @@ def against_chance(labels: Sequence[str], observed: Sequence[float], band: np.nd
         type="log",
         range=[-np.log10(spread), np.log10(spread)],
         title_text="ratio (1 = no trace)",
-        tickvals=TICKS_NARROW if spread < 1.5 else TICKS_WIDE,
+        tickvals=next(ticks for most, ticks in RATIO_TICKS if spread < most),
     )
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.add_vline(x=1, line={"color": "#1b1f24", "width": 1, "dash": "dot"})

@@ -34,10 +34,7 @@ def fact_blocks(facts: Mapping[str, object]) -> tuple[Block, ...]:
 
 def failure_blocks(facts: Mapping[str, object]) -> tuple[Block, ...]:
     """List what failed for good, by name: dictionaries such as image, stage, where, reason."""
-    failures = facts.get("failures")
-    found = (
-        [entry for entry in failures if isinstance(entry, Mapping)] if isinstance(failures, Sequence) else []
-    )
+    found = recorded_failures(facts)
     if not found:
         return ()
     keys = list(dict.fromkeys(key for entry in found for key in entry))
@@ -51,6 +48,20 @@ def failure_blocks(facts: Mapping[str, object]) -> tuple[Block, ...]:
     )
     more = Note(text=f"{LONGEST:,} of {len(found):,} failures are listed.", tone="warn")
     return (table, more) if len(found) > LONGEST else (table,)
+
+
+def recorded_failures(facts: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """The failures of a record; what is no dictionary is left out."""
+    failures = facts.get("failures")
+    return (
+        [entry for entry in failures if isinstance(entry, Mapping)] if isinstance(failures, Sequence) else []
+    )
+
+
+def recorded_retries(facts: Mapping[str, object]) -> int:
+    """How often something was tried again, over all stages of a record."""
+    retries = facts.get("retries")
+    return sum(int(number) for number in retries.values()) if isinstance(retries, Mapping) else 0
 
 
 def stage_table(stages: Mapping[str, Mapping[str, object]]) -> Table:

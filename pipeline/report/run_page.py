@@ -25,7 +25,7 @@ from pipeline.report.blocks import (
     is_blank,
 )
 from pipeline.report.charts import histogram
-from pipeline.report.facts import fact_blocks, failure_blocks
+from pipeline.report.facts import fact_blocks, failure_blocks, recorded_failures, recorded_retries
 from pipeline.report.page import html_page
 from pipeline.report.pictures import PictureOf, WindowOf, numbered
 from pipeline.report.plate_charts import plate_chart
@@ -87,7 +87,8 @@ def _subtitle(run: Run) -> str:
 
 def _key_numbers(run: Run, where: Places, table: pd.DataFrame) -> KeyNumbers:
     done = int((table["status"] == "done").sum())
-    failed = int(failures(table).sum())
+    failed = max(int(failures(table).sum()), len(recorded_failures(run.facts)))
+    retries = recorded_retries(run.facts) or int(table["retries"].sum())
     column, unit = area_column(run.objects)
     numbers = [
         KeyNumber(
@@ -99,7 +100,7 @@ def _key_numbers(run: Run, where: Places, table: pd.DataFrame) -> KeyNumbers:
         KeyNumber(
             label="Failures",
             value=f"{failed:,}" if failed else "none",
-            detail="named below" if failed else f"{int(table['retries'].sum()):,} retries",
+            detail="named below" if failed else f"{retries:,} retried",
             tone="bad" if failed else "good",
         ),
         KeyNumber(label="Objects", value=f"{len(run.objects):,}", detail=_per_image_text(table)),

@@ -17,6 +17,7 @@ from pipeline.report.blocks import (
     Row,
     Section,
     Table,
+    counted,
 )
 from pipeline.report.charts import Curve, against_chance, band_profile
 from pipeline.report.contours import line
@@ -201,7 +202,7 @@ def _picture(seam: Seam, at: int, report: SeamReport, window: WindowOf) -> Pictu
         seam.image or "image",
         grey,
         (*objects, *_borders(grey.shape, (y0, x0), report.core_px)),
-        caption=f"{seam.axis} = {seam.border_px}, {seam.straight_sides} straight sides",
+        caption=f"{seam.axis} = {seam.border_px}, {counted(seam.straight_sides, 'straight side')}",
     )
 
 

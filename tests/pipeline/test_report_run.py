@@ -1,4 +1,4 @@
-"""Pages: the numbers that go in come out, in HTML, Markdown and CSV, escaped, linked, and the same every time."""
+"""The page of a run: the numbers that go in come out, escaped, linked, and the same every time."""
 
 import csv
 import io
@@ -10,20 +10,12 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import BadArgument
-from pipeline.metrics.evaluation import Evaluation, evaluate_dataset
-from pipeline.metrics.overlap import overlap
-from pipeline.report.assessment import Assessment
-from pipeline.report.blocks import Column, KeyNumber, Row, Table, number_text
-from pipeline.report.evaluation_page import evaluation_page, evaluation_report
-from pipeline.report.evaluation_pictures import kind_lines, kind_outlines, kinds_of
-from pipeline.report.markdown import csv_tables, markdown_page, table_csv, table_markdown
+from pipeline.report.markdown import csv_tables, markdown_page
 from pipeline.report.page import html_page
-from pipeline.report.palette import KIND_COLOURS
 from pipeline.report.run_numbers import Run, per_image
 from pipeline.report.run_page import run_page, run_report
 from pipeline.report.run_pictures import drawn_first
 from pipeline.report.seams import seam_quality
-from pipeline.report.wells import axis_names, natural, places, well_name
 
 EVIL = "<script>alert('x')</script>"
 
@@ -112,33 +104,6 @@ def a_run(**changes):
     objects, images, shown = plate()
     run = Run(**({"title": "Plate 1", "objects": objects, "images": images, "facts": FACTS} | changes))
     return run, shown
-
-
-def two_stacks():
-    """Truth with an overlap; a prediction that misses one object, finds two and adds one."""
-    truth = np.zeros((2, 48, 48), np.uint32)
-    truth[0, 2:14, 2:14], truth[1, 8:20, 8:20], truth[0, 30:44, 30:44] = 1, 2, 3
-    prediction = np.zeros((2, 48, 48), np.uint32)
-    prediction[0, 2:14, 2:13], prediction[1, 8:20, 8:20], prediction[0, 2:10, 36:44] = 11, 12, 13
-    return truth, prediction
-
-
-def an_evaluation(*, worse=False, names=("A/1/0", "A/2/0", "B/1/0"), wells=("A01", "A02", "B01")):
-    truth, prediction = two_stacks()
-    items = []
-    for at, (name, well) in enumerate(zip(names, wells)):
-        found = prediction if at or not worse else np.zeros_like(prediction)
-        items.append((name, overlap(truth, truth if at == 2 else found), {"well": well}))
-    return evaluate_dataset(items, resamples=50)
-
-
-def look(name):
-    truth, prediction = two_stacks()
-    grey = np.random.default_rng(len(name)).normal(size=(48, 48))
-    return grey, truth, truth if name == "B/1/0" else prediction
-
-
-# --- the page of a run
 
 
 def test_run_page_holds_every_number():
@@ -255,101 +220,6 @@ def test_first_fields_of_every_well_are_drawn_first():
     assert drawn_first(names, wells, 2) == ["A/1/0", "A/2/0"]
 
 
-# --- the page of an evaluation
-
-
-def test_evaluation_page_holds_every_number():
-    evaluation = an_evaluation()
-    assessment = Assessment(title="Worms", name="this run", evaluation=evaluation)
-    words = Reader(evaluation_report(assessment, picture=look)).words
-    for at in ("0.5", "0.7", "0.9"):
-        assert f"{evaluation.summary['AP'][at]:.4f}" in words
-    low, high = evaluation.summary["confidence"]["meanAP"]
-    assert f"{low:.3f} to {high:.3f}" in words
-    assert "Assignment canonical" in words
-    assert "AJI variant kumar" in words
-    assert "sums over all images" in words
-    assert "50 bootstrap resamples" in words
-
-
-def test_worst_images_come_first_with_objects_in_the_colour_of_their_kind():
-    assessment = Assessment(title="Worms", name="a", evaluation=an_evaluation())
-    pictures = next(s for s in evaluation_page(assessment, picture=look).sections if s.name == "pictures")
-    drawn = pictures.blocks[0].pictures
-    assert [picture.title for picture in drawn][-1] == "B/1/0"
-    kinds = sorted(outline.key for outline in drawn[0].outlines)
-    assert kinds == [
-        "prediction match", "prediction match", "prediction spurious", "truth match", "truth match", "truth missed",
-    ]  # fmt: skip
-    assert {o.colour for o in drawn[0].outlines if o.key == "truth missed"} == {KIND_COLOURS["missed"]}
-    assert all(outline.dashed == outline.key.startswith("truth") for outline in drawn[0].outlines)
-
-
-def test_errors_are_drawn_over_matches():
-    truth, prediction = two_stacks()
-    kinds = kinds_of(an_evaluation().matches.query("image == 'A/1/0'"))
-    keys = [outline.key for outline in kind_outlines(truth, prediction, kinds)]
-    assert [key.endswith("match") for key in keys] == [True] * 4 + [False] * 2
-    assert kind_lines(truth, prediction, kinds)((48, 48)).startswith("data:image/png")
-
-
-def test_unknown_kinds_of_error_are_refused():
-    rows = pd.DataFrame(
-        {"truth_label": [1], "prediction_label": [0], "iou": [0.0], "kind": ["odd"], "side": ["truth"]}
-    )
-    with pytest.raises(BadArgument, match="'odd'"):
-        kinds_of(rows)
-
-
-def test_the_best_of_a_column_is_bold_and_ties_are_both():
-    baseline = an_evaluation(worse=True)
-    assessment = Assessment(
-        title="Worms", name="new", evaluation=an_evaluation(), baselines={"old": baseline}
-    )
-    page = evaluation_page(assessment)
-    table = next(table for table in page.tables if table.name == "precision")
-    assert table.best_cells() >= {(0, 1), (0, 6)}
-    assert all(row == 0 or (0, column) in table.best_cells() for row, column in table.best_cells())
-    assert "meanAP is higher in 1 images, lower in 0 and equal in 2" in markdown_page(page)
-
-
-def test_a_published_summary_is_a_baseline():
-    paper = Evaluation(
-        images=pd.DataFrame({"image": []}),
-        matches=pd.DataFrame(),
-        summary={"AP": {"0.5": 0.9357}, "meanAP": 0.7541},
-    )
-    assessment = Assessment(title="Worms", name="new", evaluation=an_evaluation(), baselines={"paper": paper})
-    assert "| paper | **0.9357** | – |" in markdown_page(evaluation_page(assessment))
-
-
-def test_images_on_one_side_only_are_named():
-    facts = {
-        "without_prediction": ["D/1/0"],
-        "without_truth": [f"E/{k}/0" for k in range(20)],
-        "truth_name": "truth",
-    }
-    assessment = Assessment(title="Worms", name="a", evaluation=an_evaluation(), facts=facts)
-    text = markdown_page(evaluation_page(assessment))
-    assert "1 image without a prediction; all of their objects count as missed: D/1/0" in text
-    assert "20 images without a truth, left out: E/0/0" in text
-    assert "and 12 more" in text
-
-
-def test_one_image_has_no_interval():
-    evaluation = an_evaluation(names=("only",), wells=("A01",))
-    text = markdown_page(evaluation_page(Assessment(title="x", name="a", evaluation=evaluation)))
-    assert "no confidence intervals" in text
-
-
-def test_a_baseline_needs_another_name():
-    with pytest.raises(BadArgument, match="another name"):
-        Assessment(title="x", name="a", evaluation=an_evaluation(), baselines={"a": an_evaluation()})
-
-
-# --- what comes from data is text
-
-
 def test_names_with_markup_are_escaped_everywhere():
     objects, images, shown = plate(image_name=lambda row, column: f"{EVIL}{row}{column}")
     objects = objects.rename(columns={"intensity_mean_GFP": f"intensity_mean_{EVIL}"})
@@ -363,28 +233,6 @@ def test_names_with_markup_are_escaped_everywhere():
     text = run_report(Run(title=EVIL, objects=objects, images=images, facts=facts), picture=shown.get)
     assert "<script>alert" not in text
     assert Reader(text).words.count("alert('x')") > 20
-    names = (EVIL, EVIL + "2", "c")
-    evaluation = an_evaluation(names=names, wells=(EVIL, EVIL, EVIL))
-    assessment = Assessment(title=EVIL, name=EVIL, evaluation=evaluation, baselines={EVIL + "b": evaluation})
-    assert "<script>alert" not in evaluation_report(assessment, picture=look)
-
-
-def test_markdown_and_csv_are_inert():
-    table = Table(
-        name="t",
-        title="t",
-        columns=(Column(name="=name"), Column(name="value", digits=2)),
-        rows=(
-            Row(cells=("=HYPERLINK(1)|<b>", 1 / 3)),
-            Row(cells=("a\nb", None)),
-            Row(cells=("-1", float("nan"))),
-        ),
-    )
-    assert table_markdown(table).splitlines()[2:] == [
-        r"| =HYPERLINK(1)\|&lt;b\> | 0.33 |", "| a b | – |", "| -1 | – |",
-    ]  # fmt: skip
-    rows = list(csv.reader(io.StringIO(table_csv(table))))
-    assert rows == [["'=name", "value"], ["'=HYPERLINK(1)|<b>", repr(1 / 3)], ["a\nb", ""], ["'-1", ""]]
 
 
 def test_csv_has_the_numbers_of_the_tables():
@@ -396,65 +244,25 @@ def test_csv_has_the_numbers_of_the_tables():
     assert float(rows[0]["objects"]) == 6
 
 
-def test_every_table_has_a_name_of_its_own():
-    for page in (
-        run_page(a_run()[0]),
-        evaluation_page(Assessment(title="x", name="a", evaluation=an_evaluation())),
-    ):
-        names = [table.name for table in page.tables]
-        assert len(names) == len(set(names))
-
-
-def test_long_tables_are_cut_in_markdown_and_say_so():
-    table = Table(
-        name="t", title="t", columns=(Column(name="n"),), rows=tuple(Row(cells=(k,)) for k in range(201))
-    )
-    assert "200 of 201 rows are shown" in table_markdown(table)
-    assert table_csv(table).count("\n") == 202
-
-
-# --- small laws
-
-
-def test_wells_are_in_plate_order():
-    names = ["B/10/0", "A/2/0", "AA/1/0", "B/9/0"]
-    listing = pd.DataFrame([dict(zip(("image", "row", "column"), (n, *n.split("/")[:2]))) for n in names])
-    assert places(listing).images == ("A/2/0", "B/9/0", "B/10/0", "AA/1/0")
-    assert places(listing).wells == ("A02", "B09", "B10", "AA01")
-    assert sorted(["x10", "x9", "x"], key=natural) == ["x", "x9", "x10"]
-    assert axis_names(["C", "A"]) == ("A", "B", "C")
-    assert axis_names(["11", "9"]) == ("9", "10", "11")
-    assert axis_names(["03", "01"]) == ("01", "02", "03")
-    assert axis_names(["x", "A"]) == ("A", "x")
-    assert well_name("", "1") == ""
-
-
-def test_images_are_listed_once():
-    with pytest.raises(BadArgument, match="listed twice"):
-        places(pd.DataFrame({"image": ["a", "a"]}))
-
-
-@pytest.mark.parametrize(
-    ("value", "digits", "text"),
-    [(None, 2, "–"), (float("nan"), 2, "–"), (1234567, None, "1,234,567"), (0.12345, None, "0.123"),
-     (12345.6, None, "12,346"), (0.12345, 4, "0.1235"), ("a", 2, "a")],
-)  # fmt: skip
-def test_numbers_are_written_for_people(value, digits, text):
-    assert number_text(value, digits) == text
-
-
-def test_values_are_checked():
-    with pytest.raises(BadArgument, match="expected 1 cells, got 2"):
-        Table(name="t", title="t", columns=(Column(name="a"),), rows=(Row(cells=(1, 2)),))
-    with pytest.raises(BadArgument, match="best"):
-        Column(name="a", best="up")
-    with pytest.raises(BadArgument, match="tone"):
-        KeyNumber(label="a", value="1", tone="pink")
-
-
 def test_html_is_well_formed():
     run, shown = a_run()
     text = html_page(run_page(run, picture=shown.get))
     body = re.sub(r"<script.*?</script>|<style.*?</style>", "", text, flags=re.S)
     for tag in ("div", "section", "figure", "table", "tr", "td", "svg", "ul", "dl", "details"):
         assert len(re.findall(rf"<{tag}[\s>]", body)) == body.count(f"</{tag}>"), tag
+
+
+def test_every_table_has_a_name_of_its_own():
+    names = [table.name for table in run_page(a_run()[0]).tables]
+    assert len(names) == len(set(names))
+
+
+def test_a_failure_of_the_record_is_never_hidden_by_the_listing():
+    run, _ = a_run()
+    fine = run.images.assign(status="done", failed_tiles=0)
+    text = markdown_page(run_page(Run(title="x", objects=run.objects, images=fine, facts=FACTS)))
+    assert "- Failures: **1** (named below)" in text
+    clean = markdown_page(
+        run_page(Run(title="x", objects=run.objects, images=fine, facts={"retries": {"join": 3}}))
+    )
+    assert "- Failures: **none** (3 retried)" in clean
