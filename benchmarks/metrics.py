@@ -1,6 +1,6 @@
 """Overlap and scores of images with thousands of overlapping objects: seconds, memory, and what others need.
 
-    python benchmarks/metrics.py [--repeats 5]
+    python benchmarks/metrics.py [--repeats 3]
 
 One core, a process for each measurement. Memory is the peak of what the task allocates beside the two stacks (Python
 and numpy). The others (pycocotools, dense masks in bounding boxes with scikit-image) get the same image;
@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -45,9 +46,12 @@ def disks(size: int, *, shake_px: int, layers: int = 6) -> np.ndarray:
     return stack[stack.any(axis=(1, 2))]
 
 
-def pair(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Truth and prediction."""
-    return disks(size, shake_px=0), disks(size, shake_px=8)
+def keep_pair(size: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Truth and prediction, drawn once and kept for the measuring processes."""
+    truth, prediction = disks(size, shake_px=0), disks(size, shake_px=8)
+    np.save(folder / "truth.npy", truth)
+    np.save(folder / "prediction.npy", prediction)
+    return truth, prediction
 
 
 def pycocotools_iou(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -102,9 +106,9 @@ TASKS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
 OTHERS = ("pycocotools", "box_masks")
 
 
-def measure(task: str, size: int, repeats: int) -> dict[str, Any]:
+def measure(task: str, folder: Path, repeats: int) -> dict[str, Any]:
     """Run a task in this process; the best of the repeats counts."""
-    truth, prediction = pair(size)
+    truth, prediction = np.load(folder / "truth.npy"), np.load(folder / "prediction.npy")
     walls, cpus = [], []
     for _ in range(repeats):
         wall, cpu = time.perf_counter(), time.process_time()
@@ -117,9 +121,9 @@ def measure(task: str, size: int, repeats: int) -> dict[str, Any]:
     return {"wall_s": round(min(walls), 3), "cpu_s": round(min(cpus), 3), "peak_MiB": round(peak, 1)}
 
 
-def apart(task: str, size: int, repeats: int) -> dict[str, Any]:
+def apart(task: str, folder: Path, repeats: int) -> dict[str, Any]:
     """Run ``measure`` in a process of its own, on one core."""
-    command = [sys.executable, __file__, "--task", task, "--size", str(size), "--repeats", str(repeats)]
+    command = [sys.executable, __file__, "--task", task, "--folder", str(folder), "--repeats", str(repeats)]
     one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     root = str(Path(__file__).parent.parent)
     done = subprocess.run(
@@ -130,14 +134,16 @@ def apart(task: str, size: int, repeats: int) -> dict[str, Any]:
 
 def compare(size: int, repeats: int) -> dict[str, Any]:
     """Measure ours and the others on one size."""
-    both = overlap(*pair(size))
     tasks = [name for name in TASKS if name != "pycocotools" or size <= 1024]
-    found = {name: apart(name, size, 1 if name in OTHERS else repeats) for name in tasks}
+    with tempfile.TemporaryDirectory() as name:
+        stacks = keep_pair(size, Path(name))
+        found = {task: apart(task, Path(name), 1 if task in OTHERS else repeats) for task in tasks}
+    both = overlap(*stacks)
     ours = found["overlap"]["cpu_s"]
     return {
         "size": size,
         "objects": [both.n_truth, both.n_prediction],
-        "layers": [len(stack) for stack in pair(size)],
+        "layers": [len(stack) for stack in stacks],
         "pairs": int(both.pairs.iou.size),
         **found,
         "times_slower": {name: round(found[name]["cpu_s"] / ours, 1) for name in OTHERS if name in found},
@@ -147,12 +153,12 @@ def compare(size: int, repeats: int) -> dict[str, Any]:
 def main() -> None:
     """Measure and keep the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--task", choices=list(TASKS))
-    parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--folder", type=Path, help="where a measuring process finds the stacks")
     options = parser.parse_args()
     if options.task:
-        print(json.dumps(measure(options.task, options.size, options.repeats)))
+        print(json.dumps(measure(options.task, options.folder, options.repeats)))
         return
     facts = {"machine": machine(SEED), "numpy": np.__version__}
     what = (
