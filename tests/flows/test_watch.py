@@ -235,7 +235,7 @@ def test_a_plate_is_segmented_evaluated_reported_and_compared(watch_of, dots, br
     assert outcome.report == str(run / "report.html") and (run / "report.html").stat().st_size > 10_000
     assert json.loads((run / "evaluation/summary.json").read_text())["counts"]["images"] == 1
     assert len(watch.history.children()) == 1
-    assert states(watch, 0.0) == {"bad.zarr": "ready", "p.zarr": "done"}
+    assert states(watch, time.time()) == {"bad.zarr": "ready", "p.zarr": "done"}
 
 
 def test_a_plate_that_grew_is_done_again_and_its_labels_replaced(

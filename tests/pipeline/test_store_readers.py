@@ -65,11 +65,8 @@ def shapes(path):
     return [node.data[0].shape for node in Reader(parse_url(path))() if node.data]
 
 
-@pytest.fixture(scope="module", params=[("0.4", None), ("0.5", (128, 128))], ids=str)
-def stores(request, tmp_path_factory):
-    """A plate with results, its mirror without and with pixels."""
-    ngff, shards = request.param
-    base = address(tmp_path_factory.mktemp("stores"))
+def make_stores(base, ngff, shards):
+    """A plate with results, its mirror without and with pixels; their paths by name."""
     plate = base.child("plate.zarr")
     pixels = np.random.default_rng(0).integers(0, 4000, (2, 300, 400)).astype("u2")
     for path in create_plate(plate, name="p", wells=WELLS, ngff=ngff):
@@ -82,7 +79,19 @@ def stores(request, tmp_path_factory):
         mirror(collection, base.child(name), copy_images=copy)
         results(base.child(name), collection)
     results(plate, collection)
-    return ngff, {name: base.child(f"{name}.zarr").url for name in ("plate", "bare", "full")}
+    return {name: base.child(f"{name}.zarr").url for name in ("plate", "bare", "full")}
+
+
+@pytest.fixture(scope="module")
+def all_stores(tmp_path_factory):
+    made = {"0.4": None, "0.5": (128, 128)}
+    base = address(tmp_path_factory.mktemp("stores"))
+    return {ngff: make_stores(base.child(ngff), ngff, shards) for ngff, shards in made.items()}
+
+
+@pytest.fixture(params=["0.4", "0.5"])
+def stores(request, all_stores):
+    return request.param, all_stores[request.param]
 
 
 @pytest.mark.parametrize("which", ["plate", "full"])
@@ -116,21 +125,25 @@ def test_every_label_group_opens_by_itself(stores, which, layer):
     np.testing.assert_array_equal(own.read((0, 0), (0,), 0, 300, 0, 400)[0], STACK[layer])
 
 
-def test_ome_zarr_models_agree(stores):
+def test_ome_zarr_models_agree(all_stores):
     """In a process of its own, because importing ngio first breaks ome-zarr-models 1.7."""
-    ngff, urls = stores
-    items = [("HCS", urls["plate"]), ("HCS", urls["full"]), ("Image", urls["full"] + "/B/2/1")]
-    for which in urls:
+    items = []
+    for ngff, urls in all_stores.items():
         items += [
-            ("ImageLabel", f"{urls[which]}/B/2/1/labels/{name}") for name in ("nuclei", "nuclei_layer1")
+            ("HCS", ngff, urls["plate"]),
+            ("HCS", ngff, urls["full"]),
+            ("Image", ngff, urls["full"] + "/B/2/1"),
         ]
-        items += [("Labels", f"{urls[which]}/B/2/1/labels")]
-    lines = [f"{kind}|{ngff}|{url}" for kind, url in items]
+        for url in urls.values():
+            labels = f"{url}/B/2/1/labels"
+            items += [("ImageLabel", ngff, f"{labels}/{name}") for name in ("nuclei", "nuclei_layer1")]
+            items += [("Labels", ngff, labels)]
+    lines = ["|".join(item) for item in items]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", CHECK, *lines], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == [url for _, url in items]
+    assert done.stdout.split() == [url for _, _, url in items]
 
 
 def test_a_mirror_holds_no_pixels_and_claims_none(stores):
