@@ -41,7 +41,21 @@ def mirror(source: Collection, target: Address, *, copy_images: bool = False) ->
     if source.kind == "plate":
         _mirror_plate(source, target)
     else:
+        _mirror_listing(source, target)
+
+
+def _mirror_listing(source: Collection, target: Address) -> None:
+    """Write what lists the images of a well or a series; the root of a single image is there already."""
+    root = find_group(source.address, "", zarr_format=source.zarr_format)
+    ome = root.ome if root else {}
+    listing: dict[str, Any] = {key: ome[key] for key in ("well", "bioformats2raw.layout") if key in ome}
+    if not listing or "multiscales" in ome:
         ensure_group(target, "", zarr_format=source.zarr_format)
+        return
+    _write(target, "", listing, source)
+    series = find_group(source.address, "OME", zarr_format=source.zarr_format)
+    if series is not None:
+        write_group(target, "OME", series.attributes, zarr_format=source.zarr_format)
 
 
 def _check_target(source: Collection, target: Address) -> None:

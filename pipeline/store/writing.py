@@ -6,6 +6,7 @@ list the levels are written last. Two writers must not share a chunk (a shard, w
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import zarr
@@ -21,7 +22,7 @@ from pipeline.store.arrays import (
     read_region,
     write_region,
 )
-from pipeline.store.groups import find_group, join, with_ome, write_group, zarr_format_of
+from pipeline.store.groups import join, with_ome, write_group, zarr_format_of
 from pipeline.store.image import ALL_CHUNKS
 from pipeline.store.levels import level_count, level_shapes, mean_of_2x2
 from pipeline.store.ngff import (
@@ -198,22 +199,11 @@ def create_image(
     shapes = level_shapes(tuple(shape), levels or level_count((shape[-2], shape[-1])))
     if shards and ngff != "0.5":
         raise BadArgument(f"shards need OME-Zarr 0.5, got {ngff!r}")
-    zarr_format = zarr_format_of(ngff)
     documents = []
     for level, extent in enumerate(shapes):
         chunk, shard = _layout(extent, chunks, shards)
-        files = new_document(
-            shape=extent,
-            dtype=np.dtype(dtype),
-            chunks=chunk,
-            shards=shard,
-            axes=axes,
-            codec="image",
-            zarr_format=zarr_format,
-        )
-        for key, data in files.items():
-            address.write_bytes(join(path, str(level), key), data)
-        documents.append(files["zarr.json" if zarr_format == 3 else ".zarray"].decode())
+        array = {"shape": extent, "dtype": np.dtype(dtype), "chunks": chunk, "shards": shard, "axes": axes}
+        documents.append(_create_array(address, join(path, str(level)), array, zarr_format_of(ngff)))
     return ImageWriter(
         address=address,
         path=path,
@@ -258,6 +248,14 @@ def write_image(
     writer.finish()
 
 
+def _create_array(address: Address, path: str, array: dict[str, Any], zarr_format: int) -> str:
+    """Write the metadata of an array; returns its document."""
+    files = new_document(codec="image", zarr_format=zarr_format, **array)
+    for key, data in files.items():
+        address.write_bytes(join(path, key), data)
+    return files["zarr.json" if zarr_format == 3 else ".zarray"].decode()
+
+
 def _channels(axes: Sequence[str], shape: Sequence[int], channels: Sequence[str]) -> tuple[str, ...]:
     if len(check_axes(axes)) != len(shape):
         raise BadArgument(f"expected one extent per axis {tuple(axes)}, got shape {tuple(shape)}")
@@ -291,9 +289,3 @@ def _window(pixels: np.ndarray) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = (float(value) for value in np.percentile(finite.astype(np.float64), (0.1, 99.9)))
     return low, high if high > low else low + 1.0
-
-
-def is_image_there(address: Address, path: str) -> bool:
-    """Whether a finished image is at the path."""
-    group = find_group(address, path)
-    return group is not None and "multiscales" in group.ome

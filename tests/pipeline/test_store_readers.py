@@ -21,7 +21,7 @@ from pipeline.store.images import open_collection
 from pipeline.store.labels import create_labels, publish, write_stack
 from pipeline.store.mirror import mirror
 from pipeline.store.tables import write_dataset, write_table
-from pipeline.store.writing import create_plate, write_image
+from pipeline.store.writing import create_plate, create_series, write_image
 
 WELLS = [("A", "1", 1), ("B", "2", 2)]
 
@@ -179,6 +179,20 @@ def test_a_mirror_leaves_the_source_alone_and_may_be_repeated(tmp_path):
     mirror(open_collection(source), target, copy_images=True)
     yaozarrs.validate_zarr_store(target.url)
     assert before == {key: source.read_bytes(key) for key in source.list()}
+
+
+@pytest.mark.parametrize("ngff", ["0.4", "0.5"])
+def test_a_series_and_a_well_are_mirrored(tmp_path, ngff):
+    series, plate = address(tmp_path / "s.zarr"), address(tmp_path / "p.zarr")
+    for name in ("left", "right"):
+        write_image(series, name, np.ones((1, 20, 30), "u1"), ngff=ngff)
+    create_series(series, ["left", "right"], ngff=ngff)
+    for path in create_plate(plate, name="p", wells=WELLS, ngff=ngff):
+        write_image(plate, path, np.ones((1, 20, 30), "u1"), ngff=ngff)
+    for source, paths in ((series, ["left", "right"]), (plate.child("B/2"), ["0", "1"])):
+        target = address(tmp_path / f"{source.name}.copy")
+        mirror(open_collection(source), target, copy_images=True)
+        assert [image.path for image in open_collection(target).images] == paths
 
 
 def test_a_mirror_lists_only_what_can_be_read(tmp_path):
