@@ -5,16 +5,18 @@ whatever the order of the blocks, and writing a block again is harmless.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 import zarr
+from numcodecs import Zstd
 
 from pipeline.errors import BadArgument
 from pipeline.stack import MAX_ID
 from pipeline.store.address import Address
-from pipeline.store.arrays import Selection, open_array, parts_of, read_region, write_region
+from pipeline.store.arrays import Selection, open_array, parts_of, read_region
 from pipeline.store.groups import find_group, join, read_json, with_ome, write_group
 from pipeline.store.image import Image
 from pipeline.store.label_layout import BLOCK, LabelLayout, layout_for
@@ -28,6 +30,10 @@ STAGING = f"{SCRATCH}/staging"
 
 JOURNAL = "publish.json"
 """Name of the journal of a stack that is being published, after the stack's own name."""
+
+
+UPLOADS = 8
+"""Files of a block that are sent to a server at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,17 +140,21 @@ class LabelWriter:
         return block.astype(np.uint32, copy=False)
 
     def _write(self, layer: int, level: int, selection: Selection, ids: np.ndarray) -> None:
-        """Write ids ``(h, w)`` without the chunks that are empty, in one go where none is."""
-        path, document = join(self.staged(self.names[layer]), str(level)), self.documents[level]
+        """Write ids ``(h, w)`` chunk by chunk, without the chunks that are empty.
+
+        The bytes are those that zarr writes; doing it here takes half the time and one thread.
+        """
+        path, chunks = join(self.staged(self.names[layer]), str(level)), self.layout.chunks(level)
+        encode_key = open_array(self.address, path, self.documents[level]).metadata.encode_chunk_key
         top, left = selection[-2].start, selection[-1].start
-        parts = list(parts_of(selection, self.layout.chunks(level)))
-        pieces = [
-            ids[p[-2].start - top : p[-2].stop - top, p[-1].start - left : p[-1].stop - left] for p in parts
-        ]
-        full = [(part, piece) for part, piece in zip(parts, pieces, strict=True) if piece.any()]
-        for part, piece in [(selection, ids)] if len(full) == len(parts) else full:
-            shape = [bounds.stop - bounds.start for bounds in part]
-            write_region(self.address, path, document, part, piece.reshape(shape))
+        full: list[tuple[str, np.ndarray]] = []
+        for part in parts_of(selection, chunks):
+            y, x = part[-2:]
+            piece = ids[y.start - top : y.stop - top, x.start - left : x.stop - left]
+            if piece.any():
+                index = tuple(bounds.start // n for bounds, n in zip(part, chunks, strict=True))
+                full.append((join(path, encode_key(index)), piece))
+        write_all(self.address, [(key, encoded(piece, chunks[-2:])) for key, piece in full])
 
     def _reduce(self, layer: int, level: int, present: set[str]) -> None:
         """Make one coarse level from the next finer one, reading only where there are chunks."""
@@ -221,6 +231,24 @@ def _is_staged(writer: LabelWriter, files: list[dict[str, bytes]]) -> bool:
         return True
     last = join(writer.staged(writer.names[-1]), str(len(files) - 1), list(files[-1])[-1])
     return writer.address.find_bytes(last) is not None
+
+
+def encoded(ids: np.ndarray, chunk: tuple[int, ...]) -> bytes:
+    """Encode the ids of one chunk as zarr does for label arrays; beyond the end of the image they are 0."""
+    whole = np.zeros(chunk, "<u4")
+    whole[: ids.shape[0], : ids.shape[1]] = ids
+    return bytes(Zstd(level=0).encode(whole))
+
+
+def write_all(address: Address, files: list[tuple[str, bytes]]) -> None:
+    """Write files, at once where each costs a round trip."""
+    if address.is_local or len(files) < 2:
+        for key, data in files:
+            address.write_bytes(key, data)
+        return
+    with ThreadPoolExecutor(UPLOADS) as pool:
+        for done in [pool.submit(address.write_bytes, key, data) for key, data in files]:
+            done.result()
 
 
 def _keys(array: zarr.Array, selection: Selection) -> Iterator[str]:
