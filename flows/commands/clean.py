@@ -20,7 +20,7 @@ def clean(
 ) -> int:
     """Remove the scratch of finished runs; labels, tables, records and jobs stay."""
     place = address(store)
-    there = [name for name in place.children(ROOT) if name not in ("lock.json", "staging")]
+    there = [name for name in place.children(ROOT) if not name.startswith(("lock", "staging"))]
     if run is not None and run not in there:
         raise BadArgument(f"{place}: no run {run!r}; there are: {', '.join(there) or 'none'}")
     removed = []

@@ -26,7 +26,7 @@ ROOT = ".platelayer"
 """Folder in the output store that holds all runs."""
 
 LOCK = f"{ROOT}/lock.json"
-"""Says which run holds the output."""
+"""Says which run holds the output, or held it: then a link beside it says which took over (`_chain`)."""
 
 FORMAT = 1
 """Version of the scratch; another number, another run."""
@@ -131,15 +131,16 @@ class Hold:
 def held(output: Address, run: str, *, stale_s: float = STALE_S) -> Iterator[Hold]:
     """Hold an output for one run; a second run is refused with the name of the first.
 
-    A holder on this machine whose process is gone is replaced at once, one elsewhere after ``stale_s`` of silence.
+    A holder on this machine whose process is gone is replaced at once, one elsewhere after ``stale_s`` of silence;
+    of any number that try at once, one takes over.
 
     Raises:
         RunConflict: the output is held by a living run.
     """
     hold = Hold(output, run, uuid.uuid4().hex)
-    _take(hold, stale_s)
+    place = _take(hold, stale_s)
     stop = threading.Event()
-    beat = threading.Thread(target=_keep, args=(hold, stop), daemon=True)
+    beat = threading.Thread(target=_keep, args=(hold, place, stop), daemon=True)
     beat.start()
     try:
         yield hold
@@ -147,31 +148,68 @@ def held(output: Address, run: str, *, stale_s: float = STALE_S) -> Iterator[Hol
         stop.set()
         beat.join()
         if not hold.lost.is_set():
-            output.remove(LOCK)
+            _release(hold)
 
 
-def _take(hold: Hold, stale_s: float) -> None:
+def _take(hold: Hold, stale_s: float) -> str:
+    """Take an output; the place of the card that says so."""
     for _ in range(3):
-        if hold.output.write_new(LOCK, _card(hold)):
-            return
-        holder = _holder(hold.output)
-        if holder and not _is_dead(holder, stale_s):
+        chain = _chain(hold.output)
+        if chain and not _is_dead(chain[-1], stale_s):
+            holder = chain[-1]
             raise RunConflict(
                 f"{hold.output}: expected a free output, but run {holder['run']} (process {holder['pid']} on "
                 f"{holder['host']}) is writing to it; wait for it or stop it. If it died on another machine, "
                 f"try again in {stale_s:.0f} s"
             )
-        hold.output.remove(LOCK)
+        place = _link(chain[-1]["token"]) if chain else LOCK
+        hold.output.write_new(place, _card(hold))
+        # Looked up and not believed: a chain that was released meanwhile leads nowhere, and a server that answered
+        # a repeated request "there is one already" may mean our own.
+        if _is_ours(hold, _chain(hold.output)):
+            return place
     raise RunConflict(f"{hold.output}: several runs are starting on this output at once; try again")
 
 
-def _holder(output: Address) -> dict[str, Any] | None:
-    """What the lock says; None where there is none, or none that can be read."""
+def _release(hold: Hold) -> None:
+    """Remove the chain, its beginning first: what is left of it by a kill is never found again."""
+    chain = _chain(hold.output)
+    if _is_ours(hold, chain):
+        for place in (LOCK, *(_link(card["token"]) for card in chain[:-1])):
+            hold.output.remove(place)
+
+
+def _chain(output: Address) -> list[dict[str, Any]]:
+    """Cards from the lock on, each by one that took over from the dead one before it; the last holds the output.
+
+    Nothing is ever written in place of another's card: a link is named by the token it follows, and is made only
+    where there is none. So one of any number of successors wins, and a late one cannot undo it.
+    """
+    chain: list[dict[str, Any]] = []
+    data = output.find_bytes(LOCK)
+    while data is not None:
+        chain.append(_read_card(data))
+        data = output.find_bytes(_link(chain[-1]["token"]))
+    return chain
+
+
+def _link(token: str) -> str:
+    return f"{ROOT}/lock-{token}.json"
+
+
+def _is_ours(hold: Hold, chain: list[dict[str, Any]]) -> bool:
+    return bool(chain) and chain[-1]["token"] == hold.token
+
+
+def _read_card(data: bytes) -> dict[str, Any]:
+    """What a card says; one that is damaged is that of a dead holder."""
     try:
-        found = json.loads(output.find_bytes(LOCK) or b"null")
+        found = json.loads(data)
     except ValueError:
-        return None
-    return found if isinstance(found, dict) and {"run", "host", "pid"} <= found.keys() else None
+        found = None
+    if isinstance(found, dict) and {"run", "host", "pid", "token"} <= found.keys():
+        return found
+    return {"run": "?", "host": "?", "pid": 0, "token": hashlib.sha256(data).hexdigest()[:32]}
 
 
 def _card(hold: Hold) -> bytes:
@@ -219,14 +257,13 @@ def _is_dead(holder: Mapping[str, Any], stale_s: float) -> bool:
     return holder.get("born") != _born(pid)
 
 
-def _keep(hold: Hold, stop: threading.Event) -> None:
+def _keep(hold: Hold, place: str, stop: threading.Event) -> None:
     """Say that the holder is alive; notice when another run took over."""
     while not stop.wait(BEAT_S):
         try:
-            holder = _holder(hold.output)
-            if holder is not None and holder.get("token") != hold.token:
+            if not _is_ours(hold, _chain(hold.output)):
                 hold.lost.set()
                 return
-            hold.output.write_bytes(LOCK, _card(hold))
+            hold.output.write_bytes(place, _card(hold))
         except BadStore as error:
             logging.getLogger(__name__).warning("the lock could not be renewed: %s", error)
