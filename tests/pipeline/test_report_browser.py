@@ -14,12 +14,14 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from plotly.offline import get_plotlyjs_version
 from scipy.ndimage import gaussian_filter
 
 from pipeline.metrics.evaluation import evaluate_dataset
 from pipeline.metrics.overlap import overlap
 from pipeline.report.assessment import Assessment
 from pipeline.report.evaluation_page import evaluation_report
+from pipeline.report.page import PLOTLY
 from pipeline.report.run_numbers import Run
 from pipeline.report.run_page import run_report
 from pipeline.report.seams import seam_quality
@@ -235,11 +237,30 @@ def evaluation_file(tmp_path_factory):
     return path
 
 
-def test_a_384_well_plate_is_small_and_opens_quickly(browser, plate_file):
+def test_a_384_well_plate_is_small_and_opens_quickly_in_a_new_browser(plate_file, tmp_path):
     assert plate_file.stat().st_size < MOST_BYTES
-    times = [browser.open(plate_file, DESKTOP) for _ in range(3)]
-    print("seconds of the main thread:", times)
-    assert min(times) < MOST_SECONDS, times
+    cold = Browser(tmp_path)
+    try:
+        seconds = cold.open(plate_file, DESKTOP)
+    finally:
+        cold.close()
+    print("seconds of the main thread, with the debugger listening:", seconds)
+    assert seconds < MOST_SECONDS
+
+
+def test_what_is_out_of_view_is_drawn_when_it_comes_into_view(browser, plate_file):
+    browser.open(plate_file, DESKTOP)
+    assert browser.ask("[...document.querySelectorAll('.plot')].at(-1).querySelector('.main-svg') === null")
+    browser.ask("[...document.querySelectorAll('.plot')].at(-1).scrollIntoView()")
+    browser.wait("[...document.querySelectorAll('.plot')].at(-1).querySelector('.main-svg') !== null")
+    browser.ask("document.querySelector('#images tr:last-child td a').click()")
+    browser.wait("document.querySelector('figure:target').getBoundingClientRect().top < innerHeight")
+    assert browser.ask("document.querySelector('figure:target img').naturalWidth") > 0
+    assert browser.problems() == []
+
+
+def test_every_picture_of_a_plate_is_there(browser, plate_file):
+    browser.open(plate_file, DESKTOP)
     assert browser.ask("document.querySelectorAll('.pictures figure').length") > 382
     assert browser.problems() == []
 
@@ -255,6 +276,10 @@ def test_pages_fit_the_screen_without_an_error(browser, request, page, width):
     image = browser.screenshot(1600)
     assert image.startswith(b"\x89PNG")
     assert len(image) > 30_000  # a blank page of this size compresses to a few kilobytes
+
+
+def test_the_plotting_library_of_the_page_is_that_of_the_python_package():
+    assert f"v{get_plotlyjs_version()}" in PLOTLY.read_text(encoding="utf-8")[:200]
 
 
 def test_charts_show_data_and_escape_names(browser, evaluation_file):
