@@ -11,6 +11,7 @@ import sys
 from cyclopts import App
 from cyclopts.exceptions import CycloptsError
 
+from flows.orchestrate import reach_server
 from model.errors import BadCheckpoint, BadSample, NoDevice
 from pipeline.errors import BadArgument, BadStore, RunConflict
 
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     try:
+        reach_server(sys.argv[1:] if arguments is None else arguments)
         return app(arguments, exit_on_error=False, print_error=True) or 0
     except CycloptsError:
         return 2

@@ -5,20 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.commands.serve import (
-    Cron,
-    Every,
-    JobFile,
-    Marker,
-    Match,
-    Name,
-    Place,
-    Quiet,
-    Settings,
-    Tags,
-    local_server,
-    read_work,
-)  # fmt: skip
+from flows.commands.serve import NONE, JobFile, Wishes, deployments_of, read_work
+from flows.orchestrate import configured_api
 
 
 def deploy(
@@ -28,23 +16,12 @@ def deploy(
     image: Annotated[
         str | None, Parameter(help="Container image with platelayer, for pools that take one.")
     ] = None,
-    watch: Place = None,
-    cron: Cron = None,
-    every: Every = None,
-    match: Match = None,
-    marker: Marker = None,
-    quiet: Quiet = None,
-    set: Settings = None,
-    name: Name = None,
-    tags: Tags = None,
+    wishes: Wishes = NONE,
 ) -> int:
     """Register a job, or a watch, on a work pool; its workers do the runs."""
-    url = local_server()
+    made = deployments_of(read_work(job_file, wishes), wishes)
     from flows import serve as serving
 
-    work = read_work(job_file, watch, {"match": match, "marker": marker, "quiet_s": quiet}, set or [])
-    schedule = serving.Schedule(cron=cron, every_s=serving.seconds(every) if every else None)
-    made = serving.deployments(work, schedule, name=name, tags=tags or [])
     serving.register(made, pool=pool, image=image)
-    sys.stdout.write(f"{', '.join(one.full_name for one in made)} on {url}, work pool {pool}\n")
+    sys.stdout.write(f"{', '.join(one.full_name for one in made)} on {configured_api()}, work pool {pool}\n")
     return 0

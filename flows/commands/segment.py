@@ -125,11 +125,9 @@ def _say_model(work: SegmentJob) -> None:
 
 
 def _record(work: SegmentJob) -> Any:
-    from flows.orchestrate import is_prefect_configured, reach_api
+    from flows.orchestrate import is_prefect_configured
     from flows.terminal import watcher
 
-    if is_prefect_configured():
-        reach_api()
     watching = watcher()
     try:
         if is_prefect_configured():
