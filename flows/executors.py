@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from flows.jobs import Execution
 from pipeline.errors import BadArgument, BadStore, RunConflict
 from pipeline.store.ledger import BadOutput
+from pipeline.store.traffic import Traffic, taken
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -84,6 +85,23 @@ class Outcome:
     result: Any = None
     error: BaseException | None = None
     retries: int = 0
+    traffic: Traffic = Traffic()
+    """What the process that did it sent and got since it last said so."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A call that also says what its process sent and got; keeps the name of the call, which Dask shows."""
+
+    call: Callable[[Any], Any]
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.call, "__name__", None) or self.call.func.__name__  # type: ignore[attr-defined]
+
+    def __call__(self, item: Any) -> tuple[Any, Traffic]:
+        """Call, and take the count."""
+        return self.call(item), taken()
 
 
 def run_window(
@@ -96,11 +114,12 @@ def run_window(
     calls that have not begun are cancelled.
     """
     executor, waiting = (pool.gpu if gpu else pool.cpu), iter(items)
-    running: dict[Future[Result], tuple[Item, int]] = {}
+    counted = Counted(call)
+    running: dict[Future[tuple[Result, Traffic]], tuple[Item, int]] = {}
     try:
         while True:
             for item in islice(waiting, pool.window - len(running)):
-                running[executor.submit(call, item)] = (item, 0)
+                running[executor.submit(counted, item)] = (item, 0)
             if not running:
                 return
             done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
@@ -110,9 +129,10 @@ def run_window(
                 item, tried = running.pop(future)
                 error = _error(future)
                 if error is None:
-                    yield Outcome(item, future.result(), retries=tried)
+                    result, traffic = future.result()
+                    yield Outcome(item, result, retries=tried, traffic=traffic)
                 elif tried < retries and not isinstance(error, BadArgument):
-                    running[executor.submit(call, item)] = (item, tried + 1)
+                    running[executor.submit(counted, item)] = (item, tried + 1)
                 elif isinstance(error, BadOutput):
                     raise error
                 else:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flows.jobs import as_table
+from pipeline.store.traffic import Traffic, traffic_of
 
 if TYPE_CHECKING:
     from flows.plan import Plan
@@ -75,6 +76,8 @@ class RunRecord:
     retries: dict[str, int] = field(default_factory=dict)
     network_s: dict[str, float] = field(default_factory=dict)
     """Seconds inside predict: reading, in the network, writing; summed over workers."""
+    traffic: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Requests to servers by stage (`Traffic`), of this process and of all workers; empty for local files."""
     failures: list[dict[str, str]] = field(default_factory=list)
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
@@ -88,7 +91,7 @@ class RunRecord:
             job=as_table(plan.job), missing=list(plan.source.missing),
         )  # fmt: skip
         before = plan.ledger.find_json("record.json") or {}
-        for name in ("stages", "retries", "network_s", "images"):
+        for name in ("stages", "retries", "network_s", "traffic", "images"):
             setattr(record, name, before.get(name, {}))
         if plan.works:
             record.tiling = {name: getattr(plan.works[0], name) for name in ("core", "halo")}
@@ -117,6 +120,17 @@ class RunRecord:
         """Count retries."""
         if times:
             self.retries[stage] = self.retries.get(stage, 0) + times
+
+    def moved(self, stage: str, traffic: Traffic) -> None:
+        """Add requests to servers."""
+        if traffic:
+            before = self.traffic.get(stage)
+            self.traffic[stage] = asdict(traffic_of(before) + traffic if before else traffic)
+
+    @property
+    def requests(self) -> Traffic:
+        """Requests to servers over all stages."""
+        return sum((traffic_of(facts) for facts in self.traffic.values()), Traffic())
 
     def failure(self, *, image: str, stage: str, where: str, reason: str) -> None:
         """Name a piece of work that failed for good."""

@@ -14,6 +14,7 @@ from flows.plan import Plan
 from flows.record import Progress, RunRecord
 from flows.stages import Item, Work
 from pipeline.store.ledger import Hold
+from pipeline.store.traffic import taken
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -67,6 +68,7 @@ class Run:
                     self.hold.check()
                     about = item(outcome.item)
                     self.record.retried(stage, outcome.retries)
+                    self.record.moved(stage, outcome.traffic)
                     self.progress.advance(stage, about if isinstance(about, Item) else None)
                     if outcome.error is not None:
                         work = about.work if isinstance(about, Item) else about
@@ -76,6 +78,7 @@ class Run:
                         yield outcome
         finally:
             self.record.spent(stage, time.perf_counter() - started, done_px, len(todo))
+            self.record.moved(stage, taken())
         self.progress.finish(stage)
 
     def _outcomes(

@@ -28,6 +28,7 @@ from pipeline.store.labels import label_origin
 from pipeline.store.ledger import held
 from pipeline.store.mirror import mirror
 from pipeline.store.tables import list_tables
+from pipeline.store.traffic import taken
 
 
 def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct) -> RunRecord:
@@ -38,6 +39,7 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
         BadOutput: the output cannot be written; what is finished is kept.
         RunConflict: the output is held by another run, or labels of that name are there already.
     """
+    taken()  # what this process did before is none of this run's
     plan = make_plan(job)
     record = RunRecord.begin(plan)
     todo = unfinished(plan, record)
@@ -46,13 +48,16 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
     _check_names(plan, todo)
     with ExitStack() as stack:
         workers = stack.enter_context(pool(job.execution))
-        _check_segmenter(plan, workers)
+        record.moved("plan", taken())
+        _check_segmenter(plan, workers, record)
         hold = stack.enter_context(held(plan.output, plan.ledger.run))
         if not plan.in_place:
             mirror(plan.source, plan.output, copy_images=job.copy_images)
         plan.ledger.write_json("job.json", as_table(job))
         run = Run(plan, workers, record, progress, hold)
+        record.moved("plan", taken())
         _segment_groups(run, todo, step)
+        record.moved("finish", taken())
         record.finish(plan)
     return record
 
@@ -131,9 +136,10 @@ def _journal(plan: Plan, work: Work) -> str:
     return "/".join(part for part in (work.image.path, "labels", f"{plan.name}.{JOURNAL}") if part)
 
 
-def _check_segmenter(plan: Plan, workers: Pool) -> None:
+def _check_segmenter(plan: Plan, workers: Pool, record: RunRecord) -> None:
     """Load the segmenter where it will run: a missing GPU, file or module ends the run before it begins."""
     for outcome in run_window(workers, stages.ready, [plan.segmenter], retries=0, gpu=True):
+        record.moved("plan", outcome.traffic)
         if isinstance(outcome.error, ValueError | RuntimeError):
             raise outcome.error
         if outcome.error is not None:

@@ -200,6 +200,10 @@ def _checked_url(url: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _files(url: str, pid: int, mark: str) -> LocalFiles | RemoteFiles:
+    if url.startswith("s3://"):
+        from pipeline.store.s3_files import S3Files
+
+        return S3Files(url)
     return RemoteFiles(url) if "://" in url else LocalFiles(url)
 
 

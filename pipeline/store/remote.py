@@ -9,20 +9,23 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, WrapperStore
 
 from pipeline.errors import BadArgument, BadStore
 from pipeline.store.faults import kind_of
 from pipeline.store.s3 import ATTEMPTS, obstore_zarr, s3fs_options, wants_obstore
+from pipeline.store.traffic import begun_again, received, sent
+
+T = TypeVar("T")
 
 DOCUMENTS = frozenset({"zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"})
 """Zarr metadata; copied last and removed first, so that a half-copied array is not visible."""
@@ -41,6 +44,12 @@ ACCESS = (
 )
 """Variables that decide how a store is reached."""
 
+BROKEN_OFF = frozenset({"ClientPayloadError", "IncompleteRead", "IncompleteReadError", "AioReadTimeoutError"})
+"""Faults of an answer that began well."""
+
+OBSTORE = "obstore"
+"""Stands for the scheme where chunks are moved by obstore."""
+
 READ_ONLY = frozenset({"http", "https"})
 """Schemes without a way to write."""
 
@@ -52,7 +61,7 @@ def file_system(scheme: str, *, asynchronous: bool = False) -> Any:
 
 @lru_cache(maxsize=32)
 def _file_system(scheme: str, asynchronous: bool, pid: int, mark: str) -> Any:
-    options = s3fs_options() if scheme == "s3" else {}
+    options = _options(scheme)
     try:
         cls = fsspec.get_filesystem_class(scheme)
     except ImportError as error:
@@ -62,7 +71,35 @@ def _file_system(scheme: str, asynchronous: bool, pid: int, mark: str) -> Any:
     if not cls.async_impl:
         plain = cls(skip_instance_cache=True, use_listings_cache=False, **options)
         return AsyncFileSystemWrapper(plain, asynchronous=True) if asynchronous else plain
-    return cls(asynchronous=asynchronous, skip_instance_cache=True, use_listings_cache=False, **options)
+    made = cls(asynchronous=asynchronous, skip_instance_cache=True, use_listings_cache=False, **options)
+    if scheme == "s3":
+        made.retries = 1  # s3fs would repeat what botocore gave up after `ATTEMPTS`
+    return made
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    if scheme == "s3":
+        return s3fs_options()
+    if scheme in READ_ONLY:
+        return {"client_kwargs": {"trace_configs": [_counted_by_aiohttp()]}}
+    return {}
+
+
+def _counted_by_aiohttp() -> Any:
+    """Hooks of aiohttp that count requests over https."""
+    from aiohttp import TraceConfig
+
+    async def started(session: Any, context: Any, asked: Any) -> None:
+        sent(asked.method)
+
+    async def ended(session: Any, context: Any, asked: Any) -> None:
+        if asked.method != "HEAD":
+            received(int(asked.response.headers.get("content-length") or 0))
+
+    trace = TraceConfig()
+    trace.on_request_start.append(started)
+    trace.on_request_end.append(ended)
+    return trace
 
 
 def mark_of_environment(url: str = "s3://") -> str:
@@ -111,7 +148,7 @@ class RemoteFiles:
     def entries(self, key: str) -> list[tuple[str, int, str]]:
         """List all objects below a key as (key, bytes, etag or other token of the version)."""
         found = self.fs.find(self._path(key), detail=True, withdirs=False)
-        return [(self._key(path), int(info.get("size") or 0), _token(info)) for path, info in found.items()]
+        return [(self._key(path), int(info.get("size") or 0), token(info)) for path, info in found.items()]
 
     def children(self, key: str) -> list[str]:
         """List the names directly below a key."""
@@ -155,19 +192,18 @@ class RemoteFiles:
             self.fs.pipe_file(self._path(target), self.fs.cat_file(self._path(source)))
 
     def _remove_all(self, keys: Sequence[str]) -> None:
-        for late in (False, True):
-            part = [self._path(key) for key in keys if _is_document(key) != late]
-            if part:
-                self.fs.rm(part)
+        for part in metadata_first(keys):
+            self.fs.rm([self._path(key) for key in part])
 
     def _again(self, call: Callable[[], Any]) -> Any:
-        """Repeat a read over https after a passing fault; s3fs does so itself."""
-        for wait in _waits() if self.scheme in READ_ONLY else ():
+        """Repeat a read after a fault that the client does not repeat itself."""
+        for wait in _waits():
             try:
                 return call()
             except Exception as error:
-                if kind_of(error) != "busy":
+                if not passes(error, self.scheme):
                     raise
+            begun_again()
             time.sleep(wait)
         return call()
 
@@ -188,29 +224,71 @@ def zarr_store(url: str, *, read_only: bool) -> Any:
     root = file_system(scheme)._strip_protocol(url).rstrip("/")
     if scheme == "s3" and wants_obstore():
         bucket, _, prefix = root.partition("/")
-        return obstore_zarr(bucket, prefix, read_only=read_only)
-    store = FsspecStore(file_system(scheme, asynchronous=True), read_only=read_only, path=root)
-    return PatientStore(store) if scheme in READ_ONLY else store
+        return PatientStore(obstore_zarr(bucket, prefix, read_only=read_only), scheme=OBSTORE)
+    return PatientStore(
+        FsspecStore(file_system(scheme, asynchronous=True), read_only=read_only, path=root), scheme=scheme
+    )
 
 
 class PatientStore(WrapperStore[Any]):
-    """A store over https that reads again after a passing fault."""
+    """A store that tries again after a fault that its client does not repeat itself.
+
+    obstore neither says what it sent nor how often, so its requests are repeated and counted here.
+    """
+
+    def __init__(self, store: Store, *, scheme: str) -> None:
+        super().__init__(store)
+        self.scheme = scheme
+
+    def _with_store(self, store: Store) -> "PatientStore":
+        return type(self)(store, scheme=self.scheme)
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Read a value, whole or a range of it."""
+        found = await self._again("GET", lambda: self._store.get(key, prototype, byte_range))
+        if found is not None and self.scheme == OBSTORE:
+            received(len(found))
+        return within(found, byte_range)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write a value."""
+        await self._again("PUT", lambda: self._store.set(key, value), size=len(value))
+
+    async def delete(self, key: str) -> None:
+        """Remove a value."""
+        await self._again("DELETE", lambda: self._store.delete(key))
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is a value."""
+        return await self._again("HEAD", lambda: self._store.exists(key))
+
+    async def _again(self, kind: str, call: Callable[[], Awaitable[T]], *, size: int = 0) -> T:
         for wait in _waits():
+            if self.scheme == OBSTORE:
+                sent(kind, size=size)
             try:
-                return _within(await self._store.get(key, prototype, byte_range), byte_range)
+                return await call()
             except Exception as error:
-                if kind_of(error) != "busy":
+                if not passes(error, self.scheme):
                     raise
+            begun_again()
             await asyncio.sleep(wait)
-        return _within(await self._store.get(key, prototype, byte_range), byte_range)
+        if self.scheme == OBSTORE:
+            sent(kind, size=size)
+        return await call()
 
 
-def _within(buffer: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
+def passes(error: BaseException, scheme: str) -> bool:
+    """Whether a fault may be gone at the next try, and the client of the scheme did not try again itself."""
+    if scheme == "s3":
+        # botocore repeats requests; an answer that breaks off while it is read is left to us.
+        return bool(BROKEN_OFF & {cls.__name__ for cls in type(error).__mro__})
+    return kind_of(error) == "busy"
+
+
+def within(buffer: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
     """Cut the asked range out of what came: some web servers ignore ranges and send the whole file."""
     if buffer is None or byte_range is None:
         return buffer
@@ -228,6 +306,12 @@ def _waits() -> Iterator[float]:
         yield longest * (0.5 + 0.5 * random.random())  # jitter needs no seed: it changes no result
 
 
+def metadata_first(keys: Sequence[str]) -> list[list[str]]:
+    """Cut keys into the parts in which they are removed: zarr metadata, then all others; no part is empty."""
+    parts = [[key for key in keys if _is_document(key) != late] for late in (False, True)]
+    return [part for part in parts if part]
+
+
 def _is_document(key: str) -> bool:
     return key.rpartition("/")[2] in DOCUMENTS
 
@@ -242,7 +326,8 @@ def _is_missing_bucket(error: BaseException) -> bool:
     return response.get("Error", {}).get("Code") == "NoSuchBucket"
 
 
-def _token(info: dict[str, Any]) -> str:
+def token(info: dict[str, Any]) -> str:
+    """What changes when the content of an object does."""
     for name in ("ETag", "etag", "md5", "mtime", "created", "LastModified"):
         if info.get(name):
             return str(info[name]).strip('"')

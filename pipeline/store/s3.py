@@ -25,8 +25,11 @@ CONNECTIONS = 64
 
 def s3fs_options() -> dict[str, Any]:
     """Options of the s3fs file system; keys, profile, region and endpoint are found by botocore itself."""
+    from pipeline.store.s3_session import CountingSession
+
     check_endpoint()
     config = {
+        "http_session_cls": CountingSession,
         # "adaptive" slows all requests down after a few 503s: 3 times slower with 10 % of requests failing.
         "retries": {"mode": "standard", "max_attempts": ATTEMPTS},
         "connect_timeout": CONNECT_S,
@@ -78,7 +81,7 @@ def obstore_zarr(bucket: str, prefix: str, *, read_only: bool) -> Any:
             "timeout": timedelta(seconds=READ_S),
             "connect_timeout": timedelta(seconds=CONNECT_S),
         },
-        retry_config={"max_retries": ATTEMPTS},
+        retry_config={"max_retries": 0},  # `PatientStore` tries again, and counts
         credential_provider=None if anonymous else _credentials,  # type: ignore[arg-type]
     )
     return ObjectStore(store, read_only=read_only)

@@ -1,0 +1,110 @@
+"""What this process sent to and got from servers: requests by kind, bytes, and what had to be sent again.
+
+Counted where a request leaves (the HTTP session of S3 and https, `PatientStore` for a client that cannot be
+watched), so retries and pages of listings are in it. The count belongs to the process: `taken` empties it, and
+whoever takes adds it up. Requests to local files are not counted; there are none.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+KINDS = ("GET", "PUT", "LIST", "HEAD", "DELETE", "COPY")
+"""Kinds of requests, as object stores bill them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Requests and bytes; values add up."""
+
+    requests: Mapping[str, int] = field(default_factory=dict)
+    """Number by kind, every attempt counted."""
+    bytes_in: int = 0
+    """Bytes of the answers' bodies."""
+    bytes_out: int = 0
+    """Bytes of the requests' bodies."""
+    retries: int = 0
+    """Attempts that were not the first."""
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        both = {kind: self.requests.get(kind, 0) + other.requests.get(kind, 0) for kind in KINDS}
+        return Traffic(
+            requests={kind: number for kind, number in both.items() if number},
+            bytes_in=self.bytes_in + other.bytes_in,
+            bytes_out=self.bytes_out + other.bytes_out,
+            retries=self.retries + other.retries,
+        )
+
+    def __bool__(self) -> bool:
+        return self != Traffic()
+
+    @property
+    def total(self) -> int:
+        """Requests of all kinds."""
+        return sum(self.requests.values())
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{self.requests[kind]:,} {kind}" for kind in KINDS if kind in self.requests)
+        return (
+            f"{self.total:,} requests ({kinds or 'none'}), {self.bytes_in / 2**20:.1f} MiB in, "
+            f"{self.bytes_out / 2**20:.1f} MiB out, {self.retries:,} retries"
+        )
+
+
+def traffic_of(facts: Mapping[str, Any]) -> Traffic:
+    """Make a value of the JSON of one."""
+    return Traffic(**{name: facts[name] for name in ("requests", "bytes_in", "bytes_out", "retries")})
+
+
+class _Count:
+    """The one count of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._traffic = Traffic()
+
+    def add(self, traffic: Traffic) -> None:
+        with self._lock:
+            self._traffic += traffic
+
+    def take(self) -> Traffic:
+        with self._lock:
+            taken, self._traffic = self._traffic, Traffic()
+        return taken
+
+
+_count = _Count()
+
+
+def sent(kind: str, *, size: int = 0, again: bool = False) -> None:
+    """Count a request that leaves, with the bytes of its body; ``again`` when it is not the first attempt."""
+    _count.add(Traffic(requests={kind: 1}, bytes_out=size, retries=int(again)))
+
+
+def received(size: int) -> None:
+    """Count the bytes of an answer."""
+    _count.add(Traffic(bytes_in=size))
+
+
+def begun_again() -> None:
+    """Count an attempt that the request itself does not show to be one: an answer that broke off is read again."""
+    _count.add(Traffic(retries=1))
+
+
+def taken() -> Traffic:
+    """What this process did since this was last asked."""
+    return _count.take()
+
+
+def kind_of_request(method: str, url: str, headers: Mapping[str, Any]) -> str:
+    """Say what an HTTP request to S3 is, as one of `KINDS`."""
+    query = url.partition("?")[2]
+    asked = {part.partition("=")[0] for part in query.split("&")}
+    if method == "GET" and asked & {"list-type", "delimiter", "prefix"}:
+        return "LIST"
+    if method == "POST" and "delete" in asked:
+        return "DELETE"
+    if method == "PUT" and any(name.lower() == "x-amz-copy-source" for name in headers):
+        return "COPY"
+    return {"POST": "PUT"}.get(method, method)
