@@ -4,13 +4,13 @@ Reads what describing wrote, reduces it, and keeps the stitching table (id and o
 the object table in the scratch, so that painting and a restart find them.
 """
 
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from flows.stages import pieces_keys
 from flows.work import Item, Work
@@ -42,6 +42,11 @@ class Stitching:
         """Ids and layers of the pieces of a unit."""
         rows = self.units[unit.key]
         return self.ids[rows], self.layers[rows]
+
+    @property
+    def objects(self) -> int:
+        """Number of objects: their ids are 1 ... n."""
+        return int(self.ids.max(initial=0))
 
 
 def join_image(work: Work, filters: Filters) -> int:
@@ -146,13 +151,13 @@ def _table(work: Work, plane: int, objects: Objects, base: int) -> pd.DataFrame:
     return table
 
 
-def _partners(objects: Objects, base: int) -> list[list[int]]:
+def _partners(objects: Objects, base: int) -> pd.Series:
     """Ids of the objects each object shares pixels with, ascending."""
     both = np.concatenate([objects.pairs, objects.pairs[:, ::-1]])
     both = both[np.lexsort((both[:, 1], both[:, 0]))]
-    ends = np.searchsorted(both[:, 0], np.arange(len(objects) + 1))
-    labels = both[:, 1] + base + 1
-    return [labels[a:b].tolist() for a, b in zip(ends[:-1], ends[1:])]
+    ends = np.searchsorted(both[:, 0], np.arange(len(objects) + 1)).astype(np.int32)
+    labels = (both[:, 1] + base + 1).astype(np.uint32)
+    return pd.Series(pd.arrays.ArrowExtensionArray(pa.ListArray.from_arrays(ends, labels)))
 
 
 def _tiles_spanned(work: Work, rows: Columns) -> np.ndarray:
@@ -185,6 +190,6 @@ def read_stitching(work: Work) -> Stitching:
     return Stitching(units, columns["ids"], columns["layers"], depth, int(columns["ambiguous"]))
 
 
-def read_objects(work: Work) -> pd.DataFrame:
-    """The object table of an image."""
-    return pd.read_parquet(io.BytesIO(work.ledger.read(_keys(work)[0])))
+def read_objects(work: Work) -> bytes:
+    """The object table of an image, encoded as it will be published."""
+    return work.ledger.read(_keys(work)[0])

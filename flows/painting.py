@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flows.joining import read_objects, read_stitching
+from flows.memory import keep_memory
 from flows.stages import pieces_keys
 from flows.work import Item, Work
 from pipeline.errors import BadStore, RunConflict
@@ -17,7 +18,7 @@ from pipeline.spans import Spans
 from pipeline.spans import paint as painted
 from pipeline.stitch import from_bytes
 from pipeline.store.labels import LabelWriter, create_labels, publish
-from pipeline.store.tables import write_table
+from pipeline.store.tables import write_encoded
 from pipeline.tiling import Box
 
 
@@ -85,6 +86,7 @@ def paint_items(target: Target) -> list[PaintItem]:
 
 def paint_block(todo: PaintItem) -> None:
     """Write a block of every output layer that has something in it, and its part of the pyramids."""
+    keep_memory()
     item, work = todo.item, todo.item.work
     core = item.tile.core
     canvas: dict[int, np.ndarray] = {}
@@ -125,9 +127,9 @@ def finish_image(target: Target) -> dict[str, object]:
         raise BadStore(str(error)) from None
     table = read_objects(work)
     with work.ledger.writing():
-        write_table(output, work.image.path, target.name, table)
+        write_encoded(output, work.image.path, target.name, table, region=target.name)
     facts = {
-        "image": work.image.path, "key": work.key, "objects": len(table), "layers": stitching.depth,
+        "image": work.image.path, "key": work.key, "objects": stitching.objects, "layers": stitching.depth,
         "tiles": len(work.items(work.tiles())), "ambiguous": stitching.ambiguous,
     }  # fmt: skip
     work.ledger.write_json(f"images/{work.key}.json", facts)

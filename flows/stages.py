@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from flows.memory import keep_memory
 from flows.segmenters import SegmenterRef, loaded
 from flows.work import Item, Work
 from pipeline import normalise
@@ -70,6 +71,7 @@ def histogram(job: tuple[Item, Grid]) -> Histogram:
 
 def predict(job: tuple[Item, Limits]) -> dict[str, Any]:
     """Segment a tile and keep what lies in its core (touch) or in its whole read (match); seconds it took."""
+    keep_memory()
     item, limits = job
     work, tile = item.work, item.tile
     started = time.perf_counter()
@@ -144,6 +146,7 @@ def pieces_keys(item: Item) -> tuple[str, str]:
 
 def describe_unit(item: Item) -> int:
     """Find the pieces of a unit, measure them and write what joining and painting need; their number."""
+    keep_memory()
     work, core = item.work, item.tile.core
     channels = list(work.read(item.plane, core))
     if work.traits.link == "touch":

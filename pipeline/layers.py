@@ -18,11 +18,13 @@ def assign_layers(count: int, pairs: np.ndarray) -> np.ndarray:
         return layers
     # Only pairs (earlier, later) matter: an object looks at the partners placed before it.
     low, high = np.minimum(pairs[:, 0], pairs[:, 1]), np.maximum(pairs[:, 0], pairs[:, 1])
-    order = np.lexsort((low, high))
-    low, high = low[order], high[order]
-    later, starts = np.unique(high, return_index=True)
-    ends = np.append(starts[1:], len(high))
-    for index, start, end in zip(later.tolist(), starts.tolist(), ends.tolist()):
-        taken = {int(layer) for layer in layers[low[start:end]]}
-        layers[index] = next(layer for layer in range(len(taken) + 1) if layer not in taken)
-    return layers
+    order = np.argsort(high, kind="stable")
+    later, starts = np.unique(high[order], return_index=True)
+    ends = np.append(starts[1:], len(high)).tolist()
+    partners, given = low[order].tolist(), [0] * count
+    for index, start, end in zip(later.tolist(), starts.tolist(), ends):
+        taken = 0
+        for partner in partners[start:end]:
+            taken |= 1 << given[partner]
+        given[index] = (~taken & (taken + 1)).bit_length() - 1  # the lowest layer that is not taken
+    return np.array(given, np.uint8)

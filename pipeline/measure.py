@@ -80,16 +80,17 @@ def intensities(spans: Spans, stretches: Stretches, channel: np.ndarray, number:
     """Sums, squares, minimum and maximum of channel ``number`` ``(y, x)`` under each span."""
     # Squares of 32-bit values do not fit 64-bit sums: such images are summed like floats.
     exact = channel.dtype.kind != "f" and channel.dtype.itemsize <= 2
-    wide = channel.reshape(-1).astype(np.int64 if exact else np.float64)
+    flat = channel.reshape(-1)
+    wide = flat.astype(np.int64 if exact else np.float64)
     if not len(spans):
         empty = wide[:0]
         return {f"{name}_{number}": empty for name in ("sum", "sumsq", "min", "max", "unshared_sum")}
     total = np.add.reduceat(wide, stretches.starts)[spans.stretch]
     return {
         f"sum_{number}": total,
-        f"sumsq_{number}": np.add.reduceat(wide * wide, stretches.starts)[spans.stretch],
-        f"min_{number}": np.minimum.reduceat(wide, stretches.starts)[spans.stretch],
-        f"max_{number}": np.maximum.reduceat(wide, stretches.starts)[spans.stretch],
+        f"min_{number}": np.minimum.reduceat(flat, stretches.starts)[spans.stretch].astype(wide.dtype),
+        f"max_{number}": np.maximum.reduceat(flat, stretches.starts)[spans.stretch].astype(wide.dtype),
+        f"sumsq_{number}": np.add.reduceat(np.square(wide, out=wide), stretches.starts)[spans.stretch],
         f"unshared_sum_{number}": np.where(spans.shared, wide.dtype.type(0), total),
     }
 

@@ -81,13 +81,12 @@ class LabelWriter:
             BadArgument: the block is not aligned, lies outside, or holds ids that do not fit uint32.
         """
         ids = self._checked(layer, y0, x0, block)
-        if not ids.any():
-            return
         for level in range(self.layout.block_levels):
-            part = ids[:: 2**level, :: 2**level]
             y, x = y0 >> level, x0 >> level
-            window = slice(y, y + part.shape[0]), slice(x, x + part.shape[1])
-            self._write(layer, level, self.layout.selection(plane, window), part)
+            window = slice(y, y + ids.shape[0]), slice(x, x + ids.shape[1])
+            self._write(layer, level, self.layout.selection(plane, window), ids)
+            # Halved from level to level: reading every 8th pixel of the block costs as much as reading it.
+            ids = np.ascontiguousarray(ids[::2, ::2])
 
     def finish(self) -> None:
         """Make the coarse levels and the groups' metadata in the staging place; may be repeated."""
@@ -151,7 +150,7 @@ class LabelWriter:
         for part in parts_of(selection, chunks):
             y, x = part[-2:]
             piece = ids[y.start - top : y.stop - top, x.start - left : x.stop - left]
-            if piece.any():
+            if piece.max(initial=0):  # several times as fast as any()
                 index = tuple(bounds.start // n for bounds, n in zip(part, chunks, strict=True))
                 full.append((join(path, encode_key(index)), piece))
         write_all(self.address, [(key, encoded(piece, chunks[-2:])) for key, piece in full])
@@ -235,8 +234,10 @@ def _is_staged(writer: LabelWriter, files: list[dict[str, bytes]]) -> bool:
 
 def encoded(ids: np.ndarray, chunk: tuple[int, ...]) -> bytes:
     """Encode the ids of one chunk as zarr does for label arrays; beyond the end of the image they are 0."""
-    whole = np.zeros(chunk, "<u4")
-    whole[: ids.shape[0], : ids.shape[1]] = ids
+    whole = np.ascontiguousarray(ids, "<u4")
+    if ids.shape != chunk[-2:]:
+        whole = np.zeros(chunk, "<u4")
+        whole[: ids.shape[0], : ids.shape[1]] = ids
     return bytes(Zstd(level=0).encode(whole))
 
 

@@ -59,8 +59,23 @@ def write_table(
     place = _place(path, name)
     if not overwrite and address.exists(join(place, FILE)):
         raise RunConflict(f"{address.child(place)}: there is such a table already; choose another name")
-    address.write_bytes(join(place, FILE), table_bytes(frame))
-    _list_table(address, path, name, frame, region or name)
+    write_encoded(
+        address, path, name, table_bytes(frame), region=(region or name) if "label" in frame.columns else None
+    )
+
+
+def write_encoded(address: Address, path: str, name: str, data: bytes, *, region: str | None) -> None:
+    """Write the table of one image as `table_bytes` made it, replacing an older one, and list it.
+
+    Args:
+        address: the collection.
+        path: the image in it.
+        name: name of the table.
+        data: the table, encoded.
+        region: name of the label image that the column ``label`` refers to; None for a table without it.
+    """
+    address.write_bytes(join(_place(path, name), FILE), data)
+    _list_table(address, path, name, region)
 
 
 def read_table(address: Address, path: str, name: str, *, columns: list[str] | None = None) -> pd.DataFrame:
@@ -100,25 +115,29 @@ def write_dataset(address: Address, name: str, parts: Iterable[tuple[str, pd.Dat
     folder = join(_place("", name), FILE)
     if address.find_bytes(folder) is not None:
         raise RunConflict(f"{address.child(folder)}: there is a table of one image in this place already")
-    rows, written, last = 0, set(), None
+    rows, written = 0, set()
     for path, frame in parts:
         key = f"{path.replace('/', '_') or 'image'}.parquet"
         address.write_bytes(join(folder, key), table_bytes(frame))
         written.add(key)
-        rows, last = rows + len(frame), frame
+        rows += len(frame)
     for key in address.list(folder):
         if key not in written:
             address.remove(join(folder, key))
-    if last is not None:
-        _list_table(address, "", name, last, None)
+    if written:
+        _list_table(address, "", name, None)
     return rows
 
 
 def table_bytes(frame: pd.DataFrame) -> bytes:
     """Encode a table as Parquet, the same bytes for the same rows."""
     table = to_arrow(frame)
+    # Numbers hardly repeat: a dictionary of them takes twice the time and more space.
+    text = [field.name for field in table.schema if pa.types.is_string(field.type)]
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP, store_schema=False)
+    pq.write_table(
+        table, buffer, compression="zstd", row_group_size=ROW_GROUP, store_schema=False, use_dictionary=text
+    )
     return buffer.getvalue()
 
 
@@ -165,13 +184,13 @@ def _place(path: str, name: str) -> str:
     return join(path, "tables", layer_names(name, 1)[0])
 
 
-def _list_table(address: Address, path: str, name: str, frame: pd.DataFrame, region: str | None) -> None:
+def _list_table(address: Address, path: str, name: str, region: str | None) -> None:
     """Write the attributes by which ngio finds and types the table; other tables stay listed."""
     image = find_group(address, path)
     zarr_format = image.zarr_format if image else 3
     if image is None:
         ensure_group(address, path, zarr_format=zarr_format)
-    write_group(address, _place(path, name), _attributes(frame, region), zarr_format=zarr_format)
+    write_group(address, _place(path, name), _attributes(region), zarr_format=zarr_format)
     place = join(path, "tables")
     group = find_group(address, place, zarr_format=zarr_format) or Group(
         zarr_format=zarr_format, attributes={}
@@ -183,8 +202,8 @@ def _list_table(address: Address, path: str, name: str, frame: pd.DataFrame, reg
         forget_consolidated(address, path, zarr_format=zarr_format)
 
 
-def _attributes(frame: pd.DataFrame, region: str | None) -> dict[str, Any]:
-    if region is None or "label" not in frame.columns:
+def _attributes(region: str | None) -> dict[str, Any]:
+    if region is None:
         return {"type": "generic_table", "table_version": "1", "backend": "parquet"}
     return {
         "type": "feature_table",
