@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from machine import machine, write_result
 
-from flows.evaluate import Compared, compare
+from flows.comparing import Compared, compare
 from flows.ingest import ingest_samples
 from flows.jobs import SegmentJob, job
 from flows.segment import segment

@@ -3,18 +3,23 @@
 Facts of records and outcomes only; no address with a credential can be among them.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
+from flows.evaluate import Evaluated
 from flows.record import RunRecord
 from flows.watch import Outcome
+from pipeline.report.markdown import markdown_page
 
 SHOWN = 2000
 """Rows of a table artifact; the report has all."""
+
+NUMBERS = ("summary", "precision", "errors", "groups", "scores")
+"""Sections of the page of an evaluation that an artifact shows; images are in the page."""
 
 DRIFT_EVENT = "platelayer.plate.drift"
 """Name of the event that an automation can act upon."""
@@ -67,9 +72,17 @@ def publish_outcome(outcome: Outcome) -> None:
         )
 
 
+def publish_evaluation(found: Evaluated) -> None:
+    """Show an evaluation: its tables of numbers, and a link to its page."""
+    page = found.page
+    shown = tuple(section for section in page.sections if section.name in NUMBERS)
+    create_markdown_artifact(markdown_page(replace(page, sections=shown)), key="platelayer-evaluation")
+    _link(found.place)
+
+
 def _link(page: str) -> None:
     # A browser opens what is on its own disk only as a file URL; in object storage the address has to do.
-    link = page if "://" in page else Path(page).as_uri()
+    link = page if "://" in page else Path(page).resolve().as_uri()
     create_link_artifact(link=link, link_text="report", key="platelayer-report")
 
 

@@ -1,190 +1,154 @@
-"""Evaluation of a dataset: predicted against true label stacks, image by image, never more than a block in memory.
+"""Evaluation of a whole dataset per run: numbers and page, from the comparison of its images to the files.
 
-Both sides are stores, plates or folders of stores, and may be the same. A truth without a prediction counts as
-all missed; a prediction without a truth is listed and left out, for nothing is known of it.
+The steps are called through a `Step`: directly, or as tasks of a Prefect flow, with the same result.
 """
 
+import io
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
+from flows.comparing import TRUTH, Compared, compare
+from flows.layout import read_layout
+from flows.orchestrate import Step, direct
+from flows.pictures import Comparisons
 from pipeline.errors import BadArgument, BadStore
-from pipeline.metrics.evaluation import Evaluation, evaluate_dataset
-from pipeline.metrics.overlap import Overlap, overlap_streamed
-from pipeline.report.wells import well_name
+from pipeline.metrics.comparison import Difference, difference
+from pipeline.metrics.evaluation import Evaluation
+from pipeline.report.assessment import Assessment
+from pipeline.report.blocks import Page
+from pipeline.report.evaluation_page import evaluation_page
+from pipeline.report.layout import CONDITION
+from pipeline.report.markdown import csv_tables, markdown_page
+from pipeline.report.page import html_page
 from pipeline.store.address import Address, address
-from pipeline.store.images import Collection, Image, open_collection
-from pipeline.store.labels import list_labels, open_label, read_stack
 from pipeline.store.tables import table_bytes
 
-TRUTH = "truth"
-"""Default name of the true labels."""
 
-Key = tuple[str, tuple[int, int]]
-"""An image plane: name of the image and its (t, z)."""
+@dataclass(frozen=True, kw_only=True)
+class EvaluateJob:
+    """What to compare, and what to write about it."""
 
-
-@dataclass(frozen=True)
-class Labelled:
-    """Labels of one plane of an image."""
-
-    address: Address
-    image: Image
-    name: str
-    plane: tuple[int, int]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in px."""
-        return open_label(self.address, self.image.path, self.name).size
-
-    def read(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-        """Label stack ``(L, y, x)`` of a window."""
-        return read_stack(self.address, self.image.path, self.name, region=(y0, y1, x0, x1), plane=self.plane)
-
-
-@dataclass(frozen=True)
-class Compared:
-    """An evaluation, what it was made from, and what could not be compared."""
-
-    evaluation: Evaluation
-    prediction_name: str
-    truth_name: str
-    pairs: dict[str, tuple[Labelled, Labelled | None]]
-    """Truth and prediction of each image, by the name it has in the tables."""
-    without_prediction: list[str] = field(default_factory=list)
-    without_truth: list[str] = field(default_factory=list)
-
-    def facts(self) -> dict[str, Any]:
-        """What a reader of the numbers has to know about the two sides."""
-        return {
-            "prediction_name": self.prediction_name, "truth_name": self.truth_name,
-            "without_prediction": self.without_prediction, "without_truth": self.without_truth,
-        }  # fmt: skip
+    prediction: str
+    """Store, plate or folder of stores with the predicted labels."""
+    truth: str = ""
+    """The same with the true labels; default: the same place."""
+    report: str = "evaluation"
+    """Folder for the numbers and the page."""
+    prediction_name: str | None = None
+    """Predicted labels; default: the only ones beside the truth."""
+    truth_name: str = TRUTH
+    """True labels."""
+    layout: str | None = None
+    """CSV or Parquet table with columns well (or image) and condition, maybe plate: numbers by condition."""
+    condition_column: str = CONDITION
+    """Column of the layout that holds the conditions."""
+    baseline: tuple[str, ...] = ()
+    """Folders of other evaluations to compare with."""
+    strict: bool = False
+    """Refuse images that lack a side or a condition, and a layout that names places without an image."""
+    markdown: bool = False
+    """Also write the page as Markdown."""
+    csv: bool = False
+    """Also write its tables as CSV."""
 
 
-def compare(
-    prediction: str,
-    truth: str,
-    *,
-    prediction_name: str | None = None,
-    truth_name: str = TRUTH,
-    strict: bool = False,
-    on_image: Callable[[str], None] = lambda name: None,
-) -> Compared:
-    """Evaluate every image of two sides.
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What came of a job."""
+
+    compared: Compared
+    """The numbers."""
+    page: Page
+    """The report."""
+    place: str
+    """Address of report.html."""
+
+
+def evaluate(job: EvaluateJob, *, step: Step = direct) -> Evaluated:
+    """Compare, write numbers and page; nothing is written unless all of the job can be used.
 
     Raises:
-        BadArgument: no image has a truth, shapes differ, a stack breaks the law, or (strict) a side lacks images.
-        BadStore: a side cannot be read.
-    """  # fmt: skip
-    chosen = prediction_name or _only_name(prediction, truth, truth_name)
-    true, predicted = _labelled(truth, truth_name), _labelled(prediction, chosen, like=truth)
-    if not true:
-        raise BadArgument(f"{truth}: no image has labels {truth_name!r}; name them with --truth-name")
-    missing = [_name(key) for key in true if key not in predicted]
-    unknown = [_name(key) for key in predicted if key not in true]
-    if len(missing) == len(true):
-        raise BadArgument(
-            f"{prediction}: no image has labels {chosen!r} that the truth knows; see platelayer inspect"
-        )
-    if strict and (missing or unknown):
-        raise BadArgument(
-            f"--strict: without prediction: {missing or 'none'}; without truth: {unknown or 'none'}"
-        )
-    pairs = {_name(key): (labelled, predicted.get(key)) for key, labelled in true.items()}
-    return Compared(evaluate_dataset(_overlaps(pairs, on_image)), chosen, truth_name, pairs, missing, unknown)
+        BadArgument, BadStore: a side, the layout or a baseline cannot be used.
+    """
+    baselines = {address(folder).name: read_evaluation(folder) for folder in job.baseline}
+    if len(baselines) < len(job.baseline):
+        raise BadArgument("--baseline: two folders of one name; the name stands in the tables, so rename one")
+    layout = read_layout(job.layout, column=job.condition_column) if job.layout else None
+    compared = compare(
+        job.prediction, job.truth or job.prediction, prediction_name=job.prediction_name,
+        truth_name=job.truth_name, layout=layout, strict=job.strict, step=step,
+    )  # fmt: skip
+    title = address(job.prediction).name
+    page = step(write_report, compared, job.report, title, baselines, job.markdown, job.csv, name="report")
+    return Evaluated(compared=compared, page=page, place=str(address(job.report).child("report.html")))
 
 
-def _name(key: Key) -> str:
-    path, (t, z) = key
-    return path if (t, z) == (0, 0) else f"{path} t{t} z{z}"
-
-
-def _overlaps(
-    pairs: Mapping[str, tuple[Labelled, Labelled | None]], on_image: Callable[[str], None]
-) -> Iterator[tuple[str, Overlap, dict[str, Any]]]:
-    for name, (true, found) in pairs.items():
-        size = true.size
-        if found is not None and found.size != size:
-            raise BadArgument(
-                f"{name}: expected labels of one shape, got truth {size} and prediction {found.size}"
-            )
-        read = found.read if found is not None else partial(_nothing)
-        overlap = overlap_streamed(true.read, read, size)
-        well = true.image.well
-        yield name, overlap, {"well": well_name(*well)} if well else {}
-        on_image(name)
-
-
-def _nothing(y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-    return np.zeros((1, y1 - y0, x1 - x0), np.uint32)
-
-
-def _labelled(place: str, name: str, *, like: str | None = None) -> dict[Key, Labelled]:
-    """Planes that have labels of this name, in the order of the store."""
-    return {
-        (key, plane): Labelled(store, image, name, plane)
-        for key, store, image in _images(place, like)
-        if name in list_labels(store, image.path)
-        for plane in image.planes
-    }
-
-
-def _images(place: str, like: str | None) -> Iterator[tuple[str, Address, Image]]:
-    """Images of a store, or of every store in a folder, with a name that is the same on both sides."""
-    for prefix, store, collection in _collections(address(place), address(like) if like else None):
-        for image in collection.images:
-            name = "/".join(part for part in (prefix, image.path) if part)
-            yield name or "image", store, image
-
-
-def _opened(store: Address, like: Address | None) -> Collection:
-    """Images of a store; one that holds only results has those of the store ``like`` it."""
+def read_evaluation(folder: str) -> Evaluation:
+    """Read what an earlier evaluation wrote; one that kept no sums is shown without intervals of the difference."""
+    place = address(folder)
     try:
-        return open_collection(store)
-    except BadStore:
-        if like is None or not store.exists():
-            raise
-        return open_collection(like)
+        summary = json.loads(place.read_bytes("summary.json"))
+        images, matches = (_table(place.read_bytes(f"{name}.parquet")) for name in ("metrics", "matches"))
+        sums = place.find_bytes("sums.parquet")
+    except (BadStore, OSError, ValueError) as error:
+        raise BadArgument(f"--baseline {folder}: expected the folder of an evaluation ({error})") from None
+    return Evaluation(
+        images=images, matches=matches, summary=summary, sums=_table(sums) if sums else pd.DataFrame()
+    )
 
 
-def _collections(place: Address, like: Address | None) -> Iterator[tuple[str, Address, Collection]]:
+def _table(data: bytes) -> pd.DataFrame:
+    return pd.read_parquet(io.BytesIO(data))
+
+
+def write_report(
+    compared: Compared,
+    folder: str,
+    title: str,
+    baselines: Mapping[str, Evaluation] | None = None,
+    markdown: bool = False,
+    csv: bool = False,
+) -> Page:
+    """Write the numbers and the page of an evaluation; the page."""
+    baselines = baselines or {}
+    differences = {name: _difference(compared, name, run) for name, run in baselines.items() if len(run.sums)}
+    assessment = Assessment(
+        title=title, name=compared.prediction_name, evaluation=compared.evaluation, baselines=baselines,
+        differences=differences, facts=compared.facts(),
+    )  # fmt: skip
+    page = evaluation_page(assessment, picture=Comparisons(compared.pairs).picture)
+    place = address(folder)
+    write_numbers(compared, place, differences)
+    place.write_bytes("report.html", html_page(page).encode())
+    if markdown:
+        place.write_bytes("report.md", markdown_page(page).encode())
+    for name, table in (csv_tables(page) if csv else {}).items():
+        place.write_bytes(f"{name}.csv", table.encode())
+    return page
+
+
+def _difference(compared: Compared, name: str, baseline: Evaluation) -> Difference:
     try:
-        yield "", place, _opened(place, like)
-        return
-    except BadStore:
-        stores = [name for name in place.children() if name.endswith(".zarr")] if place.exists() else []
-        if not stores:
-            raise
-    for name in stores:
-        store = place.child(name)
-        yield name.removesuffix(".zarr"), store, _opened(store, like.child(name) if like else None)
+        return difference(compared.evaluation, baseline)
+    except BadArgument as error:
+        raise BadArgument(f"--baseline {name}: {error}") from None
 
 
-def _only_name(place: str, like: str, truth_name: str) -> str:
-    """The one label beside the truth, where there is just one."""
-    names: dict[str, None] = {}
-    for _, store, image in _images(place, like):
-        names |= dict.fromkeys(name for name in list_labels(store, image.path) if name != truth_name)
-    if len(names) != 1:
-        there = ", ".join(names) or "none"
-        raise BadArgument(
-            f"{place}: expected one label beside {truth_name!r}, got {there}; choose with --prediction-name"
-        )
-    return next(iter(names))
-
-
-def write_numbers(compared: Compared, folder: Address) -> None:
-    """Write summary.json, metrics.parquet and matches.parquet."""
+def write_numbers(compared: Compared, folder: Address, differences: Mapping[str, Difference]) -> None:
+    """Write summary.json and the tables of images, matches, groups, and the sums that a later run is compared by."""
     evaluation = compared.evaluation
-    summary = evaluation.summary | {"images": len(evaluation.images), "compared": compared.facts()}
-    folder.write_bytes("metrics.parquet", table_bytes(evaluation.images))
-    folder.write_bytes("matches.parquet", table_bytes(evaluation.matches))
-    for name, table in evaluation.groups.items():
-        folder.write_bytes(f"metrics_by_{name}.parquet", table_bytes(table))
+    summary: dict[str, Any] = evaluation.summary | {
+        "images": len(evaluation.images),
+        "compared": compared.facts(),
+    }
+    if differences:
+        summary["differences"] = {name: found.as_dict() for name, found in differences.items()}
+    tables = {"metrics": evaluation.images, "matches": evaluation.matches, "sums": evaluation.sums}
+    tables |= {f"metrics_by_{name}": table for name, table in evaluation.groups.items()}
+    for name, table in tables.items():
+        folder.write_bytes(f"{name}.parquet", table_bytes(table))
     folder.write_bytes("summary.json", json.dumps(summary, indent=1).encode())

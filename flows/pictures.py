@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flows.evaluate import Labelled
+from flows.comparing import Labelled
 from pipeline.store.address import Address
 from pipeline.store.images import Image
 from pipeline.store.labels import list_labels, open_label, read_stack, stack_layers

@@ -13,19 +13,17 @@ from typing import Any
 
 import pandas as pd
 
+from flows.comparing import compare
 from flows.drift import drift, keep, plate_numbers, recall
-from flows.evaluate import compare, write_numbers
+from flows.evaluate import write_report
 from flows.executors import in_words
 from flows.jobs import SegmentJob
 from flows.orchestrate import Step, direct
-from flows.pictures import Comparisons
 from flows.record import Progress, RunRecord, silent
 from flows.report import report_page
 from flows.segment import segment
 from flows.watch import Outcome, Watch, changed, signature
 from pipeline.errors import BadArgument, BadStore, RunConflict
-from pipeline.report.assessment import Assessment
-from pipeline.report.evaluation_page import evaluation_page
 from pipeline.report.page import html_page
 from pipeline.store.address import address
 from pipeline.store.images import open_collection
@@ -114,13 +112,7 @@ def evaluate(record: RunRecord, source: str, truth: str) -> dict[str, float]:
     if not any(truth in list_labels(place, image.path) for image in open_collection(place).images):
         return {}
     compared = compare(record.output, source, prediction_name=record.name, truth_name=truth)
-    folder = address(record.output).child(f"{ROOT}/{record.run}/evaluation")
-    write_numbers(compared, folder)
-    assessment = Assessment(
-        title=place.name, name=record.name, evaluation=compared.evaluation, baselines={}, facts=compared.facts()
-    )  # fmt: skip
-    page = evaluation_page(assessment, picture=Comparisons(compared.pairs).picture)
-    folder.write_bytes("report.html", html_page(page).encode())
+    write_report(compared, str(address(record.output).child(f"{ROOT}/{record.run}/evaluation")), place.name)
     summary = compared.evaluation.summary
     return {name: round(float(summary[name]), 4) for name in SCORES} | {"AP_0.5": summary["AP"]["0.5"]}
 

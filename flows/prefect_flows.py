@@ -19,7 +19,8 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from flows.artifacts import publish_outcome, publish_record
+from flows.artifacts import publish_evaluation, publish_outcome, publish_record
+from flows.evaluate import Evaluated, EvaluateJob, evaluate
 from flows.jobs import SegmentJob, WatchJob
 from flows.orchestrate import reach_api
 from flows.plate import process, report
@@ -125,6 +126,20 @@ def segment_flow(job: SegmentJob) -> dict[str, Any]:
             f"{len(record.failures)} image(s) were set aside; run again to repair them: {record.failures}"
         )
     return {"run": record.run, "objects": record.objects, "images": len(record.images)}
+
+
+@flow(name="evaluate", flow_run_name="evaluate {job.prediction}", persist_result=False)
+def evaluate_flow(job: EvaluateJob) -> Evaluated:
+    """Evaluate a whole dataset: a task per group of images, one for the report; the numbers are artifacts."""
+    found = evaluate(job, step=as_task)
+    publish_evaluation(found)
+    return found
+
+
+def run_evaluate(job: EvaluateJob) -> Evaluated:
+    """Evaluate as a flow of the configured server, in this process."""
+    reach_api()
+    return evaluate_flow(job)
 
 
 @flow(name="plate", flow_run_name="plate {plate}", persist_result=False)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.commands.evaluate import write_report
 from flows.commands.segment import summary
-from flows.evaluate import compare
+from flows.comparing import compare
+from flows.evaluate import write_report
 from flows.ingest import ingest_synthetic
 from flows.jobs import SegmentJob, job
 from flows.segment import segment
@@ -49,7 +49,7 @@ def demo(
         finally:
             watching.close()
     compared = compare(str(folder), str(folder), prediction_name=NAME)
-    write_report(compared, folder, title="demo")
+    write_report(compared, str(folder), "demo")
     numbers = compared.evaluation.summary
     sys.stdout.write(
         f"meanAP {numbers['meanAP']:.3f}, AJI {numbers['AJI']:.3f} "

@@ -6,6 +6,7 @@ a name says nothing else. Takes overlaps and names; knows no stores and draws no
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 from pipeline.errors import BadArgument
 from pipeline.metrics.overlap import Overlap
 from pipeline.metrics.precision import DENSE_THRESHOLDS, THRESHOLDS, sorted_ap, sorted_ap_ious
-from pipeline.metrics.resampling import bootstrap
+from pipeline.metrics.resampling import LEVEL, RESAMPLES, bootstrap
 from pipeline.metrics.sums import AJI_COLUMNS, image_sums, scores
 from pipeline.metrics.taxonomy import PREDICTION_KINDS, TRUTH_KINDS, Taxonomy, classify
 
@@ -38,6 +39,19 @@ MATCH_COLUMNS = ("image", "truth_label", "prediction_label", "iou", "kind", "sid
 """Columns of the matches table; ``side`` says whose row it is: both (a match), truth, or prediction."""
 
 
+CONDITION = "condition"
+"""The grouping whose scores get intervals: a well has too few images for one."""
+
+WITH_INTERVAL = {"AP_0.5": ("AP", "0.5"), "meanAP": ("meanAP",), "AJI": ("AJI",), "PQ": ("PQ",)}
+"""Scores of a condition whose intervals stand in its table too, with their place in the summary."""
+
+_STATED = {
+    "assignment": "canonical",
+    "aji": "kumar",
+    "pooling": "sums over all images, then the formula; SBD, DiC, absDiC and ARI are means over images",
+}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
     """What an evaluation found; tables in the order in which the images came."""
@@ -50,66 +64,83 @@ class Evaluation:
     """Pooled scores in plain Python types, ready for JSON."""
     groups: dict[str, pd.DataFrame] = field(default_factory=dict)
     """For each grouping column that was there: one row of pooled scores per group."""
+    sums: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row per image: the sums every score is a formula of; two runs are compared by them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """What is kept of an image once its overlap has gone."""
+
+    name: str
+    """Of the image."""
+    extra: Mapping[str, Any]
+    """Columns that are no score: well, condition and the like."""
+    sums: dict[str, float]
+    """As ``image_sums`` gives them."""
+    ious: np.ndarray
+    """As ``sorted_ap_ious`` gives them."""
+    matches: pd.DataFrame
+    """Its rows of the table of matches."""
+
+
+def measure(name: str, overlap: Overlap, extra: Mapping[str, Any] | None = None) -> Measured:
+    """Measure one image; ``assemble`` puts images together."""
+    taxonomy = classify(overlap)
+    return Measured(
+        name=name, extra=dict(extra or {}), sums=image_sums(overlap, taxonomy), ious=sorted_ap_ious(overlap),
+        matches=_match_rows(name, overlap, taxonomy),
+    )  # fmt: skip
 
 
 def evaluate_image(overlap: Overlap) -> dict[str, float]:
     """Return counts, every score and the kinds of errors of one image, by column name."""
-    return _row(_Measured.of("image", overlap))
+    return _row(measure("image", overlap))
 
 
 def evaluate_dataset(
     items: Iterable[tuple[str, Overlap, Mapping[str, Any]]],
     *,
-    group_by: Sequence[str] = ("well", "condition"),
-    resamples: int = 1000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> Evaluation:
-    """Evaluate (name, overlap, extra columns) of each image; the overlaps are taken one at a time.
+    """Evaluate (name, overlap, extra columns) of each image; the overlaps are taken one at a time."""
+    return assemble([measure(*item) for item in items], resamples=resamples, seed=seed, level=level)
+
+
+def assemble(
+    measured: Sequence[Measured], *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+) -> Evaluation:
+    """Pool measured images.
+
+    Extra columns stand in the images table; ``well`` and ``condition`` also make groups. Images that lack the column
+    or hold None are in no group.
 
     Args:
-        items: extra columns stand in the images table; those named in ``group_by`` also make groups.
-        group_by: columns whose values make groups; images that lack the column or hold None are in no group.
+        measured: the images, each name once.
         resamples: bootstrap resamples over images; 0, or a single image, for no intervals.
         seed: of the bootstrap.
         level: of the confidence intervals.
     """
-    measured, extras, matches = [], [], []
-    for name, overlap, extra in items:
-        found = _Measured.of(name, overlap)
-        measured.append(found)
-        extras.append(dict(extra))
-        matches.append(_match_rows(name, overlap, found.taxonomy))
     _check_names([found.name for found in measured])
-    images = pd.DataFrame(
-        [{"image": found.name, **extra, **_row(found)} for found, extra in zip(measured, extras)]
-    )
-    summary = _summary(measured)
+    images = pd.DataFrame([{"image": found.name, **found.extra, **_row(found)} for found in measured])
+    draw = partial(_confidence, resamples=resamples, seed=seed, level=level)
+    summary = _STATED | _numbers(measured)
     summary["image_mean"] = _nested({name: float(images[name].mean()) for name in _pooled(measured)})
-    summary["confidence"] = _confidence(measured, resamples, seed, level)
+    summary["confidence"] = draw(measured)
+    groups = {name: members for name in ("well", CONDITION) if (members := _members(name, measured))}
+    conditions = {
+        str(value): _numbers(members) | {"confidence": draw(members)}
+        for value, members in groups.get(CONDITION, {}).items()
+    }
     return Evaluation(
         images=images,
-        matches=pd.concat(matches, ignore_index=True),
-        summary=summary,
-        groups={name: table for name in group_by if len(table := _group(name, measured, extras))},
+        matches=pd.concat([found.matches for found in measured], ignore_index=True),
+        summary=summary | ({"conditions": conditions} if conditions else {}),
+        groups={name: _group_table(name, members, conditions) for name, members in groups.items()},
+        sums=pd.DataFrame([{"image": found.name, **found.sums} for found in measured]),
     )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Measured:
-    """What is kept of an image once its overlap has gone."""
-
-    name: str
-    sums: dict[str, float]
-    ious: np.ndarray
-    taxonomy: Taxonomy
-
-    @classmethod
-    def of(cls, name: str, overlap: Overlap) -> "_Measured":
-        taxonomy = classify(overlap)
-        return cls(
-            name=name, sums=image_sums(overlap, taxonomy), ious=sorted_ap_ious(overlap), taxonomy=taxonomy
-        )
 
 
 def _check_names(names: list[str]) -> None:
@@ -120,11 +151,11 @@ def _check_names(names: list[str]) -> None:
         raise BadArgument(f"image names must be unique, but {twice[0]!r} comes up more than once; rename it")
 
 
-def _total(measured: Sequence[_Measured]) -> dict[str, float]:
+def _total(measured: Sequence[Measured]) -> dict[str, float]:
     return {key: sum(found.sums[key] for found in measured) for key in measured[0].sums}
 
 
-def _pooled(measured: Sequence[_Measured]) -> dict[str, float]:
+def _pooled(measured: Sequence[Measured]) -> dict[str, float]:
     """Return every score of the images taken together, by column name."""
     total = _total(measured)
     ious = np.sort(np.concatenate([found.ious for found in measured]))
@@ -138,19 +169,17 @@ def _counts(total: Mapping[str, float]) -> dict[str, int]:
     return {name: int(total[name]) for name in ("n_truth", "n_prediction", *kinds)}
 
 
-def _row(found: _Measured) -> dict[str, float]:
+def _row(found: Measured) -> dict[str, float]:
     counts = _counts(found.sums)
     objects = {name: counts.pop(name) for name in ("n_truth", "n_prediction")}
     return {**objects, **_pooled([found]), **counts}
 
 
-def _summary(measured: Sequence[_Measured]) -> dict[str, Any]:
+def _numbers(measured: Sequence[Measured]) -> dict[str, Any]:
+    """Return the counts, pooled scores and kinds of errors in the form of the summary."""
     total = _total(measured)
     sides = (("truth", TRUTH_KINDS), ("prediction", PREDICTION_KINDS))
     return {
-        "assignment": "canonical",
-        "aji": "kumar",
-        "pooling": "sums over all images, then the formula; SBD, DiC, absDiC and ARI are means over images",
         "counts": {key: int(total[key]) for key in ("images", "n_truth", "n_prediction")},
         **_nested(_pooled(measured)),
         "errors": {side: {kind: int(total[f"{side}_{kind}"]) for kind in kinds} for side, kinds in sides},
@@ -182,7 +211,7 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _confidence(measured: Sequence[_Measured], resamples: int, seed: int, level: float) -> dict[str, Any]:
+def _confidence(measured: Sequence[Measured], resamples: int, seed: int, level: float) -> dict[str, Any]:
     """Return [low, high] for each score in the form of the summary, or only the facts if there is nothing to draw."""
     facts = {"level": level, "resamples": resamples, "seed": seed, "unit": "image"}
     if resamples == 0 or len(measured) < 2:
@@ -193,16 +222,33 @@ def _confidence(measured: Sequence[_Measured], resamples: int, seed: int, level:
     return {**facts, **_nested({name: list(pair) for name, pair in intervals.items()})}
 
 
-def _group(column: str, measured: Sequence[_Measured], extras: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return one row per value of the column, sorted by its text."""
-    members: dict[Any, list[_Measured]] = {}
-    for found, extra in zip(measured, extras):
-        if extra.get(column) is not None:
-            members.setdefault(extra[column], []).append(found)
+def _members(column: str, measured: Sequence[Measured]) -> dict[Any, list[Measured]]:
+    """Return the images of each value of a column, the values as numbers where all are, else by their text."""
+    members: dict[Any, list[Measured]] = {}
+    for found in measured:
+        if found.extra.get(column) is not None:
+            members.setdefault(found.extra[column], []).append(found)
+    try:
+        ordered = sorted(members, key=float)
+    except ValueError:
+        ordered = sorted(members, key=str)
+    return {value: members[value] for value in ordered}
+
+
+def _group_table(
+    column: str, groups: Mapping[Any, Sequence[Measured]], intervals: Mapping[str, Mapping[str, Any]]
+) -> pd.DataFrame:
+    """Return one row of pooled scores per group; conditions also with the ends of their intervals."""
     rows = []
-    for value in sorted(members, key=str):
-        counts = _counts(_total(members[value]))
-        rows.append({column: value, "images": len(members[value]), **counts, **_pooled(members[value])})
+    for value, members in groups.items():
+        counts, found = _counts(_total(members)), _pooled(members)
+        ends: dict[str, float] = {}
+        if column == CONDITION:
+            between = intervals[str(value)]["confidence"]
+            for name, path in WITH_INTERVAL.items():
+                pair = reduce(lambda place, key: place.get(key, {}), path, between) or (np.nan, np.nan)
+                ends |= {f"{name}_low": pair[0], f"{name}_high": pair[1]}
+        rows.append({column: value, "images": len(members), **counts, **found, **ends})
     return pd.DataFrame(rows)
 
 

@@ -3,6 +3,8 @@
 An image is drawn as a whole, so objects of one image stay together. The same seed gives the same intervals.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -10,12 +12,23 @@ from pipeline.errors import BadArgument
 from pipeline.metrics.precision import sorted_ap
 from pipeline.metrics.sums import scores
 
+RESAMPLES = 1000
+"""How many datasets are drawn unless somebody says otherwise."""
+
+LEVEL = 0.95
+"""Share of the drawn values that lies inside an interval."""
+
 CHUNK = 1 << 22
 """Most numbers held at once while sorted AP is resampled; bounds the memory, not the result."""
 
 
 def bootstrap(
-    sums: pd.DataFrame, ious: list[np.ndarray], *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+    sums: pd.DataFrame,
+    ious: list[np.ndarray],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
 ) -> dict[str, tuple[float, float]]:
     """Return the interval of each pooled score.
 
@@ -26,17 +39,49 @@ def bootstrap(
         seed: of the random generator.
         level: share of the resampled values inside the interval.
     """
-    if resamples < 1:
-        raise BadArgument(f"resamples: expected at least 1, got {resamples!r}")
-    if not 0 < level < 1:
-        raise BadArgument(f"level: expected a share in (0, 1), got {level!r}")
-    if len(sums) < 2:
-        raise BadArgument(f"expected at least two images to resample, got {len(sums)}")
-    rng = np.random.default_rng(seed)
-    copies = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=resamples)
-    drawn = dict(zip(sums.columns, (copies @ sums.to_numpy(float)).T))
+    copies = _copies(len(sums), resamples, seed)
+    drawn = _drawn(copies, sums)
     values = scores(drawn)
     values["sortedAP"] = _resampled_sorted_ap(copies, ious, drawn["n_truth"], drawn["n_prediction"])
+    return _intervals(values, level)
+
+
+def paired_bootstrap(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> dict[str, tuple[float, float]]:
+    """Return the interval of the difference first minus second of each pooled score but sorted AP.
+
+    Both hold one row of ``image_sums`` for the same images in the same order. The same images are drawn for both, so
+    what is hard about an image for both cancels out.
+    """
+    if len(first) != len(second):
+        raise BadArgument(f"expected the same images on both sides, got {len(first)} and {len(second)}")
+    copies = _copies(len(first), resamples, seed)
+    one, other = (scores(_drawn(copies, sums)) for sums in (first, second))
+    return _intervals({name: one[name] - other[name] for name in one}, level)
+
+
+def _copies(images: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each image is in each drawn dataset, ``(resamples, images)``."""
+    if resamples < 1:
+        raise BadArgument(f"resamples: expected at least 1, got {resamples!r}")
+    if images < 2:
+        raise BadArgument(f"expected at least two images to resample, got {images}")
+    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
+
+
+def _drawn(copies: np.ndarray, sums: pd.DataFrame) -> dict[str, np.ndarray]:
+    return dict(zip(sums.columns, (copies @ sums.to_numpy(float)).T))
+
+
+def _intervals(values: Mapping[str, np.ndarray], level: float) -> dict[str, tuple[float, float]]:
+    if not 0 < level < 1:
+        raise BadArgument(f"level: expected a share in (0, 1), got {level!r}")
     tails = [(1 - level) / 2, (1 + level) / 2]
     return {name: tuple(np.quantile(column, tails).tolist()) for name, column in values.items()}
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from pipeline.errors import BadArgument
+from pipeline.metrics.comparison import Difference
 from pipeline.metrics.evaluation import Evaluation
 from pipeline.report.wells import Places, places
 
@@ -31,8 +32,11 @@ class Assessment:
     """Its numbers."""
     baselines: Mapping[str, Evaluation] = field(default_factory=dict)
     """Other runs on the same images by name; differences are to the first."""
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+    """The run minus a baseline, by its name, where the baseline kept the sums for it."""
     facts: Mapping[str, object] = field(default_factory=dict)
-    """What else a reader has to know; ``without_prediction`` and ``without_truth`` list images."""
+    """What else a reader has to know; ``without_prediction``, ``without_truth``, ``without_condition`` and
+    ``unknown_places`` list names."""
 
     def __post_init__(self) -> None:
         if self.name in self.baselines:

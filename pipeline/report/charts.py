@@ -190,6 +190,37 @@ def bars(counts: Mapping[str, Mapping[str, float | None]], *, x_title: str) -> s
     return str(figure.to_json())
 
 
+def ranges(
+    labels: Sequence[str],
+    values: Sequence[float],
+    between: np.ndarray,
+    *,
+    x_title: str,
+    x_range: tuple[float, float] | None = None,
+) -> str:
+    """Points with their intervals ``between (n, 2)``, first label on top; NaN is no interval."""
+    known = np.where(np.isnan(between), np.asarray(values, float)[:, None], between)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=list(values),
+        y=[escaped(label) for label in labels],
+        mode="markers",
+        marker={"color": BLUE, "size": 9},
+        error_x={
+            "type": "data", "symmetric": False, "color": BLUE, "thickness": 1.5,
+            "array": (known[:, 1] - values).tolist(), "arrayminus": (values - known[:, 0]).tolist(),
+        },
+        customdata=[
+            "" if np.isnan(low) else f"<br>{low:.3f} to {high:.3f}" for low, high in between.tolist()
+        ],
+        hovertemplate="%{y}: %{x:.3f}%{customdata}<extra></extra>",
+    )  # fmt: skip
+    _style(figure)
+    figure.update_xaxes(title_text=escaped(x_title), range=x_range)
+    figure.update_yaxes(type="category", autorange="reversed", showgrid=True)
+    return str(figure.to_json())
+
+
 def against_chance(labels: Sequence[str], observed: Sequence[float], band: np.ndarray) -> str:
     """Observed ratios as points on the range ``band (n, 2)`` that chance gives, on a logarithmic axis."""
     figure = go.Figure()

@@ -23,11 +23,12 @@ from pipeline.report.blocks import (
     counted,
     number_text,
 )
-from pipeline.report.charts import Curve, bars, curves
+from pipeline.report.charts import Curve, bars, curves, ranges
 from pipeline.report.evaluation_pictures import picture_blocks
 from pipeline.report.evaluation_tables import (
     author_table,
     changes,
+    difference_tables,
     error_table,
     group_tables,
     image_table,
@@ -43,8 +44,13 @@ from pipeline.report.plate_charts import plate_chart
 LISTED = 8
 """Names spelled out in a note; the rest is counted."""
 
-ONE_SIDED = ("without_prediction", "without_truth")
-"""Facts that are notes and not rows of a table."""
+GAPS = {
+    "without_prediction": ("image", "without a prediction; all of their objects count as missed"),
+    "without_truth": ("image", "without a truth, left out"),
+    "without_condition": ("image", "that the layout does not name, in no condition"),
+    "unknown_places": ("place", "of the layout without an image"),
+}
+"""Facts that are notes and not rows of a table: what is counted, and what is the matter with it."""
 
 
 def evaluation_report(assessment: Assessment, *, picture: PictureOf | None = None) -> str:
@@ -68,7 +74,12 @@ def evaluation_page(assessment: Assessment, *, picture: PictureOf | None = None)
         Section(
             name="precision",
             title="Precision",
-            blocks=(paper_table(assessment), _curve_chart(assessment), *_error_chart(assessment)),
+            blocks=(
+                paper_table(assessment),
+                *difference_tables(assessment),
+                _curve_chart(assessment),
+                *_error_chart(assessment),
+            ),
         ),
         Section(name="errors", title="Errors", blocks=(error_table(assessment),)),
         *([Section(name="pictures", title="Pictures", blocks=pictures)] if pictures else []),
@@ -78,7 +89,7 @@ def evaluation_page(assessment: Assessment, *, picture: PictureOf | None = None)
             name="scores", title="All scores", blocks=(score_table(assessment), *([author] if author else []))
         ),
     ]
-    facts = {key: value for key, value in assessment.facts.items() if key not in ONE_SIDED}
+    facts = {key: value for key, value in assessment.facts.items() if key not in GAPS}
     if blocks := fact_blocks(facts):
         sections.append(Section(name="facts", title="Facts", blocks=blocks))
     subtitle = f"Evaluation of {assessment.name}, {counted(len(images), 'image')}"
@@ -107,9 +118,20 @@ def _key_number(assessment: Assessment, label: str, *path: str) -> KeyNumber:
     )
     details = [f"{between[0]:.3f} to {between[1]:.3f}"] if between else []
     if assessment.baseline and value is not None:
-        old = score(assessment.baseline[1].summary, *path)
-        details += [f"{value - old:+.3f} against {assessment.baseline[0]}"] if old is not None else []
+        details += _against(assessment, value, *path)
     return KeyNumber(label=label, value=number_text(value, 3), detail="; ".join(details))
+
+
+def _against(assessment: Assessment, value: float, *path: str) -> list[str]:
+    """The difference to the first baseline: on the images both have where that is known, with its interval."""
+    name, baseline = assessment.baseline or ("", None)
+    found = assessment.differences.get(name)
+    if found is not None:
+        row = found.scores.loc["_".join(path)]
+        between = f" ({row['low']:+.3f} to {row['high']:+.3f})" if found.resamples else ""
+        return [f"{row['difference']:+.3f} against {name}{between}"]
+    old = score(baseline.summary, *path) if baseline else None
+    return [f"{value - old:+.3f} against {name}"] if old is not None else []
 
 
 def _notes(assessment: Assessment) -> list[Block]:
@@ -117,14 +139,10 @@ def _notes(assessment: Assessment) -> list[Block]:
     notes: list[Block] = [Note(text=f"{definitions(summary)}; {level_text(summary)}.")]
     if change := changes(assessment):
         notes.append(_change_note(assessment, list(change.values())))
-    texts = {
-        "without_prediction": "without a prediction; all of their objects count as missed",
-        "without_truth": "without a truth, left out",
-    }
-    for key, text in texts.items():
+    for key, (noun, text) in GAPS.items():
         names = assessment.facts.get(key)
         if isinstance(names, Sequence) and names:
-            notes.append(Note(text=f"{counted(len(names), 'image')} {text}: {_listed(names)}.", tone="warn"))
+            notes.append(Note(text=f"{counted(len(names), noun)} {text}: {_listed(names)}.", tone="warn"))
     return notes
 
 
@@ -213,4 +231,26 @@ def _map_title(name: str) -> str:
 
 def _group_sections(assessment: Assessment) -> list[Section]:
     tables = group_tables(assessment)
-    return [Section(name="groups", title="Groups", blocks=tuple(tables))] if tables else []
+    charts = _condition_charts(assessment.evaluation.groups.get("condition"))
+    level = f" Bars: {level_text(assessment.evaluation.summary)}." if charts else ""
+    intro = f"Pooled over the images of a group.{level}"
+    return [Section(name="groups", title="Groups", intro=intro, blocks=(*charts, *tables))] if tables else []
+
+
+def _condition_charts(table: pd.DataFrame | None) -> list[Chart]:
+    if table is None:
+        return []
+    labels = [
+        f"{name} ({counted(number, 'image')})" for name, number in zip(table["condition"], table["images"])
+    ]
+    return [
+        Chart(
+            title=f"{name} by condition",
+            figure=ranges(
+                labels, table[name].tolist(), table[[f"{name}_low", f"{name}_high"]].to_numpy(float),
+                x_title=name, x_range=(0, 1),
+            ),
+            height_px=min(900, 90 + 30 * len(labels)),
+        )
+        for name in ("meanAP", "AJI")
+    ]  # fmt: skip

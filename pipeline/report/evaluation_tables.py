@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from pipeline.metrics.comparison import Difference
 from pipeline.report.assessment import THRESHOLDS, Assessment, definitions, interval, level_text, score
 from pipeline.report.blocks import Column, Row, Table, Value
 from pipeline.report.palette import KIND_MEANINGS
@@ -33,7 +34,12 @@ SCORES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
 IMAGE_SCORES = ("AP_0.5", "meanAP", "AJI", "PQ", "dice", "SBD")
 """Scores in the table of images; metrics.parquet has all."""
 
-LABELS = {"AP_0.5": "AP.5", "dice": "Dice", "n_truth": "truth", "n_prediction": "predicted"}
+COMPARED = ("AP_0.5", "AP_0.6", "AP_0.7", "AP_0.8", "AP_0.9", "meanAP", "AJI", "PQ", "dice", "SBD")
+"""Scores in the table of differences; summary.json has all but sorted AP."""
+
+LABELS = {f"AP_0.{at}": f"AP.{at}" for at in range(5, 10)} | {
+    "dice": "Dice", "n_truth": "truth", "n_prediction": "predicted",
+}  # fmt: skip
 """Headings for columns that are called otherwise in the files."""
 
 HINTS = {
@@ -85,6 +91,41 @@ def author_table(assessment: Assessment) -> Table | None:
         rows=rows,
         caption="Each truth object takes the prediction of largest intersection, and a prediction may be taken more "
         "than once: comparable with published numbers, not a strict measure.",
+    )
+
+
+def difference_tables(assessment: Assessment) -> list[Table]:
+    """Run against each baseline on the images both have, with the interval of the difference."""
+    return [
+        Table(
+            name=f"difference_{number}",
+            title=f"{assessment.name} against {name}",
+            columns=(
+                Column(name="score"),
+                Column(name=assessment.name, digits=4),
+                Column(name=name, digits=4),
+                Column(name="difference", digits=4),
+                Column(name="from", digits=4),
+                Column(name="to", digits=4),
+            ),
+            rows=tuple(
+                Row(cells=(LABELS.get(key, key), *(_value(value) for value in found.scores.loc[key])))
+                for key in COMPARED
+            ),
+            caption=_difference_caption(found),
+        )
+        for number, (name, found) in enumerate(assessment.differences.items(), start=1)
+    ]
+
+
+def _difference_caption(found: Difference) -> str:
+    pooled = f"Pooled over the {found.images:,} images that both have."
+    if not found.resamples:
+        return f"{pooled} One image gives no interval."
+    return (
+        f"{pooled} From and to: {found.level:.0%} interval of the difference from {found.resamples:,} paired bootstrap "
+        f"resamples of images, seed {found.seed}; an interval without 0 is a difference that other images of this kind "
+        "would show too."
     )
 
 
@@ -185,11 +226,13 @@ def group_tables(assessment: Assessment) -> list[Table]:
     """Pooled scores per condition, per well and so on."""
     tables = []
     for name, table in assessment.evaluation.groups.items():
-        shown = [
-            column
-            for column in ("images", "n_truth", "n_prediction", *IMAGE_SCORES)
-            if column in table.columns
-        ]
+        wanted = (
+            "images",
+            "n_truth",
+            "n_prediction",
+            *(end for at in IMAGE_SCORES for end in _with_ends(at)),
+        )
+        shown = [column for column in wanted if column in table.columns and table[column].notna().any()]
         digits = {"images": 0, "n_truth": 0, "n_prediction": 0}
         rows = tuple(
             Row(
@@ -199,7 +242,7 @@ def group_tables(assessment: Assessment) -> list[Table]:
             for record in table.to_dict("records")
         )
         columns = [
-            Column(name=LABELS.get(column, column), digits=digits.get(column, 4), hint=HINTS.get(column, ""))
+            Column(name=_heading(column), digits=digits.get(column, 4), hint=HINTS.get(column, ""))
             for column in shown
         ]
         tables.append(
@@ -209,10 +252,21 @@ def group_tables(assessment: Assessment) -> list[Table]:
                 columns=(Column(name=name), *columns),
                 rows=rows,
                 filterable=len(rows) > 12,
-                caption="Pooled over the images of a group.",
+                caption="From and to: intervals of the score before them." if "meanAP_low" in shown else "",
             )
         )
     return tables
+
+
+def _with_ends(name: str) -> tuple[str, str, str]:
+    return name, f"{name}_low", f"{name}_high"
+
+
+def _heading(column: str) -> str:
+    for end, word in (("_low", "from"), ("_high", "to")):
+        if column.endswith(end):
+            return f"{_heading(column.removesuffix(end))} {word}"
+    return LABELS.get(column, column)
 
 
 def worst_first(images: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,135 @@
+"""Plate layouts: the table a lab keeps of what was done to each well, so that numbers can be given by condition.
+
+A layout names wells (of one plate, or of every plate alike, or by a column ``plate``) or, for collections that are no
+plates, images. Tables in, conditions out; which of the two sides does not know the other is said, never guessed.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pipeline.errors import BadArgument
+from pipeline.report.wells import well_name
+
+CONDITION = "condition"
+"""Default name of the column of conditions."""
+
+WELL = re.compile(r"([A-Za-z]{1,2})[/_ -]?0*([1-9][0-9]*)")
+"""B3, B03, B/3 and the like."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spot:
+    """Where an image is."""
+
+    image: str
+    """Its name."""
+    plate: str = ""
+    """Name of its plate."""
+    well: str = ""
+    """``B03``; empty for an image that lies on no plate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What a layout says."""
+
+    key: str
+    """``well`` or ``image``: what its rows name."""
+    by_plate: bool
+    """Whether rows name their plate; if not, they hold for every plate."""
+    conditions: dict[tuple[str, str], str | None]
+    """Condition by (plate or empty, well or image); None where the table leaves it blank."""
+
+    def place(self, spot: Spot) -> tuple[str, str]:
+        """How a row would name the place of an image."""
+        return spot.plate if self.by_plate else "", spot.well if self.key == "well" else spot.image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assigned:
+    """A layout laid over a collection."""
+
+    conditions: dict[str, str | None]
+    """By image; None where the layout leaves it blank or does not name the place."""
+    without_condition: list[str]
+    """Images whose place the layout does not name."""
+    unknown_places: list[str]
+    """Places of the layout that no image of the collection has."""
+
+
+def well_text(text: str) -> str | None:
+    """Name of a well as `well_name` writes it, from the ways people do; None for what is no well."""
+    found = WELL.fullmatch(text.strip())
+    return well_name(found[1].upper(), found[2]) if found else None
+
+
+def layout_of(table: pd.DataFrame, *, name: str, column: str = CONDITION) -> Layout:
+    """Read a table with a column ``well`` (or ``image``), one of conditions, and maybe ``plate``.
+
+    Capitals in the names of columns do not matter. ``name`` is what errors call the table.
+
+    Raises:
+        BadArgument: a column is missing, a well is none, or a place is named twice.
+    """
+    named = {str(heading).strip().lower(): heading for heading in table.columns}
+    key = next((choice for choice in ("well", "image") if choice in named), None)
+    if key is None or column.strip().lower() not in named:
+        raise BadArgument(
+            f"{name}: expected columns well (or image) and {column}, got {', '.join(map(str, table.columns))}; "
+            "--condition-column names another column of conditions"
+        )
+    if table.empty:
+        raise BadArgument(f"{name}: expected at least one row, got none")
+    plates = _texts(table[named["plate"]]) if "plate" in named else [""] * len(table)
+    conditions: dict[tuple[str, str], str | None] = {}
+    rows = zip(plates, _texts(table[named[key]]), _texts(table[named[column.strip().lower()]]))
+    for number, (plate, place, condition) in enumerate(rows, start=1):
+        known = well_text(place) if key == "well" else place
+        if not known:
+            raise BadArgument(f"{name}, row {number}: expected {_wanted(key)}, got {place!r}")
+        at = plate.removesuffix(".zarr"), known
+        if at in conditions:
+            raise BadArgument(f"{name}, row {number}: {_name(at)} is named twice; a place has one condition")
+        conditions[at] = condition or None
+    return Layout(key=key, by_plate="plate" in named, conditions=conditions)
+
+
+def assign(layout: Layout, spots: Iterable[Spot], *, name: str) -> Assigned:
+    """Give the images of a collection their conditions.
+
+    Raises:
+        BadArgument: no place of the layout is in the collection.
+    """
+    spots = list(spots)
+    there = {layout.place(spot) for spot in spots}
+    strangers = [_name(at) for at in layout.conditions if at not in there]
+    if len(strangers) == len(layout.conditions):
+        known = ", ".join(sorted(_name(at) for at in there if at[1])[:8]) or f"no image has a {layout.key}"
+        raise BadArgument(
+            f"{name}: none of its {len(strangers)} {layout.key}s ({', '.join(strangers[:5])} ...) is in the data; "
+            f"there are: {known}"
+        )
+    return Assigned(
+        conditions={spot.image: layout.conditions.get(layout.place(spot)) for spot in spots},
+        without_condition=[spot.image for spot in spots if layout.place(spot) not in layout.conditions],
+        unknown_places=strangers,
+    )
+
+
+def _texts(values: pd.Series) -> list[str]:
+    return ["" if pd.isna(value) else _text(value) for value in values]
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).strip()
+
+
+def _wanted(key: str) -> str:
+    return "a well such as B03" if key == "well" else "the name of an image"
+
+
+def _name(at: tuple[str, str]) -> str:
+    return " ".join(part for part in at if part)
