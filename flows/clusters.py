@@ -69,7 +69,8 @@ def _local(execution: Execution, workers: int) -> "Iterator[Client]":
 
     # Processes, one thread each: torch and numpy hold the interpreter's lock too long for threads.
     options: dict[str, Any] = {"host": "127.0.0.1", "nthreads": 1, "memory_limit": 0, "dashboard": False}
-    options |= {"silence_logs": _log_level(), "preload": ["flows.interrupts"]}
+    # What the stages import takes a second: loaded while the worker starts, not in its first tile.
+    options |= {"silence_logs": _log_level(), "preload": ["flows.interrupts", "flows.painting"]}
     spec = {f"cpu-{i}": {"cls": Nanny, "options": options} for i in range(workers)}
     for gpu in _gpus(execution.device):
         mine = options | {"nthreads": GPU_THREADS, "resources": {"GPU": 1}}
