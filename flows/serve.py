@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,7 @@ import prefect
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.deployments.runner import RunnerDeployment
+from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import EntrypointType
 
@@ -72,19 +73,28 @@ def absolute(job: SegmentJob) -> SegmentJob:
 
 
 def deployments(
-    job: SegmentJob | WatchJob, schedule: Schedule, *, name: str | None = None, tags: Sequence[str] = ()
+    job: SegmentJob | WatchJob,
+    schedule: Schedule,
+    *,
+    name: str | None = None,
+    tags: Sequence[str] = (),
+    limit: int | None = None,
 ) -> list[RunnerDeployment]:
-    """Deployments of a job: one of the main job, or two of a watch (the look, and a single plate by hand)."""
+    """Deployments of a job: one of the main job, or two of a watch (the look, and a single plate by hand).
+
+    ``limit``: runs of each at once; more of them wait.
+    """
+    made = partial(_deployment, tags=tags, limit=limit)
     if isinstance(job, SegmentJob):
         job = absolute(job)
-        return [_deployment(segment_flow, {"job": as_table(job)}, name or _name(job.source), schedule, tags)]
+        return [made(segment_flow, {"job": as_table(job)}, name or _name(job.source), schedule)]
     job = replace(job, place=str(address(job.place)), job=absolute(job.job))
     opened = open_watch(job)
     name = name or f"{_name(job.place)}-{opened.name}"
     table = {"watch": as_table(job)}
     return [
-        _deployment(watch_flow, table, name, schedule, tags),
-        _deployment(plate_flow, table, name, Schedule(), tags),
+        made(watch_flow, table, name, schedule),
+        made(plate_flow, table, name, Schedule()),
     ]
 
 
@@ -93,12 +103,18 @@ def _name(place: str) -> str:
 
 
 def _deployment(
-    flow: Any, parameters: dict[str, Any], name: str, schedule: Schedule, tags: Sequence[str]
+    flow: Any,
+    parameters: dict[str, Any],
+    name: str,
+    schedule: Schedule,
+    *,
+    tags: Sequence[str],
+    limit: int | None,
 ) -> RunnerDeployment:
     try:
         return flow.to_deployment(
             name=name, cron=schedule.cron, interval=schedule.every_s, parameters=parameters,
-            tags=["platelayer", *tags], entrypoint_type=EntrypointType.MODULE_PATH,
+            tags=["platelayer", *tags], concurrency_limit=limit, entrypoint_type=EntrypointType.MODULE_PATH,
         )  # fmt: skip
     except ValueError as error:
         raise BadArgument(f"--cron {schedule.cron!r}: {error}") from None
@@ -107,12 +123,19 @@ def _deployment(
 def register(
     made: Sequence[RunnerDeployment], *, pool: str | None = None, image: str | None = None
 ) -> list[UUID]:
-    """Create or update deployments on the server, on a work pool where one is named; their ids."""
+    """Create or update deployments on the server, on a work pool where one is named; their ids.
+
+    Raises:
+        RunConflict: no server answers, or it refuses them.
+    """
     reach_api()
     try:
         return [UUID(str(deployment.apply(work_pool_name=pool, image=image))) for deployment in made]
-    except (ValueError, ObjectNotFound) as error:
-        raise RunConflict(f"the Prefect server refused the deployment: {error}") from None
+    except (ValueError, ObjectNotFound, DeploymentApplyError) as error:
+        hint = (
+            f" (prefect work-pool create {pool} --type process)" if pool and "not found" in str(error) else ""
+        )
+        raise RunConflict(f"the Prefect server refused the deployment: {error}{hint}") from None
 
 
 def serve(made: Sequence[RunnerDeployment], *, at_once: bool) -> None:

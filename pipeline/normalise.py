@@ -20,7 +20,7 @@ BINS = 65536
 """Bins of a histogram of float or 32-bit values."""
 
 
-@value(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@value(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
 class Normalise:
     """How raw intensities become the numbers a network sees."""
 

@@ -25,7 +25,7 @@ from pipeline.stack import MAX_ID
 from pipeline.tiling import Box
 
 
-@value(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@value(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
 class Filters:
     """What an object must satisfy to be kept; applied to whole objects, after stitching."""
 

@@ -49,7 +49,7 @@ class Tile:
         return f"{self.row}_{self.column}"
 
 
-@value(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@value(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
 class Tiling:
     """How an image is cut for the network and for stitching."""
 

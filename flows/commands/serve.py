@@ -40,6 +40,9 @@ class Wishes:
     tag: Annotated[list[str], Parameter(help="Tag of the deployment.", negative="")] = field(
         default_factory=list
     )
+    limit: Annotated[
+        int | None, Parameter(help="Runs of a deployment at once; more of them wait. Default: no limit.")
+    ] = None
 
 
 NONE = Wishes()
@@ -68,7 +71,7 @@ def deployments_of(work: SegmentJob | WatchJob, wishes: Wishes) -> list[Any]:
     schedule = serving.Schedule(
         cron=wishes.cron, every_s=serving.seconds(wishes.every) if wishes.every else None
     )
-    return serving.deployments(work, schedule, name=wishes.name, tags=wishes.tag)
+    return serving.deployments(work, schedule, name=wishes.name, tags=wishes.tag, limit=wishes.limit)
 
 
 def read_work(path: str, wishes: Wishes) -> SegmentJob | WatchJob:
