@@ -93,7 +93,7 @@ def unfinished(plan: Plan, record: RunRecord) -> list[Work]:
 
 
 def _origin(plan: Plan, work: Work) -> str | None:
-    return label_origin(plan.output, work.image.path, plan.name)
+    return label_origin(plan.output, work.image.path, plan.name, zarr_format=work.image.zarr_format)
 
 
 def _facts(plan: Plan, record: RunRecord, work: Work) -> dict[str, Any]:
@@ -117,11 +117,12 @@ def _conflict(plan: Plan, work: Work) -> str | None:
     there = _origin(plan, work)
     place = f"{plan.output.child(work.image.path)}"
     if there is None:
+        if plan.name not in list_tables(plan.output, work.image.path, zarr_format=work.image.zarr_format):
+            return None
         done = plan.output.exists(f"{plan.ledger.folder}/images/{work.key}.json")
-        ours = done or plan.ledger.marks("predict", work.key)
-        if not ours and plan.name in list_tables(plan.output, work.image.path):
-            return f"{place}: a table {plan.name!r} is there already"
-        return None
+        if done or plan.ledger.marks("predict", work.key):
+            return None
+        return f"{place}: a table {plan.name!r} is there already"
     if there != plan.label_fingerprint:
         return f"{place}: labels {plan.name!r} are there already and come from other work"
     if plan.output.exists(f"{staging(work)}/{_journal(plan, work)}"):

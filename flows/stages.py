@@ -25,7 +25,7 @@ from pipeline.normalise import Histogram, Limits
 from pipeline.segment import bits, bits_dtype, checked_answer
 from pipeline.spans import spans_of_bits, spans_of_stack
 from pipeline.stitch import Pieces, border_spans, describe, from_bytes, to_bytes
-from pipeline.store.ledger import Ledger
+from pipeline.store.arrays import new_document, open_array
 from pipeline.tiling import Box, Tile, round_up
 
 
@@ -114,28 +114,32 @@ def _stack_key(work: Work, key: str) -> str:
 
 
 def create_mask(work: Work) -> None:
-    """Make the empty layer mask of an image, chunk = core."""
-    side = round_up(work.core, work.traits.stride)
-    height, width = work.extent
-    with work.ledger.writing():
-        zarr.create_array(
-            store=work.ledger.output.child(f"{work.ledger.folder}/mask/{work.key}").zarr_store(),
-            shape=(len(work.image.planes), height, width),
-            chunks=(1, min(side, height), min(side, width)),
-            dtype=bits_dtype(work.traits.layers),
-            fill_value=0,
-            overwrite=True,
-        )
+    """Write the metadata of an image's layer mask; the tiles bring the chunks, empty ones too."""
+    work.ledger.write(f"mask/{work.key}/zarr.json", _mask_document(work).encode())
 
 
 def mask_array(work: Work) -> zarr.Array:
-    """The layer mask of an image."""
-    return _open_mask(work.ledger, work.key)
+    """The layer mask of an image, chunk = core; opened without a request."""
+    ledger = work.ledger
+    return open_array(
+        ledger.output, f"{ledger.folder}/mask/{work.key}", _mask_document(work), read_only=False
+    )
+
+
+def _mask_document(work: Work) -> str:
+    height, width = work.extent
+    return _document(
+        len(work.image.planes), height, width, round_up(work.core, work.traits.stride), work.traits.layers
+    )
 
 
 @lru_cache(maxsize=64)
-def _open_mask(ledger: Ledger, key: str) -> zarr.Array:
-    return zarr.open_array(store=ledger.output.child(f"{ledger.folder}/mask/{key}").zarr_store(), mode="r+")
+def _document(planes: int, height: int, width: int, side: int, layers: int) -> str:
+    files = new_document(
+        shape=(planes, height, width), dtype=bits_dtype(layers), chunks=(1, min(side, height), min(side, width)),
+        shards=None, axes=("plane", "y", "x"), codec="label", zarr_format=3,
+    )  # fmt: skip
+    return files["zarr.json"].decode()
 
 
 def pieces_keys(item: Item) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from pipeline.segment import Traits
 from pipeline.store.images import Image
 from pipeline.store.labels import BLOCK
 from pipeline.store.ledger import Ledger
+from pipeline.store.recent import kept_for
 from pipeline.tiling import Box, Tile, round_up, tile_at, tiles
 
 
@@ -82,7 +83,8 @@ class Work:
     def read(self, plane: int, box: Box) -> np.ndarray:
         """Pixels ``(C, y, x)`` of the job's channels, native dtype (bool as uint8)."""
         where = self.image.planes[plane]
-        block = self.image.read(where, self.channels, box.y0, box.y1, box.x0, box.x1)
+        with kept_for(f"{self.ledger.run} {self.key}"):  # the key holds the digest of the pixels' files
+            block = self.image.read(where, self.channels, box.y0, box.y1, box.x0, box.x1)
         return block.astype(np.uint8) if block.dtype == bool else block
 
     def items(self, tiles: Iterable[Tile]) -> "list[Item]":

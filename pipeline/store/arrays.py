@@ -19,6 +19,7 @@ from pipeline.errors import BadStore
 from pipeline.store.address import Address
 from pipeline.store.faults import explained, is_backend_fault
 from pipeline.store.groups import join, read_json
+from pipeline.store.recent import RecentChunks
 from pipeline.store.remote import mark_of_environment
 from pipeline.store.whole_chunks import WholeChunks, ends_in_blosc
 
@@ -73,14 +74,26 @@ def open_array(address: Address, path: str, document: str, *, read_only: bool = 
 def _open_array(
     address: Address, path: str, document: str, read_only: bool, pid: int, mark: str
 ) -> zarr.Array:
-    store = WholeChunks(address.zarr_store(read_only=read_only), blosc=ends_in_blosc(document))
-    place = StorePath(store, path)
+    below = address.zarr_store(read_only=read_only)
+    if read_only and not address.is_local:
+        below = RecentChunks(below, url=address.url, shard_bytes=_shard_bytes(document))
+    place = StorePath(WholeChunks(below, blosc=ends_in_blosc(document)), path)
     try:
         # Looking for empty chunks costs zarr more than compressing them; writers that care look themselves.
         return zarr.Array.from_dict(place, json.loads(document)).with_config({"write_empty_chunks": True})
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"[:200]
         raise BadStore(f"{address}/{path}: this array cannot be read ({reason}); rewrite it") from None
+
+
+def _shard_bytes(document: str) -> int:
+    """Bytes of a shard, not encoded; 0 where there are no shards."""
+    found = json.loads(document)
+    codecs = found.get("codecs") or [{}]
+    if found.get("zarr_format") != 3 or codecs[0].get("name") != "sharding_indexed":
+        return 0
+    grid = found["chunk_grid"]["configuration"]["chunk_shape"]
+    return int(np.prod(grid)) * np.dtype(found["data_type"]).itemsize
 
 
 def read_region(address: Address, path: str, document: str, selection: Selection) -> np.ndarray:

@@ -74,8 +74,12 @@ def publish(writer: LabelWriter, *, overwrite: bool = False) -> None:
 
 def _was_published_directly(writer: LabelWriter) -> bool:
     """Whether this is a repetition without a run: then nothing is staged, and no journal is kept."""
-    staged = any(writer.address.exists(writer.staged(name)) for name in writer.names)
-    return writer.staging == STAGING and not staged and writer.is_in_place
+    return writer.staging == STAGING and not _staged(writer) and writer.is_in_place
+
+
+def _staged(writer: LabelWriter) -> set[str]:
+    """Names of the layers of the stack that are in the staging place."""
+    return set(writer.names) & set(writer.address.children(writer.staged()))
 
 
 def _clear_direct(writer: LabelWriter) -> None:
@@ -91,11 +95,12 @@ def _note(writer: LabelWriter, journal: dict[str, Any]) -> None:
 
 
 def _check_staged(writer: LabelWriter) -> None:
-    for name in writer.names:
-        if not writer.address.exists(writer.staged(name)):
-            raise BadStore(
-                f"{writer.address.child(writer.path)}: nothing is staged for label {name!r}; run the command again"
-            )
+    staged = _staged(writer)
+    absent = [name for name in writer.names if name not in staged]
+    if absent:
+        raise BadStore(
+            f"{writer.address.child(writer.path)}: nothing is staged for label {absent[0]!r}; run the command again"
+        )
 
 
 def _old_layers(writer: LabelWriter, overwrite: bool) -> list[str]:
@@ -145,12 +150,13 @@ def _replace(writer: LabelWriter, journal: dict[str, Any]) -> None:
 def _place(writer: LabelWriter, name: str) -> None:
     """Bring one staged group to its place. On a disk this is one rename: what is no longer staged is there."""
     source, target = writer.staged(name), labels_path(writer.path, name)
-    if not writer.address.exists(source):
+    if writer.address.is_local and not writer.address.exists(source):
         return
     writer.address.remove(target)
     if writer.address.is_local:
         writer.address.move(source, target)
     else:
+        # What was staged stays until all layers are placed and listed.
         writer.address.copy(source, target)
 
 

@@ -58,9 +58,9 @@ def stack_layers(address: Address, path: str, name: str, *, zarr_format: int | N
     return [name]
 
 
-def label_origin(address: Address, path: str, name: str) -> str | None:
+def label_origin(address: Address, path: str, name: str, *, zarr_format: int | None = None) -> str | None:
     """Fingerprint of the work a label comes from; empty for somebody else's, None where there is no such label."""
-    group = find_group(address, labels_path(path, name))
+    group = find_group(address, labels_path(path, name), zarr_format=zarr_format)
     if group is None:
         return None
     own = group.attributes.get(ATTRIBUTE)

@@ -216,7 +216,8 @@ def _stage(writer: LabelWriter, files: list[dict[str, bytes]]) -> LabelWriter:
             writer.address.remove(writer.staged(name))
     elif _is_staged(writer, files):
         return writer
-    writer.address.remove(writer.journal)
+    if read_json(writer.address, writer.journal) is not None:
+        writer.address.remove(writer.journal)
     for layer, level in product(writer.names, range(len(files))):
         for key, data in files[level].items():
             writer.address.write_bytes(join(writer.staged(layer), str(level), key), data)

@@ -37,11 +37,10 @@ class S3Files(RemoteFiles):
 
     def entries(self, key: str) -> list[tuple[str, int, str]]:
         """List all objects below a key as (key, bytes, etag): one LIST for a thousand objects."""
-        found = (info for page in self._pages(Prefix=_folder(self._name(key))) for info in page["Contents"])
         # An empty object whose name ends in a slash stands for a folder in some tools.
         return [
             (self._below(info["Key"]), int(info["Size"]), token(info))
-            for info in found
+            for info in self._objects(_folder(self._name(key)))
             if not info["Key"].endswith("/")
         ]
 
@@ -55,9 +54,10 @@ class S3Files(RemoteFiles):
         return sorted(names - {""})
 
     def remove(self, key: str) -> None:
-        """Remove an object or all objects below a key, metadata first; nothing there is fine."""
-        below = [name for name, _, _ in self.entries(key)]
-        self._remove_all(below or [key])
+        """Remove an object and all objects below a key; nothing there is fine."""
+        name = self._name(key)
+        found = [info["Key"] for info in self._objects(name)]
+        self._remove_names([key for key in found if key == name or key.startswith(_folder(name))])
 
     def _copy_all(self, sources: Sequence[str], targets: Sequence[str]) -> None:
         def copy(source: str, target: str) -> None:
@@ -68,15 +68,17 @@ class S3Files(RemoteFiles):
             for _ in threads.map(copy, sources, targets):
                 pass
 
-    def _remove_all(self, keys: Sequence[str]) -> None:
-        for part in metadata_first(keys):
-            for start in range(0, len(part), MOST_KEYS):
-                names = [{"Key": self._name(key)} for key in part[start : start + MOST_KEYS]]
-                answer = self.fs.call_s3(
-                    "delete_objects", Bucket=self.bucket, Delete={"Objects": names, "Quiet": True}
-                )
-                if answer.get("Errors"):
-                    raise ClientError({"Error": answer["Errors"][0]}, "DeleteObjects")
+    def _remove_names(self, names: Sequence[str]) -> None:
+        ordered = [name for part in metadata_first(names) for name in part]
+        for start in range(0, len(ordered), MOST_KEYS):
+            part = [{"Key": name} for name in ordered[start : start + MOST_KEYS]]
+            asked = {"Objects": part, "Quiet": True}
+            answer = self.fs.call_s3("delete_objects", Bucket=self.bucket, Delete=asked)
+            if answer.get("Errors"):
+                raise ClientError({"Error": answer["Errors"][0]}, "DeleteObjects")
+
+    def _objects(self, prefix: str) -> Iterator[dict[str, Any]]:
+        return (info for page in self._pages(Prefix=prefix) for info in page["Contents"])
 
     def _pages(self, **asked: Any) -> Iterator[dict[str, list[dict[str, Any]]]]:
         while True:

@@ -94,9 +94,9 @@ def read_table(address: Address, path: str, name: str, *, columns: list[str] | N
     return pa.concat_tables(tables).to_pandas()
 
 
-def list_tables(address: Address, path: str) -> list[str]:
+def list_tables(address: Address, path: str, *, zarr_format: int | None = None) -> list[str]:
     """Names of the tables at a path, in the listed order."""
-    group = find_group(address, join(path, "tables"))
+    group = find_group(address, join(path, "tables"), zarr_format=zarr_format)
     listed = group.attributes.get("tables") if group else None
     return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
 
