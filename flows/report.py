@@ -7,9 +7,12 @@ import pandas as pd
 
 from flows.pictures import Views
 from pipeline.errors import BadArgument
+from pipeline.report.blocks import Page
+from pipeline.report.layout import Layout, Spot, assign
 from pipeline.report.run_numbers import Run
 from pipeline.report.run_page import run_page
 from pipeline.report.seams import SeamReport, seam_quality
+from pipeline.report.wells import well_name
 from pipeline.store.address import Address, address
 from pipeline.store.images import Collection, Image, channel_index, open_collection
 from pipeline.store.labels import list_labels
@@ -18,8 +21,13 @@ from pipeline.store.tables import list_tables, read_table
 
 
 def report_page(
-    store: str, *, name: str | None = None, source: str | None = None, run: str | None = None
-) -> Any:
+    store: str,
+    *,
+    name: str | None = None,
+    source: str | None = None,
+    run: str | None = None,
+    layout: Layout | None = None,
+) -> Page:
     """Lay out the report of a run (`pipeline.report.blocks.Page`).
 
     Args:
@@ -27,6 +35,7 @@ def report_page(
         name: labels to report on; default: those of the run.
         source: where the images are, for a run that wrote to another store; default: what the record says.
         run: which run, where there are several.
+        layout: conditions of the wells.
     """
     output = address(store)
     record = _record(output, name, run)
@@ -35,15 +44,30 @@ def report_page(
     images = {image.path or "image": image for image in collection.images}
     objects = _objects(output, images, name)
     facts = record or {}
+    listing = _listing(output, images, name, facts)
+    gaps: dict[str, list[str]] = {}
+    if layout is not None:
+        found = assign(
+            layout, [_spot(key, image, collection) for key, image in images.items()], name="--layout"
+        )
+        listing["condition"] = [found.conditions[key] for key in listing["image"]]
+        gaps = {"that the layout does not name": found.without_condition}
+        gaps |= {"of the layout without an image": found.unknown_places}
     described = Run(
         title=f"{collection.address.name}: {name}",
         objects=objects,
-        images=_listing(output, images, name, facts),
+        images=listing,
         facts=facts,
         seams=_seams(objects, images, facts),
+        layout_gaps=gaps,
     )
     views = Views(images, output, name, _channel(images, facts))
     return run_page(described, picture=views.picture, window=views.window)
+
+
+def _spot(key: str, image: Image, collection: Collection) -> Spot:
+    plate = collection.address.name.removesuffix(".zarr")
+    return Spot(image=key, plate=plate, well=well_name(*image.well) if image.well else "")
 
 
 def _record(output: Address, name: str | None, run: str | None) -> dict[str, Any] | None:

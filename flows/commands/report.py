@@ -6,7 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from flows.layout import read_layout
 from flows.report import report_page
+from pipeline.report.layout import CONDITION
 from pipeline.report.markdown import markdown_page
 from pipeline.report.page import html_page
 
@@ -17,11 +19,16 @@ def report(
     name: Annotated[str | None, Parameter(help="Labels to report on; default: those of the run.")] = None,
     run: Annotated[str | None, Parameter(help="Which run, where there are several.")] = None,
     source: Annotated[str | None, Parameter(help="Where the images are; default: what the run says.")] = None,
+    layout: Annotated[
+        str | None, Parameter(help="CSV or Parquet table with columns well and condition.")
+    ] = None,
+    condition_column: Annotated[str, Parameter(help="Its column of conditions.")] = CONDITION,
     output: Annotated[Path | None, Parameter(help="Page to write; default: report.html.")] = None,
     markdown: Annotated[bool, Parameter(help="Also write the numbers as Markdown.", negative="")] = False,
 ) -> int:
     """Draw the report of a run: plate maps, distributions, montage, seam quality."""
-    page = report_page(store, name=name, source=source, run=run)
+    chosen = read_layout(layout, column=condition_column) if layout else None
+    page = report_page(store, name=name, source=source, run=run, layout=chosen)
     target = output or Path("report.html")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(html_page(page), encoding="utf-8")

@@ -91,7 +91,7 @@ def plate_map(plate: PlateMap) -> str:
     )
     if plate.marked:
         _add_marks(figure, plate)
-    _style(figure, margin={"l": 28, "r": 8, "t": 24, "b": 8})
+    styled(figure, margin={"l": 28, "r": 8, "t": 24, "b": 8})
     figure.update_xaxes(type="category", side="top", showgrid=False, ticks="", showline=False, tickangle=0)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False, ticks="", showline=False)
     if len(plate.columns) > 12:
@@ -135,7 +135,7 @@ def curves(
             marker={"size": 6, "symbol": ("circle", "square", "diamond", "triangle-up", "x")[index % 5]},
             hovertemplate=f"{escaped(line.name)}<br>%{{x}}: %{{y:.{y_digits}f}}<extra></extra>",
         )
-    _style(figure, legend=len(lines) > 1)
+    styled(figure, legend=len(lines) > 1)
     figure.update_xaxes(title_text=escaped(x_title))
     figure.update_yaxes(title_text=escaped(y_title), range=y_range)
     return str(figure.to_json())
@@ -161,7 +161,7 @@ def histogram(values: np.ndarray, *, x_title: str, bins: int = 40, clip_share: f
         customdata=[f"{a:.4g} to {b:.4g}" for a, b in zip(edges[:-1], edges[1:])],
         hovertemplate="%{customdata}<br>%{y} objects<extra></extra>",
     )
-    _style(figure)
+    styled(figure)
     figure.update_layout(bargap=0.04)
     figure.update_xaxes(title_text=escaped(x_title))
     figure.update_yaxes(title_text="objects", rangemode="tozero")
@@ -183,41 +183,10 @@ def bars(counts: Mapping[str, Mapping[str, float | None]], *, x_title: str) -> s
             marker={"color": RUN_COLOURS[index % len(RUN_COLOURS)]},
             hovertemplate="%{y}: %{x}<extra>" + escaped(series) + "</extra>",
         )
-    _style(figure, legend=len(counts) > 1, margin={"l": 8, "r": 48, "t": 8, "b": 8})
+    styled(figure, legend=len(counts) > 1, margin={"l": 8, "r": 48, "t": 8, "b": 8})
     figure.update_layout(barmode="group")
     figure.update_xaxes(title_text=escaped(x_title), rangemode="tozero")
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    return str(figure.to_json())
-
-
-def ranges(
-    labels: Sequence[str],
-    values: Sequence[float],
-    between: np.ndarray,
-    *,
-    x_title: str,
-    x_range: tuple[float, float] | None = None,
-) -> str:
-    """Points with their intervals ``between (n, 2)``, first label on top; NaN is no interval."""
-    known = np.where(np.isnan(between), np.asarray(values, float)[:, None], between)
-    figure = go.Figure()
-    figure.add_scatter(
-        x=list(values),
-        y=[escaped(label) for label in labels],
-        mode="markers",
-        marker={"color": BLUE, "size": 9},
-        error_x={
-            "type": "data", "symmetric": False, "color": BLUE, "thickness": 1.5,
-            "array": (known[:, 1] - values).tolist(), "arrayminus": (values - known[:, 0]).tolist(),
-        },
-        customdata=[
-            "" if np.isnan(low) else f"<br>{low:.3f} to {high:.3f}" for low, high in between.tolist()
-        ],
-        hovertemplate="%{y}: %{x:.3f}%{customdata}<extra></extra>",
-    )  # fmt: skip
-    _style(figure)
-    figure.update_xaxes(title_text=escaped(x_title), range=x_range)
-    figure.update_yaxes(type="category", autorange="reversed", showgrid=True)
     return str(figure.to_json())
 
 
@@ -243,7 +212,7 @@ def against_chance(labels: Sequence[str], observed: Sequence[float], band: np.nd
         marker={"color": VERMILLION, "size": 11, "symbol": "diamond"},
         hovertemplate="%{y}: %{x:.3f}<extra></extra>",
     )
-    _style(figure, legend=True)
+    styled(figure, legend=True)
     farthest = np.exp(np.nanmax(np.abs(np.log(np.r_[observed, band.ravel()])), initial=0))
     spread = max(1.25, 1.15 * float(farthest))
     figure.update_xaxes(
@@ -270,7 +239,7 @@ def band_profile(line: Curve, *, x_title: str, y_title: str) -> str:
         marker={"size": 6, "symbol": "diamond"},
         hovertemplate="%{x:.0f} px: %{y:.3f}<extra></extra>",
     )
-    _style(figure, legend=True)
+    styled(figure, legend=True)
     figure.update_xaxes(title_text=escaped(x_title), rangemode="tozero")
     figure.update_yaxes(title_text=escaped(y_title))
     return str(figure.to_json())
@@ -303,7 +272,8 @@ def _faint(colour: str) -> str:
     return f"rgba({red},{green},{blue},0.15)"
 
 
-def _style(figure: go.Figure, *, legend: bool = False, margin: dict[str, int] | None = None) -> None:
+def styled(figure: go.Figure, *, legend: bool = False, margin: dict[str, int] | None = None) -> None:
+    """Give a figure the look of all."""
     axis = {
         "gridcolor": LINE,
         "linecolor": LINE,

@@ -23,7 +23,8 @@ from pipeline.report.blocks import (
     counted,
     number_text,
 )
-from pipeline.report.charts import Curve, bars, curves, ranges
+from pipeline.report.charts import Curve, bars, curves
+from pipeline.report.condition_charts import height_px, ranges
 from pipeline.report.evaluation_pictures import picture_blocks
 from pipeline.report.evaluation_tables import (
     author_table,
@@ -250,7 +251,7 @@ def _condition_charts(table: pd.DataFrame | None) -> list[Chart]:
                 labels, table[name].tolist(), table[[f"{name}_low", f"{name}_high"]].to_numpy(float),
                 x_title=name, x_range=(0, 1),
             ),
-            height_px=min(900, 90 + 30 * len(labels)),
+            height_px=height_px(len(labels)),
         )
         for name in ("meanAP", "AJI")
     ]  # fmt: skip

@@ -20,11 +20,13 @@ def plate_chart(
     anchors: Mapping[str, str],
     marked: np.ndarray | None = None,
     alarm: bool = False,
+    notes: Mapping[str, str] | None = None,
     caption: str = "",
 ) -> Chart:
     """Draw one number per image as a plate map; ``how`` joins the images of a well (``sum`` or ``median``).
 
     ``alarm`` is for counts that should be zero. ``marked`` is a boolean per image: its well gets a cross.
+    ``notes`` is a line for the hover text of a well, such as its condition.
     """
     grid = where.grid(values.to_numpy(float), how)
     fields = where.grid(np.ones(len(where.images)), "sum")
@@ -37,6 +39,7 @@ def plate_chart(
     texts = tuple(
         tuple(
             _text(wells[y][x], grid[y, x], fields[y, x], bool(crosses[y, x]), unit)
+            + (f"\n{notes[wells[y][x]]}" if notes and wells[y][x] in notes else "")
             for x in range(len(columns))
         )
         for y in range(len(rows))

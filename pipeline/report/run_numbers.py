@@ -4,7 +4,7 @@ Pure table work on the object table and the listing of images; what cannot be co
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -28,11 +28,13 @@ class Run:
     """Object table, with a column ``image`` or with row, column and field that make it up (``A/1/0``)."""
     images: pd.DataFrame
     """One row per image: ``image``; optional ``row``, ``column``, ``field``, ``status`` (``done`` or why not),
-    ``reason``, ``failed_tiles``, ``retries``, ``height_px``, ``width_px``."""
+    ``reason``, ``failed_tiles``, ``retries``, ``height_px``, ``width_px``, ``condition``."""
     facts: Mapping[str, object]
     """Record of the run as a dictionary; see ``facts.fact_blocks`` for the keys it knows."""
     seams: SeamReport | None = None
     """Seam quality, when the images were tiled."""
+    layout_gaps: Mapping[str, list[str]] = field(default_factory=dict)
+    """Places that the plate layout does not name or that are not there, by which of both."""
 
     def __post_init__(self) -> None:
         known = set(places(self.images).images)
@@ -61,8 +63,8 @@ def per_image(run: Run) -> tuple[Places, pd.DataFrame]:
 
     Columns: ``objects`` (NaN where the image is not done), ``area`` (median, unit of ``area_column``),
     ``overlapping`` (share of objects that overlap another), ``intensity_<channel>`` (median of the objects'
-    means), ``covered`` (share of the image, where its size is known), ``status``, ``reason``, ``failed_tiles``,
-    ``retries``.
+    means), ``covered`` (share of the image, where its size is known), ``status``, ``reason``, ``condition``,
+    ``failed_tiles``, ``retries``.
     """
     where = places(run.images)
     listing = (
@@ -72,6 +74,7 @@ def per_image(run: Run) -> tuple[Places, pd.DataFrame]:
     table = pd.DataFrame(index=listing.index)
     table["status"] = _column(listing, "status", DONE).astype(str)
     table["reason"] = _column(listing, "reason", "").fillna("").astype(str)
+    table["condition"] = _column(listing, "condition", "").fillna("").astype(str)
     table["failed_tiles"] = _column(listing, "failed_tiles", 0).fillna(0).astype(int)
     table["retries"] = _column(listing, "retries", 0).fillna(0).astype(int)
     groups = objects.groupby("image")

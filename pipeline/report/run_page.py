@@ -25,6 +25,7 @@ from pipeline.report.blocks import (
     is_blank,
 )
 from pipeline.report.charts import histogram
+from pipeline.report.condition_section import condition_section
 from pipeline.report.facts import fact_blocks, failure_blocks, recorded_failures, recorded_retries
 from pipeline.report.page import html_page
 from pipeline.report.pictures import PictureOf, WindowOf, numbered
@@ -59,6 +60,8 @@ def run_page(run: Run, *, picture: PictureOf | None = None, window: WindowOf | N
     ]
     if where.is_plate:
         sections.append(_plate_section(run, where, table, anchors))
+    if (table["condition"] != "").any():
+        sections.append(condition_section(where, table, _measures(run), run.layout_gaps))
     if len(run.objects):
         sections.append(
             Section(
@@ -148,6 +151,7 @@ def _alarms(run: Run, table: pd.DataFrame) -> tuple[Block, ...]:
 def _plate_section(run: Run, where: Places, table: pd.DataFrame, anchors: Mapping[str, str]) -> Section:
     unit = area_column(run.objects)[1]
     failed = failures(table)
+    conditions = {well: name for well, name in zip(where.wells, table["condition"]) if name}
     maps = [
         ("Objects per well", table["objects"], "sum", "objects"),
         ("Median area", table["area"], "median", unit),
@@ -167,6 +171,7 @@ def _plate_section(run: Run, where: Places, table: pd.DataFrame, anchors: Mappin
             anchors=anchors,
             marked=None if title == "Failures" else failed.to_numpy() > 0,
             alarm=title == "Failures",
+            notes=conditions,
         )
         for title, values, how, unit_ in maps
         if values.notna().any()
@@ -177,6 +182,15 @@ def _plate_section(run: Run, where: Places, table: pd.DataFrame, anchors: Mappin
         f"leads to its first picture; empty places have no image or no number. {crosses}"
     )
     return Section(name="plate", title="Plate", intro=intro, blocks=charts)
+
+
+def _measures(run: Run) -> dict[str, str]:
+    """Numbers per image that conditions are compared by."""
+    named = {"objects": "objects per image", "area": f"median area ({area_column(run.objects)[1]})"}
+    named |= {"overlapping": "share overlapping"} if "overlap_px" in run.objects.columns else {}
+    return named | {
+        f"intensity_{name}": f"intensity {name}" for name in channels(run.objects)[:MOST_CHANNELS]
+    }
 
 
 def _histograms(objects: pd.DataFrame) -> tuple[Chart, ...]:
@@ -201,6 +215,7 @@ def _image_table(run: Run, where: Places, table: pd.DataFrame, anchors: Mapping[
     columns = [
         Column(name="image"),
         *([Column(name="well")] if where.is_plate else []),
+        Column(name="condition"),
         Column(name="status"),
         Column(name="objects", digits=0),
         Column(name="median area", unit=unit),
@@ -227,7 +242,8 @@ def _image_table(run: Run, where: Places, table: pd.DataFrame, anchors: Mapping[
     ]
     rows = []
     for well, (name, row) in zip(where.wells, table.iterrows()):
-        cells: list[Value] = [str(name) or "image", *([well] if where.is_plate else []), row["status"]]
+        cells: list[Value] = [str(name) or "image", *([well] if where.is_plate else [])]
+        cells += [row["condition"], row["status"]]
         cells += [float(row[number]) for number in numbers]
         cells += [int(row["failed_tiles"]), int(row["retries"]), row["reason"]]
         rows.append(

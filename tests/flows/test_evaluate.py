@@ -48,11 +48,61 @@ def test_strict_refuses_a_missing_side(plate, tmp_path, capsys):
     assert "B/2/0" in capsys.readouterr().err and not (tmp_path / "e").exists()
 
 
-def test_a_baseline_stands_beside_the_run(plate, tmp_path):
+def test_a_baseline_stands_beside_the_run_with_the_interval_of_the_difference(plate, tmp_path):
     before, after = tmp_path / "before", tmp_path / "after"
     assert run(["evaluate", plate, "--report", str(before)]) == 0
-    assert run(["evaluate", plate, "--report", str(after), "--baseline", str(before)]) == 0
-    assert "before" in (after / "report.html").read_text()
+    place = address(plate)
+    write_stack(place, open_collection(place).images[1], squares((30, 30)), name="found")
+    assert run(["evaluate", plate, "--report", str(after), "--baseline", str(before), "--markdown"]) == 0
+    found = json.loads((after / "summary.json").read_text())["differences"]["before"]
+    assert found["images"] == 2
+    assert found["scores"]["meanAP"]["difference"] == pytest.approx(1 / 3)
+    # Drawn datasets: both images (2/3 before, 1 after), twice the first (1, 1), twice the second (0, 1).
+    assert [found["scores"]["meanAP"][end] for end in ("low", "high")] == [0, 1]
+    assert "| meanAP | 1.0000 | 0.6667 | 0.3333 | 0.0000 | 1.0000 |" in (after / "report.md").read_text()
+
+
+def test_a_baseline_of_another_truth_is_refused(plate, tmp_path, capsys):
+    before = tmp_path / "before"
+    assert run(["evaluate", plate, "--report", str(before)]) == 0
+    place = address(plate)
+    write_stack(
+        place, open_collection(place).images[1], squares((30, 30), (2, 2)), name="truth", overwrite=True
+    )
+    assert run(["evaluate", plate, "--report", str(tmp_path / "e"), "--baseline", str(before)]) == 1
+    assert "B/2/0: the truth differs, 2 objects in this run and 1" in capsys.readouterr().err
+    assert not (tmp_path / "e").exists()
+
+
+def test_numbers_by_condition(plate, tmp_path, capsys):
+    folder, layout = tmp_path / "e", tmp_path / "map.csv"
+    layout.write_text("Well;Compound\na1;DMSO\nB02;drug\nC3;drug\n")
+    words = ["evaluate", plate, "--report", str(folder), "--layout", str(layout), "--csv"]
+    assert run([*words, "--condition-column", "compound"]) == 0
+    assert "unknown places: C03" in capsys.readouterr().err
+    conditions = json.loads((folder / "summary.json").read_text())["conditions"]
+    assert {name: numbers["meanAP"] for name, numbers in conditions.items()} == {"DMSO": 1, "drug": 0}
+    assert conditions["drug"]["errors"]["truth"]["missed"] == 1
+    assert pd.read_parquet(folder / "metrics_by_condition.parquet")["condition"].tolist() == ["DMSO", "drug"]
+    assert pd.read_csv(folder / "by_condition.csv")["meanAP"].tolist() == [1, 0]
+    assert run([*words, "--condition-column", "compound", "--strict"]) == 1
+    assert "unknown places: C03" in capsys.readouterr().err
+
+
+def test_plates_of_a_folder_have_their_own_wells(plate_at, noise, tmp_path):
+    for number, name in enumerate(("folder/one.zarr", "folder/two.zarr")):
+        place = address(plate_at(name, {"A/1": [noise((64, 64), seed=number)]}))
+        (image,) = open_collection(place).images
+        write_stack(place, image, squares((4, 4)), name="truth")
+        write_stack(place, image, squares((4 + 30 * number, 4)), name="found")
+    (tmp_path / "map.csv").write_text("plate,well,condition\none,A1,5\ntwo.zarr,A1,10\n")
+    words = ["evaluate", str(tmp_path / "folder"), "--report", str(tmp_path / "e")]
+    assert run([*words, "--layout", str(tmp_path / "map.csv"), "--strict"]) == 0
+    table = pd.read_parquet(tmp_path / "e" / "metrics_by_condition.parquet")
+    assert dict(zip(table["condition"], table["meanAP"])) == {"5": 1, "10": 0}
+    assert table["condition"].tolist() == ["5", "10"]
+    wells = pd.read_parquet(tmp_path / "e" / "metrics_by_well.parquet")
+    assert wells["well"].tolist() == ["one A01", "two A01"]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +110,7 @@ def test_a_baseline_stands_beside_the_run(plate, tmp_path):
     [
         (["--truth-name", "nothing"], "no image has labels"),
         (["--baseline", "nowhere"], "folder of an evaluation"),
+        (["--layout", "nowhere.csv"], "no such file"),
     ],
 )
 def test_what_is_not_there_is_told(plate, tmp_path, capsys, options, words):

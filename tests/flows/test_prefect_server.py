@@ -3,6 +3,7 @@
 Everything runs in processes of its own, as a person would run it; the server is asked over HTTP.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -14,11 +15,16 @@ import time
 from collections import Counter
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 
+from flows.cli import run
 from flows.jobs import WatchJob, job
 from flows.watch import open_watch
+from pipeline.store.address import address
+from pipeline.store.images import open_collection
+from pipeline.store.labels import write_stack
 
 PLATELAYER = (sys.executable, "-c", "from flows.cli import main; main()")
 
@@ -202,3 +208,39 @@ def test_a_watcher_killed_restarted_and_cancelled_does_nothing_twice(server, pla
     assert len(watch.history.children()) == 3
     watcher.send_signal(signal.SIGTERM)
     watcher.wait(60)
+
+
+def test_an_evaluation_under_prefect_gives_the_numbers_of_one_without(server, plate_at, noise, tmp_path):
+    plate = plate_at("p.zarr", {f"{row}/1": [noise((60, 60), seed=at)] for at, row in enumerate("ABC")})
+    place = address(plate)
+    for at, image in enumerate(open_collection(place).images):
+        truth = np.zeros((2, 60, 60), np.uint32)
+        truth[0, 4:20, 4:20], truth[1, 12:30, 12:30], truth[0, 40:50, 40:50] = 1, 2, 3
+        write_stack(place, image, truth, name="truth")
+        write_stack(place, image, np.where(truth == 1 + at, 0, truth), name="found")
+    (tmp_path / "map.csv").write_text("well,condition\nA1,DMSO\nB1,drug\nC1,drug\n")
+    words = ["evaluate", str(plate), "--layout", "map.csv", "--report"]
+    assert run([*words[:2], "--layout", str(tmp_path / "map.csv"), "--report", str(tmp_path / "direct")]) == 0
+    before = {one["id"] for one in server.ask("flow_runs/filter")}
+    done = subprocess.run(
+        [*PLATELAYER, *words, "flow"],
+        env=server.env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("summary.json", "metrics.parquet", "matches.parquet", "report.html"):
+        assert (tmp_path / "flow" / name).read_bytes() == (tmp_path / "direct" / name).read_bytes()
+
+    def ended():
+        runs = [one for one in server.ask("flow_runs/filter") if one["id"] not in before]
+        return [(one["name"], one["state_type"]) for one in runs if one["state_type"] != "RUNNING"]
+
+    assert until(ended) == [(f"evaluate {plate}", "COMPLETED")]
+    shown = {one["key"]: one["data"] for one in server.ask("artifacts/filter")}
+    numbers = json.loads((tmp_path / "direct" / "summary.json").read_text())
+    assert f"{numbers['meanAP']:.4f}" in shown["platelayer-evaluation"]
+    assert "| drug | 2 |" in shown["platelayer-evaluation"]
+    assert (tmp_path / "flow" / "report.html").as_uri() in shown["platelayer-report"]

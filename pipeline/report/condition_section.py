@@ -1,0 +1,73 @@
+"""The conditions of a plate in the report of a run: what each did to the number, the size and the look of objects.
+
+One number per image goes in, so a well with many objects does not outvote the others; medians come out.
+"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from pipeline.report.blocks import Block, Chart, Column, Note, Row, Section, Table, counted
+from pipeline.report.condition_charts import dots, height_px
+from pipeline.report.wells import Places
+
+SHOWN = 8
+"""Names spelled out in a note; the rest is counted."""
+
+
+def condition_section(
+    where: Places, table: pd.DataFrame, measures: Mapping[str, str], gaps: Mapping[str, list[str]]
+) -> Section:
+    """Lay out the conditions.
+
+    Args:
+        where: the images.
+        table: per image, with a column ``condition`` that is empty for images of no condition.
+        measures: column of the table to its title, those that get a column here.
+        gaps: what the layout and the plate do not know of each other, by what it is.
+    """
+    known = table.assign(well=where.wells)[table["condition"] != ""]
+    groups = known.groupby("condition", sort=False)
+    columns = [Column(name="condition"), Column(name="wells"), Column(name="images")]
+    columns += [Column(name=title, hint="Median over images.") for title in measures.values()]
+    rows = tuple(
+        Row(
+            cells=(
+                str(name), int(group["well"].replace("", pd.NA).nunique()), len(group),
+                *(float(group[measure].median()) for measure in measures),
+            )
+        )
+        for name, group in groups
+    )  # fmt: skip
+    charts = [
+        Chart(
+            title=f"{title} by condition", figure=dots(found, x_title=title), height_px=height_px(len(found))
+        )
+        for measure, title in list(measures.items())[:2]
+        if (found := _numbers(known, measure))
+    ]
+    numbers = Table(name="conditions", title="By condition", columns=tuple(columns), rows=rows)
+    intro = "Conditions are those of the layout. A dot is an image, the bar the median over images."
+    return Section(
+        name="conditions", title="Conditions", intro=intro, blocks=(*_notes(gaps), *charts, numbers)
+    )
+
+
+def _numbers(known: pd.DataFrame, measure: str) -> dict[str, dict[str, float]]:
+    there = known[known[measure].notna()]
+    return {
+        str(name): dict(zip(group.index.astype(str), group[measure].astype(float)))
+        for name, group in there.groupby("condition", sort=False)
+    }
+
+
+def _notes(gaps: Mapping[str, list[str]]) -> list[Block]:
+    return [
+        Note(
+            text=f"{counted(len(names), 'place')} {what}: {', '.join(names[:SHOWN])}"
+            f"{f' and {len(names) - SHOWN:,} more' if len(names) > SHOWN else ''}.",
+            tone="warn",
+        )
+        for what, names in gaps.items()
+        if names
+    ]
