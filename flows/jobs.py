@@ -33,8 +33,9 @@ class Execution:
     """serial, threads, dask (a cluster on this machine), or tcp://host:8786 / tls://host:8786 (an existing one)."""
     workers: Annotated[int | None, Field(ge=1)] = None
     """Worker processes or threads of a local executor; default: the cores this process may use."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """cuda: a GPU or an error, never a silent CPU run; auto: a GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda", "openvino"] = "auto"
+    """cuda: a GPU or an error, never a silent CPU run; auto: a GPU where there is one; openvino: a CPU, by way of
+    the optional package."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a tile that failed is tried again before its image is set aside."""
     window: Annotated[int, Field(ge=1)] = 4
@@ -55,6 +56,8 @@ class SegmentJob:
     """Shipped model, or path or URL of a checkpoint; default: nuclei."""
     segmenter: str | None = None
     """Instead of a model: threshold, or module:function."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Arithmetic of a model's convolutions; results differ a little."""
     channel: tuple[str | int, ...] = ()
     """Channels by name or index, in the order the model expects; default: the first."""
     tiling: Tiling = Tiling()

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from flows.jobs import DEFAULT_MODEL, SegmentJob
-from model.card import CARD, WEIGHTS, read_card, shipped
+from model.card import CARD, WEIGHTS, answers_digest, read_card, shipped
 from pipeline.errors import BadArgument
 from pipeline.segment import Segmenter, Traits, imported, traits
 from pipeline.store.address import Address, address
@@ -29,20 +29,24 @@ class SegmenterRef:
     kind: Literal["model", "threshold", "import"]
     reference: str
     device: str = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
 def reference(job: SegmentJob) -> SegmenterRef:
     """The segmenter a job asks for."""
     device = job.execution.device
-    if job.segmenter == "threshold" or (job.segmenter is None and job.model == "threshold"):
-        if device == "cuda":
+    classical = job.segmenter == "threshold" or (job.segmenter is None and job.model == "threshold")
+    if (classical or job.segmenter) and job.precision != "float32":
+        raise BadArgument(f"precision: only a model has one, got {job.precision}; leave precision out")
+    if classical:
+        if device in ("cuda", "openvino"):
             raise BadArgument(
-                "device: threshold computes on the CPU only, got cuda; leave execution.device out"
+                f"device: threshold computes on the CPU only, got {device}; leave execution.device out"
             )
         return SegmenterRef("threshold", "threshold", device)
     if job.segmenter:
         return SegmenterRef("import", job.segmenter, device)
-    return SegmenterRef("model", job.model or DEFAULT_MODEL, device)
+    return SegmenterRef("model", job.model or DEFAULT_MODEL, device, job.precision)
 
 
 class Guarded:
@@ -71,7 +75,8 @@ def _load(reference: SegmenterRef) -> Segmenter:
         return imported(reference.reference)
     from model.segmenter import load_segmenter
 
-    return load_segmenter(model_folder(reference.reference), device=reference.device)
+    folder = model_folder(reference.reference)
+    return load_segmenter(folder, device=reference.device, precision=reference.precision)
 
 
 def model_folder(reference: str) -> Path:
@@ -103,8 +108,9 @@ def known_traits(reference: SegmenterRef) -> Traits | None:
     if reference.kind != "model":
         return None
     card = read_card(model_folder(reference.reference))
-    names = ("name", "reach_px", "stride", "layers", "channels", "normalise", "min_area", "digest")
-    return Traits(link="touch", **{name: card[name] for name in names})
+    names = ("name", "reach_px", "stride", "layers", "channels", "normalise", "min_area")
+    digest = answers_digest(card["digest"], precision=reference.precision)
+    return Traits(link="touch", digest=digest, **{name: card[name] for name in names})
 
 
 def full_traits(reference: SegmenterRef, probe: np.ndarray) -> Traits:

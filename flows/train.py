@@ -108,6 +108,7 @@ def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any
     result = dict(base)
     for key, entry in change.items():
         inner = result.get(key)
-        both = isinstance(inner, Mapping) and isinstance(entry, Mapping)
-        result[key] = _merged(inner, entry) if both else entry  # type: ignore[arg-type]
+        if isinstance(inner, Mapping) and isinstance(entry, Mapping):
+            entry = _merged(inner, entry)
+        result[key] = entry
     return result

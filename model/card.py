@@ -84,6 +84,13 @@ def digest_of(card: dict[str, Any]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
+def answers_digest(card_digest: str, *, precision: str = "float32", overlaps: bool = True) -> str:
+    """Return the digest of a model used in a certain way: its card's own for the usual one."""
+    if precision == "float32" and overlaps:
+        return card_digest
+    return hashlib.sha256(f"{card_digest} {precision} {overlaps}".encode()).hexdigest()[:32]
+
+
 def write_card(folder: Path, card: dict[str, Any]) -> None:
     """Write a card, whole or not at all."""
     text = json.dumps(card, indent=1, sort_keys=False) + "\n"

@@ -5,7 +5,14 @@ drops the rows behind its state and goes on.
 """
 
 import csv
+import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+logger = logging.getLogger(__name__)
 
 TABLE = "curves.csv"
 PICTURE = "curves.png"
@@ -41,11 +48,14 @@ def read_table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def draw(folder: Path) -> Path:
-    """Draw the table as two panels, losses and scores over steps, and return the path of the picture."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def draw(folder: Path) -> Path | None:
+    """Draw the table as two panels, losses and scores over steps; return the path, or ``None`` without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        logger.warning("%s: no picture of the curves, because matplotlib is not installed", folder)
+        return None
     rows = read_table(folder)
     figure = Figure(figsize=(9, 6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -63,7 +73,7 @@ def draw(folder: Path) -> Path:
     return folder / PICTURE
 
 
-def _line(axes: "object", rows: list[dict[str, str]], name: str) -> None:
+def _line(axes: "Axes", rows: list[dict[str, str]], name: str) -> None:
     points = [(int(row["total_step"]), float(row[name])) for row in rows if row[name] and float(row[name])]
     if points:
-        axes.plot(*zip(*points, strict=True), label=name, linewidth=1)  # type: ignore[attr-defined]
+        axes.plot(*zip(*points, strict=True), label=name, linewidth=1)

@@ -4,19 +4,23 @@ The invariant: the answer at a pixel depends on the block within ``reach_px`` of
 blocks with that halo, at multiples of ``stride``, agree with the whole image. Images come in normalised.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from model.card import answers_digest
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.devices import PRECISIONS, autocast, choose_device, placed
 from model.inference import padded
+from model.memory import bytes_per_px, free_bytes
 from model.networks.folding import folded
+from model.openvino import DEVICE, OpenVinoNetwork
 
 Precision = Literal["float32", "bfloat16", "float16"]
+FREE_SHARE = 0.8
+"""Part of the free memory that one forward pass may take."""
 
 
 class TorchSegmenter:
@@ -35,7 +39,8 @@ class TorchSegmenter:
     ) -> None:
         """Prepare a checkpoint for inference.
 
-        ``overlaps=False``: the largest layer of every pixel only, so that no objects overlap.
+        ``device``: as in ``choose_device``, or ``openvino`` for a CPU with that package. ``overlaps=False``: the
+        largest layer of every pixel only, so that no objects overlap.
 
         Raises:
             NoDevice: the device is not there.
@@ -45,9 +50,16 @@ class TorchSegmenter:
             raise ValueError(f"precision: expected one of {sorted(PRECISIONS)}, got {precision!r}")
         card = checkpoint.card
         self.card: dict[str, Any] = card
-        self.device = choose_device(device)
+        self.device = choose_device("cpu" if device == DEVICE else device)
         self.precision, self.overlaps, self.method = precision, overlaps, checkpoint.method
-        self.network = placed(folded(checkpoint.network), self.device)
+        network = folded(checkpoint.network)
+        self.network = (
+            OpenVinoNetwork(
+                network, channels=card["channels"], stride=checkpoint.network.stride, precision=precision
+            )
+            if device == DEVICE
+            else placed(network, self.device)
+        )
         self.name: str = card["name"]
         self.reach_px: int = checkpoint.network.reach_px
         self.stride: int = checkpoint.network.stride
@@ -57,7 +69,7 @@ class TorchSegmenter:
         self.min_area: int = card["min_area"]
         self.licence: str = card["licence"]
         self.pixel_size_um: float | None = card["pixel_size_um"]
-        self.digest = _digest(card["digest"], precision, overlaps)
+        self.digest = answers_digest(card["digest"], precision=precision, overlaps=overlaps)
 
     def __call__(self, block: np.ndarray) -> np.ndarray:
         """Return the layer masks of a normalised block; memory that runs out is met by smaller pieces.
@@ -79,28 +91,38 @@ class TorchSegmenter:
         return self._in_pieces(images)[0].numpy()
 
     def _in_pieces(self, images: torch.Tensor) -> torch.Tensor:
-        try:
-            return self._masks(images)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return self._halves(images)
-
-    def _halves(self, images: torch.Tensor) -> torch.Tensor:
-        """Answer for two overlapping halves of the longer side and put their cores together."""
-        axis = 2 if images.shape[2] >= images.shape[3] else 3
-        size, halo = images.shape[axis], -(-self.reach_px // self.stride) * self.stride
-        middle = size // 2 // self.stride * self.stride
-        if middle + halo >= size or middle < halo:
+        """Answer in one go where that fits the free memory; else, or if it then does not, in two halves."""
+        cut = self._cut(images.shape)
+        if cut is None or self._fits(images):
+            try:
+                return self._masks(images)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        if cut is None:
             raise MemoryError(
                 f"model {self.name!r}: {tuple(images.shape[2:])} pixels do not fit the memory of {self.device}; "
                 "use another device"
             )
+        axis, middle, halo = cut
+        rest_px = images.shape[axis] - middle
         first = self._in_pieces(images.narrow(axis, 0, middle + halo)).narrow(axis, 0, middle)
-        rest = self._in_pieces(images.narrow(axis, middle - halo, size - middle + halo))
-        return torch.cat([first, rest.narrow(axis, halo, size - middle)], dim=axis)
+        rest = self._in_pieces(images.narrow(axis, middle - halo, rest_px + halo))
+        return torch.cat([first, rest.narrow(axis, halo, rest_px)], dim=axis)
+
+    def _fits(self, images: torch.Tensor) -> bool:
+        free = free_bytes(self.device)
+        pixels = images.shape[0] * images.shape[2] * images.shape[3]
+        return free is None or pixels * bytes_per_px(self.method.shape) <= FREE_SHARE * free
+
+    def _cut(self, shape: torch.Size) -> tuple[int, int, int] | None:
+        """Axis, place and halo of a cut into two overlapping halves; ``None`` if they would be no smaller."""
+        axis = 2 if shape[2] >= shape[3] else 3
+        halo = -(-self.reach_px // self.stride) * self.stride
+        middle = shape[axis] // 2 // self.stride * self.stride
+        return (axis, middle, halo) if halo <= middle < shape[axis] - halo else None
 
     @torch.inference_mode()
     def _masks(self, images: torch.Tensor) -> torch.Tensor:
@@ -123,12 +145,6 @@ def load_segmenter(
         NoDevice: the device is not there.
     """
     return TorchSegmenter(load_checkpoint(folder), device=device, precision=precision, overlaps=overlaps)
-
-
-def _digest(card: str, precision: str, overlaps: bool) -> str:
-    if precision == "float32" and overlaps:
-        return card
-    return hashlib.sha256(f"{card} {precision} {overlaps}".encode()).hexdigest()[:32]
 
 
 def _is_out_of_memory(error: Exception) -> bool:

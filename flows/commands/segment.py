@@ -28,7 +28,7 @@ def segment(
     segmenter: Annotated[str | None, _option("segmenter")] = None,
     executor: Annotated[str | None, _option("executor")] = None,
     workers: Annotated[int | None, _option("workers")] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"] | None, _option("device")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda", "openvino"] | None, _option("device")] = None,
     match: Annotated[
         str | None,
         Parameter(help="The source is an archive: segment every store below it that fits '*.zarr'."),
@@ -98,11 +98,16 @@ def _run(work: SegmentJob) -> int:
 
 def _run_archive(work: SegmentJob, match: str) -> int:
     from flows.archive import segment_archive
+    from flows.orchestrate import is_prefect_configured
 
     _say_model(work)
     found = segment_archive(work, match, run=_record, on_store=lambda key, of: print_line(f"{key} (of {of})"))
     for line in found.lines():
         print_line(line)
+    if is_prefect_configured():
+        from flows.artifacts import publish_archive
+
+        publish_archive(found)
     return found.exit_code
 
 
@@ -154,6 +159,8 @@ def summary(record: Any) -> int:
         f"{record.objects} objects in {len(record.images)} image(s) -> {record.output} "
         f"(labels and tables {record.name!r}, run {record.run})\n"
     )
+    if record.requests:
+        sys.stdout.write(f"object storage: {record.requests}\n")
     for message in record.missing:
         sys.stderr.write(f"missing: {message}\n")
     first = {failure["image"]: failure for failure in reversed(record.failures)}
