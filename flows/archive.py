@@ -1,4 +1,4 @@
-"""Archives: a place with many stores is one run, with one summary.
+"""Archives: a place with many stores is one run, with one report.
 
 Stores are segmented one after the other, each resumable on its own, so a killed archive goes on where it was; a
 store that cannot be used is set aside by name and the others go on.
@@ -9,12 +9,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
+from urllib.parse import quote
 
 from flows.jobs import SegmentJob
 from flows.record import RunRecord
 from flows.segment import segment
 from pipeline.errors import BadArgument, BadStore, RunConflict
+from pipeline.report.archive_page import StoreLine, archive_page
+from pipeline.report.blocks import Page
+from pipeline.report.page import html_page
 from pipeline.store.address import Address, address
+from pipeline.store.faults import StoreLost
 from pipeline.store.ledger import ROOT
 
 STORE = ".zarr"
@@ -22,6 +27,9 @@ STORE = ".zarr"
 
 SUMMARY = f"{ROOT}/archive.json"
 """What came of the latest run over an archive, below its output (or the archive itself)."""
+
+REPORT = f"{ROOT}/archive.html"
+"""The same as a page, one line per store."""
 
 
 @dataclass
@@ -34,6 +42,16 @@ class ArchiveRecord:
     """Record of each store that could be used, by its path below the archive."""
     set_aside: dict[str, str] = field(default_factory=dict)
     """Why a store could not be used at all."""
+    report: str = ""
+    """Where its page is."""
+
+    def page(self, root: Address) -> Page:
+        """The report; links are relative where the archive is a folder, so that it may be moved as a whole."""
+        lines = [_line(key, record, root) for key, record in self.stores.items()]
+        lines += [
+            StoreLine(name=key, status="set aside", problems=(why,)) for key, why in self.set_aside.items()
+        ]
+        return archive_page(self.place, str(root), sorted(lines, key=lambda line: line.name))
 
     @property
     def objects(self) -> int:
@@ -65,6 +83,8 @@ class ArchiveRecord:
                 for failure in record.failures
             )
             yield from (f"missing: {key}: {message}" for message in record.missing)
+        if self.report:
+            yield f"report: {self.report}"
 
     @property
     def exit_code(self) -> int:
@@ -135,10 +155,25 @@ def segment_archive(
         on_store(key, len(keys))
         try:
             found.stores[key] = run(one)
+        except StoreLost:
+            raise  # expired credentials are not the fault of this store, and would fail all others
         except (BadArgument, BadStore, RunConflict) as error:
             found.set_aside[key] = str(error)
+    root.write_bytes(REPORT, html_page(found.page(root)).encode())
+    found.report = str(root.child(REPORT))
     root.write_bytes(SUMMARY, json.dumps(asdict(found), indent=1, default=str).encode())
     return found
+
+
+def _line(key: str, record: RunRecord, root: Address) -> StoreLine:
+    reasons = [f"{one['image'] or 'image'} in {one['stage']}: {one['reason']}" for one in record.failures]
+    own = f"{ROOT}/{record.run}/report.html"
+    target = f"{key}/{own}" if root.child(key).exists(own) else key
+    return StoreLine(
+        name=key, status=record.status, images=len(record.images), objects=record.objects,
+        seconds=sum(stage["seconds"] for stage in record.stages.values()), traffic=record.requests,
+        problems=(*reasons, *record.missing), link=f"../{quote(target)}" if root.is_local else f"{root}/{target}",
+    )  # fmt: skip
 
 
 def _some(names: list[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
+from flows.archive import ArchiveRecord
 from flows.evaluate import Evaluated
 from flows.record import RunRecord
 from flows.watch import Outcome
@@ -45,6 +46,17 @@ def publish_record(record: RunRecord, page: str = "") -> None:
     )
     if page:
         _link(page)
+
+
+def publish_archive(found: ArchiveRecord) -> None:
+    """Show an archive: a line per store, and a link to its report."""
+    rows: list[dict[str, Any]] = [
+        {"store": key, "status": record.status, "objects": record.objects, "set aside": len(record.failures)}
+        for key, record in found.stores.items()
+    ]
+    rows += [{"store": key, "status": "set aside", "reason": why} for key, why in found.set_aside.items()]
+    create_table_artifact(table=rows[:SHOWN], key="platelayer-archive", description=found.place)
+    _link(found.report)
 
 
 def publish_outcome(outcome: Outcome) -> None:

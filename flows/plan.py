@@ -114,7 +114,7 @@ def make_plan(job: SegmentJob) -> Plan:
     ledger = Ledger(output, fingerprint(_facts(job, source, name, traits, normalise, filters, halo, digests)))
     works = tuple(
         Work(
-            ledger=ledger, image=image, key=f"{safe_name(image.path)}-{digests[image.path][:8]}",
+            ledger=ledger, image=image, key=work_key(image.path, digests[image.path]),
             segmenter=segmenter, traits=traits, channels=channels[image.path],
             core=round_up(job.tiling.core, traits.stride), halo=round_up(halo, traits.stride),
         )
@@ -206,6 +206,11 @@ def _probe(image: Image, channels: tuple[int, ...]) -> np.ndarray:
     except BadStore:
         # The image will be set aside when its turn comes; a segmenter can be asked with nothing too.
         return np.zeros((len(channels), min(PROBE_PX, height), min(PROBE_PX, width)), np.float32)
+
+
+def work_key(path: str, digest: str) -> str:
+    """Name of a state of an image in the scratch."""
+    return f"{safe_name(path)}-{digest[:8]}"
 
 
 def items(works: Iterable[Work]) -> Iterator[Item]:

@@ -26,9 +26,10 @@ from flows.watch import Outcome, Watch, changed, signature
 from pipeline.errors import BadArgument, BadStore, RunConflict
 from pipeline.report.page import html_page
 from pipeline.store.address import address
+from pipeline.store.faults import StoreLost
 from pipeline.store.images import open_collection
 from pipeline.store.labels import list_labels
-from pipeline.store.ledger import ROOT, BadOutput, Ledger
+from pipeline.store.ledger import ROOT, Ledger
 from pipeline.store.tables import read_table
 
 SCORES = ("meanAP", "AJI", "PQ")
@@ -39,7 +40,7 @@ def process(watch: Watch, plate: str, *, step: Step = direct, progress: Progress
     """Do a plate once; what fails is in the outcome, and only what is no fault of the plate is raised.
 
     Raises:
-        BadOutput: results cannot be written; the plate is tried again at the next tick.
+        StoreLost: the source or the output is out of reach; the plate is tried again at the next tick.
     """
     with ExitStack() as stack:
         try:
@@ -68,7 +69,7 @@ def process(watch: Watch, plate: str, *, step: Step = direct, progress: Progress
 def _tried(watch: Watch, begun: Outcome, job: SegmentJob, step: Step, progress: Progress) -> Outcome:
     try:
         record = segment(job, step=step, progress=progress)
-    except BadOutput:
+    except StoreLost:
         raise
     except RunConflict as error:
         return replace(begun, status="conflict", problems=[str(error)])

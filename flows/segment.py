@@ -12,6 +12,7 @@ from typing import Any
 
 from flows import stages
 from flows.executors import Pool, in_words, pool, run_window
+from flows.growth import report_changes
 from flows.jobs import SegmentJob, as_table
 from flows.joining import is_joined, join_image
 from flows.limits import find_limits
@@ -57,6 +58,7 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
         run = Run(plan, workers, record, progress, hold)
         record.moved("plan", taken())
         _segment_groups(run, todo, step)
+        report_changes(plan, record)
         record.moved("finish", taken())
         record.finish(plan)
     return record

@@ -77,6 +77,8 @@ class Row:
     """Id of the picture that the first cell links to."""
     group: str = ""
     """Well by which the reader filters."""
+    link: str = ""
+    """Page that the first cell leads to, where it has no picture."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,12 @@ Takes the record of a run as a plain dictionary and shows all of it but the list
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from pipeline.report.blocks import Block, Column, Note, Row, Table, Value
+from pipeline.store.traffic import KINDS, Traffic, traffic_of
 
-ELSEWHERE = ("stages", "failures", "images")
+ELSEWHERE = ("stages", "failures", "images", "traffic")
 """Keys with a table of their own, or shown in another part of the page."""
 
 LONGEST = 2000
@@ -24,6 +26,9 @@ def fact_blocks(facts: Mapping[str, object]) -> tuple[Block, ...]:
     stages = facts.get("stages")
     if isinstance(stages, Mapping) and stages:
         blocks.append(stage_table(stages))
+    traffic = facts.get("traffic")
+    if isinstance(traffic, Mapping) and traffic:
+        blocks.append(traffic_table(traffic))
     rest = {key: value for key, value in facts.items() if key not in ELSEWHERE and not _is_nothing(value)}
     single = {key: value for key, value in rest.items() if not isinstance(value, Mapping)}
     if single:
@@ -87,6 +92,34 @@ def stage_table(stages: Mapping[str, Mapping[str, object]]) -> Table:
         *(Column(name=key) for key in further),
     )
     return Table(name="stages", title="Time per stage", columns=columns, rows=tuple(rows))
+
+
+def traffic_table(traffic: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Requests by kind, bytes and retries per stage, and their sums."""
+    stages = {name: traffic_of(facts) for name, facts in traffic.items()}
+    stages["all"] = sum(stages.values(), Traffic())
+    kinds = [kind for kind in KINDS if stages["all"].requests.get(kind)]
+    rows = tuple(
+        Row(
+            cells=(
+                name, one.total, *(one.requests.get(kind, 0) for kind in kinds),
+                one.bytes_in / 2**20, one.bytes_out / 2**20, one.retries,
+            )
+        )
+        for name, one in stages.items()
+    )  # fmt: skip
+    columns = (
+        Column(name="stage"),
+        Column(name="requests", hint="Every attempt counts."),
+        *(Column(name=kind) for kind in kinds),
+        Column(name="in", unit="MiB", digits=1),
+        Column(name="out", unit="MiB", digits=1),
+        Column(name="retries", hint="Attempts that were not the first."),
+    )
+    caption = (
+        "Requests to object storage of this process and of all workers, summed over all starts of the run."
+    )
+    return Table(name="traffic", title="Object storage", columns=columns, rows=rows, caption=caption)
 
 
 def flattened(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -15,6 +15,10 @@ class AccessDenied(BadStore):
     """The store refuses access; what is not there looks the same where listing is not allowed."""
 
 
+class StoreLost(BadStore):
+    """The whole store is out of reach, for a reason that is no image's fault: a run stops, and goes on when asked."""
+
+
 class LeavesStore(BadStore):
     """A path in metadata leads out of its store: never followed, never taken for something that is missing."""
 
@@ -30,8 +34,8 @@ MEANINGS = {
     "keys": "the credentials were rejected; check AWS_PROFILE or the keys in the environment",
     "expired": "the credentials have expired; renew them and give the same command again, finished work is kept",
     "clock": "the clocks of this machine and of the server differ too much; set the clock of this machine",
-    "region": "the bucket is in another region; set AWS_DEFAULT_REGION",
-    "endpoint": "the endpoint cannot be reached; check AWS_ENDPOINT_URL and the network",
+    "region": "the bucket is in another region than the requests are signed for; set AWS_DEFAULT_REGION to its own",
+    "endpoint": "the endpoint cannot be reached; check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the network",
     "busy": "the server kept failing (500, 503 or a timeout) after all retries; give the same command again later",
     "no credentials": "no credentials found; set AWS_PROFILE or the keys in the environment, "
     "or PLATELAYER_S3_ANON=1 for public data",
@@ -39,6 +43,9 @@ MEANINGS = {
     "full": "no space left; free some and give the same command again, finished work is kept",
     "not permitted": "permission denied; check the owner and mode, or choose another --output",
 }
+
+LOST = frozenset({"bucket", "keys", "expired", "clock", "region", "endpoint", "no credentials"})
+"""Kinds of faults that concern a store as a whole."""
 
 _CODES = {
     "missing": {"NoSuchKey", "NotFound", "404"},
@@ -52,6 +59,7 @@ _CODES = {
         "301",
         "AuthorizationHeaderMalformed",
         "IllegalLocationConstraintException",
+        "TemporaryRedirect",
     },
     "busy": {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "502", "503", "504"},
 }
@@ -93,8 +101,13 @@ def explained(url: str) -> Iterator[None]:
     except Exception as error:
         if not is_backend_fault(error):
             raise
-        kind = AccessDenied if kind_of(error) == "denied" else BadStore
-        raise kind(f"{url}: {meaning(error, url)}") from None
+        raise _class_of(kind_of(error))(f"{url}: {meaning(error, url)}") from None
+
+
+def _class_of(kind: str | None) -> type[BadStore]:
+    if kind in LOST:
+        return StoreLost
+    return AccessDenied if kind == "denied" else BadStore
 
 
 def is_backend_fault(error: BaseException) -> bool:

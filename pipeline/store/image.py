@@ -18,6 +18,7 @@ import numpy as np
 from pipeline.errors import BadArgument, BadStore
 from pipeline.store.address import Address
 from pipeline.store.arrays import absent_chunks, find_document, open_array, read_region
+from pipeline.store.faults import StoreLost
 from pipeline.store.groups import Group, join
 from pipeline.store.ngff import Multiscale, channel_names, parse_multiscale
 
@@ -125,6 +126,8 @@ class Image:
         """
         try:
             entries = self.address.entries(join(self.path, self.levels[0]))
+        except StoreLost:
+            raise
         except BadStore:
             entries = []
         return self.digest_of(entries)

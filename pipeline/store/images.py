@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import BadStore
 from pipeline.store.address import Address
-from pipeline.store.faults import LeavesStore
+from pipeline.store.faults import LeavesStore, StoreLost
 from pipeline.store.groups import Group, find_group, join
 from pipeline.store.image import Image, channel_index, image_at
 
@@ -47,11 +47,13 @@ class Collection:
         return "0.4" if self.zarr_format == 2 else "0.5"
 
     def digests(self) -> dict[str, str]:
-        """Digest of each image by path, the same as `Image.digest`, by one listing of the whole store."""
-        if len(self.images) == 1:
-            return {self.images[0].path: self.images[0].digest()}
+        """Digest of each image by path, the same as `Image.digest`; on a server by one listing of the store."""
+        if len(self.images) == 1 or self.address.is_local:
+            return {image.path: image.digest() for image in self.images}
         try:
             entries = self.address.entries()
+        except StoreLost:
+            raise
         except BadStore:
             entries = []
         wanted: dict[str, list] = {join(image.path, image.levels[0]): [] for image in self.images}
@@ -127,7 +129,7 @@ def _open_images(
             if group is None:
                 return f"{address}/{path}: this image is listed, but it is not there"
             return image_at(address, path, group, well=well)
-        except LeavesStore:
+        except (LeavesStore, StoreLost):
             raise
         except BadStore as error:
             return str(error)

@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline.errors import BadStore, RunConflict
 from pipeline.store.address import Address
-from pipeline.store.faults import explained
+from pipeline.store.faults import StoreLost, explained
 
 ROOT = ".platelayer"
 """Folder in the output store that holds all runs."""
@@ -38,7 +38,7 @@ STALE_S = 60
 """A holder that was silent for so long is taken for dead."""
 
 
-class BadOutput(BadStore):
+class BadOutput(StoreLost):
     """The output cannot be written: no image is at fault, so the run stops and goes on when asked again."""
 
 

@@ -11,7 +11,8 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.errors import BadArgument, BadStore
+from pipeline.errors import BadArgument
+from pipeline.store.faults import StoreLost
 
 ATTEMPTS = 10
 """How often one request is tried before it counts as failed (backoff with jitter in between)."""
@@ -107,7 +108,7 @@ def _session() -> Any:
         session.get_scoped_config()
     except ProfileNotFound:
         name = os.environ.get("AWS_PROFILE")
-        raise BadStore(f"AWS_PROFILE={name!r}: there is no such profile; see ~/.aws/config") from None
+        raise StoreLost(f"AWS_PROFILE={name!r}: there is no such profile; see ~/.aws/config") from None
     return session
 
 
@@ -122,12 +123,17 @@ def _botocore_client() -> Any:
 
 
 def check_endpoint() -> None:
-    """Say at once when an endpoint that the user has set cannot be reached; its retries take minutes."""
+    """Say at once when the endpoint, set or that of the region, cannot be reached; its retries take minutes."""
     named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     url = named or _session().get_scoped_config().get("endpoint_url")
     proxies = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy")
-    if not url or any(os.environ.get(name) for name in proxies):
+    if any(os.environ.get(name) for name in proxies):
         return
+    if not url:
+        region = _session().get_config_variable("region") or "us-east-1"
+        url, advice = _botocore_client().meta.endpoint_url, f"the region (AWS_DEFAULT_REGION, now {region!r})"
+    else:
+        advice = "AWS_ENDPOINT_URL, the profile"
     parts = urlsplit(url if "://" in url else f"https://{url}")
     place = (parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443))
     for last in (False, True):
@@ -136,7 +142,7 @@ def check_endpoint() -> None:
             return
         except OSError as error:
             if last:
-                raise BadStore(
+                raise StoreLost(
                     f"the S3 endpoint {place[0]}:{place[1]} cannot be reached ({type(error).__name__}); "
-                    "check AWS_ENDPOINT_URL, the profile and the network"
+                    f"check {advice} and the network"
                 ) from None

@@ -366,3 +366,31 @@ def test_a_read_only_output_is_told_before_any_work(image_at, noise, counted, mo
     said = capsys.readouterr().err
     assert "read-only; choose another --output" in said and said.count("\n") == 1
     assert calls() == 0 and files(store) == before
+
+
+def test_a_plate_that_grows_while_it_is_processed_is_reported(plate_at, noise, counted, run_job):
+    wells = {"A/1": [noise((40, 40), seed=1)], "A/2": [noise((40, 40), seed=2)]}
+    store = plate_at("p.zarr", wells)
+
+    class Growing:
+        """Adds a well and replaces another while the network runs."""
+
+        def start(self, stage, total):
+            if stage == "describe":
+                plate_at(
+                    "p.zarr", {"A/1": [noise((40, 40), seed=9)], "A/2": [None], "A/3": [noise((40, 40))]}
+                )
+
+        def advance(self, stage, item):
+            pass
+
+        def finish(self, stage):
+            pass
+
+    record = run_job(store, segmenter=counted[0], name="n", progress=Growing())
+    assert record.status == "partial"
+    assert [failure["image"] for failure in record.failures] == ["A/1/0"]
+    assert "changed while the run was under way" in record.failures[0]["reason"]
+    assert [message.split(":")[0] for message in record.missing] == ["A/3/0"]
+    again = run_job(store, segmenter=counted[0], name="n", overwrite=True)
+    assert again.status == "complete" and set(again.images) == {"A/1/0", "A/2/0", "A/3/0"}

@@ -1,23 +1,15 @@
 """Object storage through a real S3 server on loopback, with a proxy before it that fails a share of the requests."""
 
-import http.client
-import http.server
-import json
-import logging
 import pickle
-import random
-import socketserver
 import subprocess
 import sys
-import threading
 import time
 import traceback
 
-import botocore.session
 import numpy as np
 import pandas as pd
 import pytest
-from moto.server import ThreadedMotoServer
+from s3_on_loopback import BUCKET, FAULTS, KEY, SECRET, Proxy
 
 from pipeline.errors import BadArgument, BadStore
 from pipeline.store import s3
@@ -28,154 +20,6 @@ from pipeline.store.labels import list_labels, read_stack, write_stack
 from pipeline.store.mirror import mirror
 from pipeline.store.tables import read_table, write_table
 from pipeline.store.writing import create_plate, write_image
-
-SECRET = "PLANTEDsecretPLANTED"
-KEY = "AKIAPLANTEDKEY"
-BUCKET = "archive"
-
-FAULTS = ("500", "503", "reset", "truncate", "delay")
-
-
-class Proxy(http.server.BaseHTTPRequestHandler):
-    """Passes requests on; fails as `Behaviour` says."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def log_message(self, *_):
-        pass
-
-    def handle_any(self):
-        length = int(self.headers.get("content-length") or 0)
-        body = self.rfile.read(length) if length else b""
-        behaviour = self.server.behaviour
-        fault = behaviour.next_fault(self.command, self.path)
-        if fault == "delay":
-            time.sleep(0.2)
-        if fault == "reset":
-            self.close_connection = True
-            self.connection.close()
-        elif fault in behaviour.CODES:
-            self.answer(*behaviour.CODES[fault])
-        else:
-            self.forward(body, cut=fault == "truncate")
-
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
-
-    def answer(self, status, code):
-        text = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(text)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(text)
-
-    def forward(self, body, *, cut):
-        upstream = http.client.HTTPConnection(*self.server.upstream)
-        upstream.request(self.command, self.path, body, dict(self.headers.items()))
-        answer = upstream.getresponse()
-        data = answer.read()
-        upstream.close()
-        length = answer.getheader("content-length") if self.command == "HEAD" else None
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("transfer-encoding", "content-length", "connection", "date", "server"):
-                self.send_header(name, value)
-        self.send_header("content-length", length or str(len(data)))
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        if cut and len(data) > 1:
-            self.wfile.write(data[: len(data) // 2])
-            self.close_connection = True
-            self.connection.close()
-        else:
-            self.wfile.write(data)
-
-
-class Behaviour:
-    """Which requests fail, and how many there were."""
-
-    CODES = {  # noqa: RUF012
-        "500": (500, "InternalError"),
-        "503": (503, "SlowDown"),
-        "403": (403, "AccessDenied"),
-        "expired": (400, "ExpiredToken"),
-        "skew": (403, "RequestTimeTooSkewed"),
-    }
-
-    def __init__(self):
-        self.lock = threading.Lock()
-        self.reset()
-
-    def reset(self, share=0.0, always=None, seed=0):
-        self.share, self.always, self.random = share, always, random.Random(seed)
-        self.requests, self.faults, self.signed = [], [], 0
-
-    def next_fault(self, method, path):
-        with self.lock:
-            self.requests.append((method, path))
-            fault = self.always
-            if fault is None and self.random.random() < self.share:
-                fault = FAULTS[len(self.faults) % len(FAULTS)]
-            if fault:
-                self.faults.append(fault)
-            return fault
-
-
-class ProxyServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-
-def make_bucket(endpoint):
-    """A bucket that everybody may read and list."""
-    session = botocore.session.Session()
-    session.set_credentials(KEY, SECRET)
-    client = session.create_client("s3", region_name="us-east-1", endpoint_url=endpoint)
-    client.create_bucket(Bucket=BUCKET)
-    allowed = {
-        "Effect": "Allow",
-        "Principal": "*",
-        "Action": ["s3:GetObject", "s3:ListBucket"],
-        "Resource": [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"],
-    }
-    client.put_bucket_policy(
-        Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
-    )
-
-
-@pytest.fixture(scope="module")
-def server():
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    proxy = ProxyServer(("127.0.0.1", 0), Proxy)
-    proxy.upstream, proxy.behaviour = moto.get_host_and_port(), Behaviour()
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    make_bucket("http://{}:{}".format(*proxy.upstream))
-    yield proxy
-    proxy.shutdown()
-    moto.stop()
-
-
-@pytest.fixture
-def cloud(server, monkeypatch, tmp_path):
-    """The environment of a user of that server; a fresh prefix in the bucket, and how the server behaves."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
-        "AWS_ACCESS_KEY_ID": KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": "/no/such/config",
-        "AWS_SHARED_CREDENTIALS_FILE": "/no/such/credentials",
-    }.items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_PROFILE", "PLATELAYER_S3_ANON", "PLATELAYER_OBJECT_STORE", "HTTP_PROXY", "http_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    server.behaviour.reset()
-    return address(f"s3://{BUCKET}/{tmp_path.name}/p.zarr"), server.behaviour
 
 
 @pytest.fixture
