@@ -92,7 +92,9 @@ def _local(execution: Execution, workers: int) -> "Iterator[Client]":
 def _gpus(device: str) -> list[str]:
     """GPUs of this machine that a job may use, as CUDA_VISIBLE_DEVICES names them."""
     # The driver files tell quickly; torch, which takes seconds to import, is asked only where they are.
-    if device == "cpu" or not (any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()):
+    if device in ("cpu", "openvino") or not (
+        any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
+    ):
         return []
     import torch
 
@@ -152,31 +154,38 @@ def _pool(client: "Client", execution: Execution) -> Pool:
         )
     cpu = client.get_executor(pure=False)
     share = {"GPU": GPU_SHARE}
-    gpu = client.get_executor(pure=False, resources=share) if offered and execution.device != "cpu" else cpu
+    apart = offered and execution.device in ("auto", "cuda")
+    gpu = client.get_executor(pure=False, resources=share) if apart else cpu
     threads = max(sum(worker["nthreads"] for worker in workers), 1)
     return Pool(
-        cpu=cpu, gpu=gpu, workers=threads, window=threads * execution.window, check=_watch(client)
+        cpu=cpu, gpu=gpu, workers=threads, window=threads * execution.window, check=_watch(client, apart=apart)
     )  # fmt: skip
 
 
-def _watch(client: "Client") -> Callable[[], None]:
-    """A look at the cluster: RunConflict when the scheduler has gone, or had no worker for too long."""
-    seen = time.monotonic()
+def _watch(client: "Client", *, apart: bool) -> Callable[[bool], None]:
+    """A look at the cluster: RunConflict when the scheduler has gone, or had no worker for the work for too long.
 
-    def check() -> None:
-        nonlocal seen
+    ``apart``: the network's tiles go to GPU workers only, and would wait for one for ever.
+    """
+    missing_since: float | None = None
+
+    def check(gpu: bool) -> None:
+        nonlocal missing_since
         try:
-            there = len(client.scheduler_info(n_workers=-1)["workers"])
+            workers = client.scheduler_info(n_workers=-1)["workers"].values()
         except (OSError, ValueError, RuntimeError) as error:
             raise RunConflict(
                 f"the Dask scheduler has gone ({error}); start it and give the same command again, "
                 "finished work is kept"
             ) from None
-        if there:
-            seen = time.monotonic()
-        elif time.monotonic() - seen > ALONE_S:
+        kind = "Dask worker with a GPU" if gpu and apart else "Dask worker"
+        if any(worker["resources"].get("GPU") for worker in workers) if gpu and apart else workers:
+            missing_since = None
+            return
+        missing_since = missing_since or time.monotonic()
+        if time.monotonic() - missing_since > ALONE_S:
             raise RunConflict(
-                f"no Dask worker for {ALONE_S} s; start some and give the same command again, finished work is kept"
+                f"no {kind} for {ALONE_S} s; start some and give the same command again, finished work is kept"
             )
 
     return check

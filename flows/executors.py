@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from flows.jobs import Execution
 from pipeline.errors import BadArgument, BadStore, RunConflict
-from pipeline.store.ledger import BadOutput
+from pipeline.store.faults import StoreLost
 from pipeline.store.traffic import Traffic, taken
 
 Item = TypeVar("Item")
@@ -36,7 +36,7 @@ class Serial(Executor):
         return future
 
 
-def _always() -> None:
+def _always(gpu: bool) -> None:
     """Local workers do not go away."""
 
 
@@ -49,8 +49,8 @@ class Pool:
     workers: int
     window: int
     """Pieces of work in flight."""
-    check: Callable[[], None] = _always
-    """Raises RunConflict when there is no worker left that could do anything."""
+    check: Callable[[bool], None] = _always
+    """Raises RunConflict when no worker is left that could do the work, which may be the network's."""
 
 
 def usable_cores() -> int:
@@ -110,7 +110,7 @@ def run_window(
     """Call ``call`` on every item, a bounded number in flight; yield outcomes as they come.
 
     A call that raises is tried again up to ``retries`` times and then reported, never raised, but for what puts
-    the run itself in doubt: a RunConflict at once, a `BadOutput` after the retries. Whatever ends the iteration,
+    the run itself in doubt: a RunConflict at once, a `StoreLost` after the retries. Whatever ends the iteration,
     calls that have not begun are cancelled.
     """
     executor, waiting = (pool.gpu if gpu else pool.cpu), iter(items)
@@ -124,7 +124,7 @@ def run_window(
                 return
             done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
             if not done:
-                pool.check()
+                pool.check(gpu)
             for future in done:
                 item, tried = running.pop(future)
                 error = _error(future)
@@ -133,7 +133,7 @@ def run_window(
                     yield Outcome(item, result, retries=tried, traffic=traffic)
                 elif tried < retries and not isinstance(error, BadArgument):
                     running[executor.submit(counted, item)] = (item, tried + 1)
-                elif isinstance(error, BadOutput):
+                elif isinstance(error, StoreLost):
                     raise error
                 else:
                     yield Outcome(item, error=error, retries=tried)

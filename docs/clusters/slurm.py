@@ -13,20 +13,25 @@ from dask_jobqueue import SLURMCluster
 GPU = os.environ.get("PLATELAYER_GPUS") == "1"
 
 
-def main() -> int:
-    """Start workers, run platelayer on them, end them."""
+def workers() -> SLURMCluster:
+    """Scheduler in this process, workers as jobs; `workers().job_script()` shows one."""
     # One thread per process on CPUs; on a GPU node three, of which one is in the network.
-    cluster = SLURMCluster(
+    return SLURMCluster(
         queue=os.environ.get("PLATELAYER_QUEUE"),
         cores=3 if GPU else 8,
         processes=1 if GPU else 8,
         memory="32GB",
         walltime="04:00:00",
         job_extra_directives=["--gres=gpu:1"] if GPU else [],
-        worker_extra_args=["--resources", "GPU=1"] if GPU else [],
+        # The last --memory-limit counts: Dask's own would pause workers for the page cache (see docs/clusters.md).
+        worker_extra_args=["--memory-limit", "0", *(["--resources", "GPU=1"] if GPU else [])],
         job_script_prologue=["export OMP_NUM_THREADS=1"],
     )
-    with cluster:
+
+
+def main() -> int:
+    """Start workers, run platelayer on them, end them."""
+    with workers() as cluster:
         cluster.adapt(minimum_jobs=1, maximum_jobs=int(os.environ.get("PLATELAYER_JOBS", "4")))
         cluster.wait_for_workers(1)
         words = ["platelayer", "segment", *sys.argv[1:], "--executor", cluster.scheduler_address]

@@ -1,7 +1,7 @@
 """A cluster as an administrator would start it: commands with their own folder and environment.
 
 Scheduler and workers share nothing with the run but the stores. A worker is killed and replaced in mid-run; the
-connection is encrypted.
+network's tiles go to workers with a GPU; the connection is encrypted.
 """
 
 import datetime
@@ -28,6 +28,23 @@ def slow(block):
 
 slow.link, slow.layers = "touch", 1
 """
+
+NOTES = """
+import os
+from distributed.diagnostics.plugin import WorkerPlugin
+
+class Notes(WorkerPlugin):
+    name = "notes"
+
+    def transition(self, key, start, finish, **_):
+        if finish == "executing":
+            with open(os.environ["NOTES"], "a") as notes:
+                notes.write(f"{os.environ['MARK']} {key.partition('-')[0]}\\n")
+
+async def dask_setup(worker):
+    await worker.plugin_add(Notes())
+"""
+"""Loaded into workers: who began which task."""
 
 
 def free_port():
@@ -60,7 +77,7 @@ class Cluster:
             "scheduler", "--host", "127.0.0.1", "--port", port, "--protocol", protocol, "--no-dashboard"
         )
 
-    def worker(self, **env):
+    def worker(self, *more, **env):
         words = (
             "--nthreads",
             "1",
@@ -71,7 +88,7 @@ class Cluster:
             "--host",
             "127.0.0.1",
         )
-        return self.start("worker", self.address, *words, **env)
+        return self.start("worker", self.address, *words, *more, **env)
 
     def stop(self):
         for process in self.running:
@@ -85,6 +102,7 @@ def cluster_of(tmp_path, monkeypatch):
     modules = tmp_path / "modules"
     modules.mkdir()
     (modules / "slow_segmenter.py").write_text(SOURCE)
+    (modules / "notes.py").write_text(NOTES)
     monkeypatch.syspath_prepend(str(modules))
     monkeypatch.setattr("flows.clusters.CONNECT_S", 120)
     made = []
@@ -110,10 +128,10 @@ def plate(plate_at, noise):
 
 
 class Replacing:
-    """A progress that kills a worker after a few tiles and starts another."""
+    """A progress that kills a worker after a few tiles, and starts another where ``new`` marks one."""
 
-    def __init__(self, cluster, after):
-        self.cluster, self.left = cluster, after
+    def __init__(self, cluster, after, kill, new=("new",)):
+        self.cluster, self.left, self.kill, self.new = cluster, after, kill, new
 
     def start(self, stage, total):
         pass
@@ -121,13 +139,16 @@ class Replacing:
     def advance(self, stage, item):
         self.left -= stage == "predict"
         if self.left == 0:
-            self.cluster.running[1].kill()
-            self.cluster.worker(MARK="new")
+            self.kill.kill()
+            for mark in self.new:
+                self.cluster.worker(MARK=mark)
             self.left = -1
 
     def finish(self, stage):
         pass
 
+
+TILES = 2 * 25
 
 TABLE = {"segmenter": "slow_segmenter:slow", "name": "n", "tiling": {"core": 32}}
 
@@ -136,11 +157,53 @@ def test_a_worker_is_killed_and_replaced_in_mid_run(cluster_of, plate, run_job, 
     cluster = cluster_of(2)
     shutil.copytree(plate, tmp_path / "serial.zarr")
     run_job(tmp_path / "serial.zarr", **TABLE)
-    replacing = Replacing(cluster, after=6)
+    replacing = Replacing(cluster, after=6, kill=cluster.running[1])
     record = run_job(plate, progress=replacing, execution={"executor": cluster.address}, **TABLE)
     assert replacing.left < 0 and cluster.running[1].poll() is not None
     assert record.status == "complete" and not record.failures
     assert files_of(plate, "n") == files_of(tmp_path / "serial.zarr", "n")
+
+
+def test_the_network_runs_on_gpu_workers_and_the_rest_anywhere(
+    cluster_of, plate, run_job, files_of, tmp_path, monkeypatch
+):
+    """The resource decides, not the hardware: there is no GPU here, and the segmenter needs none."""
+    notes = tmp_path / "notes"
+    cluster = cluster_of(0, NOTES=str(notes))
+    preload = ("--preload", "notes")
+    cluster.worker(*preload, MARK="cpu")
+    gpu = cluster.worker(*preload, "--resources", "GPU=1", MARK="gpu")
+    execution = {"executor": cluster.address, "device": "cuda"}
+    wait_for_workers(cluster.address, 2)
+    shutil.copytree(plate, tmp_path / "serial.zarr")
+    run_job(tmp_path / "serial.zarr", **TABLE)
+    shutil.copytree(plate, tmp_path / "again.zarr")
+
+    assert run_job(plate, execution=execution, **TABLE).status == "complete"
+    assert files_of(plate, "n") == files_of(tmp_path / "serial.zarr", "n")
+    did = [tuple(line.split()) for line in notes.read_text().splitlines()]
+    assert {who for who, what in did if what in ("predict", "ready")} == {"gpu"}
+    assert sum(what == "predict" for _, what in did) == TILES
+    assert {what for who, what in did if who == "cpu"} & {"describe_unit", "join_image", "paint_block"}
+
+    # A GPU worker that goes for good ends the run, although another worker is there; the same command goes on.
+    monkeypatch.setattr("flows.executors.POLL_S", 0.2)
+    monkeypatch.setattr("flows.clusters.ALONE_S", 0.5)
+    stopping = Replacing(cluster, after=6, kill=gpu, new=())
+    with pytest.raises(RunConflict, match="no Dask worker with a GPU"):
+        run_job(tmp_path / "again.zarr", progress=stopping, execution=execution, **TABLE)
+    monkeypatch.setattr("flows.clusters.ALONE_S", 60)
+    cluster.worker(*preload, "--resources", "GPU=1", MARK="gpu")
+    wait_for_workers(cluster.address, 2)
+    assert run_job(tmp_path / "again.zarr", execution=execution, **TABLE).status == "complete"
+    assert files_of(tmp_path / "again.zarr", "n") == files_of(plate, "n")
+
+
+def wait_for_workers(address, count):
+    from distributed import Client
+
+    with Client(address, timeout=120) as client:
+        client.wait_for_workers(count, timeout=120)
 
 
 def test_an_encrypted_connection_and_no_way_around_it(cluster_of, plate, run_job, tmp_path, monkeypatch):

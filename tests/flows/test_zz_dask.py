@@ -103,9 +103,15 @@ def test_a_segmenter_unknown_to_the_workers_is_told_before_any_work(cluster, pla
 
 
 def test_a_gpu_no_worker_offers_is_an_error(cluster, plate, run_job):
+    log = cluster[1]
+    log.write_text("")
     with pytest.raises(RunConflict, match="no worker offers one"):
         run_job(plate, segmenter="dask_segmenters:plain",
                 execution={"executor": cluster[0].scheduler_address, "device": "cuda"})  # fmt: skip
+    assert not (plate / ".platelayer").exists()
+    assert (
+        len(log.read_text().splitlines()) <= 1
+    )  # the client asks the function what it is, and nobody predicts
 
 
 def test_workers_of_another_installation_are_refused(cluster, plate, run_job, monkeypatch):
@@ -155,7 +161,7 @@ def test_a_run_gives_up_when_the_last_worker_has_gone(monkeypatch):
             return {"workers": {}}
 
     with pytest.raises(RunConflict, match="no Dask worker for"):
-        clusters._watch(Client())()
+        clusters._watch(Client(), apart=False)(False)
 
 
 def test_a_cluster_on_this_machine_is_quiet(plate, bright, capfd, table_of):
