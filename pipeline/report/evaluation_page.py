@@ -233,7 +233,11 @@ def _map_title(name: str) -> str:
 def _group_sections(assessment: Assessment) -> list[Section]:
     tables = group_tables(assessment)
     charts = _condition_charts(assessment.evaluation.groups.get("condition"))
-    level = f" Bars: {level_text(assessment.evaluation.summary)}." if charts else ""
+    level = (
+        f" Bars: {level_text(assessment.evaluation.summary)}; of fewer than about ten images they are too short."
+        if charts
+        else ""
+    )
     intro = f"Pooled over the images of a group.{level}"
     return [Section(name="groups", title="Groups", intro=intro, blocks=(*charts, *tables))] if tables else []
 

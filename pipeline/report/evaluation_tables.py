@@ -37,6 +37,11 @@ IMAGE_SCORES = ("AP_0.5", "meanAP", "AJI", "PQ", "dice", "SBD")
 COMPARED = ("AP_0.5", "AP_0.6", "AP_0.7", "AP_0.8", "AP_0.9", "meanAP", "AJI", "PQ", "dice", "SBD")
 """Scores in the table of differences; summary.json has all but sorted AP."""
 
+GROUP_SCORES = (
+    "AP_0.5", "meanAP", "meanAP_low", "meanAP_high", "AJI", "AJI_low", "AJI_high", "PQ", "dice", "SBD",
+)  # fmt: skip
+"""Scores in the tables of groups, with the intervals that conditions have."""
+
 LABELS = {f"AP_0.{at}": f"AP.{at}" for at in range(5, 10)} | {
     "dice": "Dice", "n_truth": "truth", "n_prediction": "predicted",
 }  # fmt: skip
@@ -226,12 +231,7 @@ def group_tables(assessment: Assessment) -> list[Table]:
     """Pooled scores per condition, per well and so on."""
     tables = []
     for name, table in assessment.evaluation.groups.items():
-        wanted = (
-            "images",
-            "n_truth",
-            "n_prediction",
-            *(end for at in IMAGE_SCORES for end in _with_ends(at)),
-        )
+        wanted = ("images", "n_truth", "n_prediction", *GROUP_SCORES)
         shown = [column for column in wanted if column in table.columns and table[column].notna().any()]
         digits = {"images": 0, "n_truth": 0, "n_prediction": 0}
         rows = tuple(
@@ -252,14 +252,12 @@ def group_tables(assessment: Assessment) -> list[Table]:
                 columns=(Column(name=name), *columns),
                 rows=rows,
                 filterable=len(rows) > 12,
-                caption="From and to: intervals of the score before them." if "meanAP_low" in shown else "",
+                caption="From and to: intervals; metrics_by_condition.parquet has more."
+                if "meanAP_low" in shown
+                else "",
             )
         )
     return tables
-
-
-def _with_ends(name: str) -> tuple[str, str, str]:
-    return name, f"{name}_low", f"{name}_high"
 
 
 def _heading(column: str) -> str:
