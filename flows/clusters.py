@@ -122,15 +122,18 @@ def _check_workers(client: "Client", url: str) -> None:
     """Refuse a cluster without workers, or with workers of another installation."""
     try:
         client.wait_for_workers(1, timeout=CONNECT_S)
-        told = client.run(versions)
     except TimeoutError:
         raise RunConflict(
             f"the Dask scheduler at {url} has no workers; start some (dask worker {url}) and try again"
         ) from None
-    except ImportError as error:
+    # A worker that is gone by the time it is asked is left to the run, which does without it.
+    told = client.run(versions, on_error="return")
+    told = {worker: answer for worker, answer in told.items() if not isinstance(answer, OSError)}
+    failed = next((answer for answer in told.values() if isinstance(answer, Exception)), None)
+    if failed is not None:
         raise RunConflict(
-            f"the Dask workers of {url} cannot run platelayer ({error}); install it on every worker"
-        ) from None
+            f"the Dask workers of {url} cannot run platelayer ({failed}); install it on every worker"
+        )
     own = versions()
     for worker, theirs in told.items():
         other = [

@@ -122,6 +122,15 @@ def test_workers_of_another_installation_are_refused(cluster, plate, run_job, mo
         clusters._check_workers(_Told({"tcp://w": mine}), "tcp://s")
 
 
+def test_workers_without_platelayer_are_refused_and_one_that_died_is_not_asked_again():
+    mine = clusters.versions()
+    with pytest.raises(RunConflict, match=r"cannot run platelayer .No module named 'flows'"):
+        clusters._check_workers(
+            _Told({"tcp://w": mine, "tcp://x": ImportError("No module named 'flows'")}), "tcp://s"
+        )
+    clusters._check_workers(_Told({"tcp://w": mine, "tcp://x": OSError("Stream is closed")}), "tcp://s")
+
+
 class _Told:
     """A client whose workers tell given versions."""
 
@@ -131,7 +140,8 @@ class _Told:
     def wait_for_workers(self, count, timeout):
         pass
 
-    def run(self, function):
+    def run(self, function, on_error):
+        assert on_error == "return"
         return self.told
 
 
