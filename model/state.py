@@ -5,13 +5,15 @@ belongs to one recipe; only the lengths of phases may be changed when resuming.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from model.errors import BadCheckpoint
+from model.recipe import Recipe, recipe_from
 
 if TYPE_CHECKING:
     from model.training import Training
@@ -61,7 +63,7 @@ def load_state(folder: Path, run: "Training", *, resume: bool) -> None:
         tensors = load_file(folder / record["tensors"])
     except (OSError, json.JSONDecodeError, KeyError) as error:
         raise BadCheckpoint(f"{str(folder)!r}: expected a state to resume from, but {error}") from error
-    if _fixed(record["recipe"]) != _fixed(json.loads(json.dumps(run.recipe.as_dict()))):
+    if _fixed(recipe_from(record["recipe"])) != _fixed(run.recipe):
         raise ValueError(f"{str(folder)!r}: holds a training of another recipe; name another folder")
     for _ in range(int(record["phase_index"])):
         run.next_phase(None)
@@ -88,7 +90,6 @@ def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, torc
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def _fixed(recipe: dict[str, Any]) -> dict[str, Any]:
+def _fixed(recipe: Recipe) -> Recipe:
     """The recipe without what may change when a training is resumed."""
-    phases = [{key: value for key, value in phase.items() if key != "steps"} for phase in recipe["phases"]]
-    return recipe | {"phases": phases}
+    return replace(recipe, phases=tuple(replace(phase, steps=1) for phase in recipe.phases))

@@ -58,7 +58,13 @@ def test_components_are_8_connected_filtered_by_area_and_numbered_through_the_la
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"variant": "other"}, {"foreground": "dice"}, {"shape": UNetShape(heads={"layers": 8})}]
+    "wrong",
+    [
+        {"variant": "other"},
+        {"foreground": "dice"},
+        {"completion": "l2"},
+        {"shape": UNetShape(heads={"layers": 8})},
+    ],
 )
 def test_methods_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="expected"):

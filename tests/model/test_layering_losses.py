@@ -10,6 +10,7 @@ from model.methods.layering.losses import (
     boundary_foreground_loss,
     foreground_loss,
     layering_losses,
+    overlap_entropy,
     overlap_loss,
     pseudo_truth,
 )
@@ -98,6 +99,27 @@ def test_perfect_layers_have_no_overlap_loss(variant: str) -> None:
     assert float(overlap_loss(hollow, encode([stack]), variant=variant)) > 0.05
 
 
+def test_entropy_still_pulls_where_a_layer_is_surely_off_and_the_dice_does_not() -> None:
+    stack = np.zeros((2, 32, 32), np.uint32)
+    stack[0, 10:20, 2:30], stack[1, 2:30, 10:20] = 1, 2
+    sure = 20 * embed(stack, {1: 3, 2: 6}) - 10
+    targets = encode([stack])
+    assert float(overlap_entropy(sure, targets)) == pytest.approx(0, abs=1e-3)
+    hollow = sure.clone()
+    hollow[:, 6, 10:20, 10:20] = -10
+    pulls = {}
+    for name, loss in (
+        ("entropy", overlap_entropy),
+        ("dice", lambda v, t: overlap_loss(v.sigmoid(), t, variant="paper")),
+    ):
+        values = hollow.clone().requires_grad_()
+        loss(values, targets).backward()
+        assert values.grad is not None
+        assert (values.grad[:, 6, 10:20, 10:20] < 0).all()
+        pulls[name] = float(values.grad[:, 6, 10:20, 10:20].sum())
+    assert pulls["entropy"] < 100 * pulls["dice"] < 0
+
+
 def test_overlap_loss_counts_shared_pixels_per_object_in_the_paper_only() -> None:
     stack = np.zeros((2, 4, 4), np.uint32)
     stack[0, 0], stack[1, :, 0] = 1, 2
@@ -141,6 +163,7 @@ def test_edge_cases_are_finite_with_finite_gradients(variant: str, start: float,
     targets = encode([EDGES[edge], EDGES["one"]])
     terms = layering_losses(values, targets, variant=variant)
     terms["overlap"] = overlap_loss(values, targets, variant=variant)
+    terms["entropy"] = overlap_entropy(values, targets)
     total = torch.stack(list(terms.values())).sum()
     total.backward()
     assert torch.isfinite(total)

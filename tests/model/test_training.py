@@ -98,6 +98,18 @@ def test_without_resume_a_folder_in_use_is_left_alone(
     assert (tmp_path / "state.json").read_bytes() == before
 
 
+def test_a_state_from_before_a_setting_was_there_is_resumed(
+    crossing: Scene, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    short = replace(small_recipe, phases=small_recipe.phases[:1])
+    train(short, [crossing], [], tmp_path, device="cpu")
+    state = json.loads((tmp_path / "state.json").read_text())
+    del state["recipe"]["method"]["completion"]
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    longer = replace(short, phases=(replace(short.phases[0], steps=8),))
+    assert train(longer, [crossing], [], tmp_path, device="cpu").steps == 8
+
+
 def test_bad_samples_are_refused_before_anything_is_written(
     crossing: Scene, small_recipe: Recipe, tmp_path: Path
 ) -> None:
