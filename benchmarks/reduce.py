@@ -111,7 +111,7 @@ def reduce(parts: list[dict[str, Any]]) -> dict[str, float]:
     """What `flows.joining` does with the descriptions of a plane; seconds of its parts."""
     marks = [time.perf_counter()]
     offsets = np.concatenate([[0], np.cumsum([len(part["layer"]) for part in parts])])
-    rows = stacked(part["rows"] for part in parts)
+    rows = stacked([part["rows"] for part in parts])
     layer = np.concatenate([part["layer"] for part in parts])
     pairs = np.concatenate([part["pairs"] + offset for part, offset in zip(parts, offsets)])
     pixels = np.concatenate([part["pair_pixels"] for part in parts])

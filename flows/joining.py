@@ -4,7 +4,7 @@ Reads what describing wrote, reduces it, and keeps the stitching table (id and o
 the object table in the scratch, so that painting and a restart find them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from pipeline.links import touch_links
 from pipeline.measure import Columns
 from pipeline.spans import Spans
 from pipeline.stitch import Filters, Objects, from_bytes, join, to_bytes
-from pipeline.store.tables import table_bytes
+from pipeline.store.tables import ROW_GROUP, TableEncoder
 
 READERS = 16
 """Threads that read the descriptions of units: each costs a round trip on object storage."""
@@ -52,25 +52,24 @@ class Stitching:
 def join_image(work: Work, filters: Filters) -> int:
     """Reduce an image, all planes, and write its stitching and object tables; the number of objects."""
     names: list[str] = []
-    ambiguous = 0
-    starts, ids, layers, tables = [0], [], [], []
-    base = 0
+    starts, ids, layers = [0], [], []
+    base = ambiguous = 0
+    table = TableEncoder()
     for plane in range(len(work.image.planes)):
         items = [Item(work, plane, unit) for unit in work.units()]
-        parts = _read_all(items)
-        objects, counts = _join_plane(work, items, parts, filters)
+        objects, counts, doubtful = _join_plane(work, items, filters)
         names += [item.key for item in items]
         starts += [starts[-1] + int(n) for n in np.cumsum(counts)]
         own, layer = objects.painted(0, int(sum(counts)))
         ids.append(np.where(own > 0, own + np.uint32(base), np.uint32(0)))
         layers.append(layer)
-        tables.append(_table(work, plane, objects, base))
+        for part in _table(work, plane, objects, base):
+            table.add(part)
         base += len(objects)
-        ambiguous += sum(int(part.get("ambiguous", 0)) for part in parts)
-    table = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
+        ambiguous += doubtful
     columns = {"names": np.array(names), "starts": np.array(starts), "ambiguous": np.array(ambiguous)}
     columns |= {"ids": np.concatenate(ids), "layers": np.concatenate(layers)}
-    _write(work, columns, table)
+    _write(work, columns, table.encoded())
     return base
 
 
@@ -82,15 +81,12 @@ def _read_all(items: Sequence[Item]) -> list[Columns]:
         return list(pool.map(read, items))
 
 
-def _join_plane(
-    work: Work, items: Sequence[Item], parts: Sequence[Columns], filters: Filters
-) -> tuple[Objects, list[int]]:
+def _join_plane(work: Work, items: Sequence[Item], filters: Filters) -> tuple[Objects, list[int], int]:
+    """Objects of a plane, the number of pieces of each unit, and the number of ambiguous matches."""
+    parts = _read_all(items)
     counts = [len(part["layer"]) for part in parts]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    rows = measure.stacked(
-        {name.removeprefix("row."): column for name, column in part.items() if name.startswith("row.")}
-        for part in parts
-    )
+    rows = measure.stacked([_rows(part) for part in parts])
     layer = np.concatenate([part["layer"] for part in parts])
     pairs = np.concatenate([part["pairs"] + offset for part, offset in zip(parts, offsets)])
     pixels = np.concatenate([part["pair_pixels"] for part in parts])
@@ -98,7 +94,14 @@ def _join_plane(
         links = touch_links([_border(part) for part in parts], offsets)
     else:
         links = _match_links(items, parts, offsets)
-    return join(rows, layer, links, pairs, pixels, filters), counts
+    ambiguous = sum(int(part.get("ambiguous", 0)) for part in parts)
+    return join(rows, layer, links, pairs, pixels, filters), counts, ambiguous
+
+
+def _rows(part: Columns) -> Columns:
+    """Take the additive columns out of a description."""
+    names = [name for name in part if name.startswith("row.")]
+    return {name.removeprefix("row."): part.pop(name) for name in names}
 
 
 def _border(part: Columns) -> tuple[Spans, np.ndarray]:
@@ -128,14 +131,28 @@ def _piece_of(ids: np.ndarray, label: int) -> int | None:
     return at if at < len(ids) and ids[at] == label else None
 
 
-def _table(work: Work, plane: int, objects: Objects, base: int) -> pd.DataFrame:
-    image = work.image
+def _table(work: Work, plane: int, objects: Objects, base: int) -> Iterator[pd.DataFrame]:
+    """Rows of the object table, in parts; one without rows when there are no objects."""
+    partners = _partners(objects, base)
+    for start in range(0, max(len(objects), 1), ROW_GROUP):
+        part = slice(start, start + ROW_GROUP)
+        rows = {name: column[part] for name, column in objects.rows.items()}
+        table = _identity(work, plane, base + start, objects.layer[part])
+        measured = measure.object_table(rows, work.channel_names, work.image.spacing_um)
+        table = pd.concat([table, measured], axis=1)
+        table["overlap_labels"] = pd.Series(pd.arrays.ArrowExtensionArray(partners[part]))
+        table["tiles_spanned"] = _tiles_spanned(work, rows)
+        yield table
+
+
+def _identity(work: Work, plane: int, before: int, layers: np.ndarray) -> pd.DataFrame:
+    """Which objects these are: ids after ``before``, and where."""
+    image, count = work.image, len(layers)
     row, column = image.well or ("", "")
     t, z = image.planes[plane]
-    count = len(objects)
-    identity = {
-        "label": (np.arange(count) + base + 1).astype(np.uint32),
-        "layer": objects.layer,
+    table = {
+        "label": (np.arange(count) + before + 1).astype(np.uint32),
+        "layer": layers,
         "image": [image.path] * count,
         "row": [row] * count,
         "column": [column] * count,
@@ -143,21 +160,15 @@ def _table(work: Work, plane: int, objects: Objects, base: int) -> pd.DataFrame:
         "t": np.full(count, t, np.int32),
         "z": np.full(count, z, np.int32),
     }
-    table = pd.DataFrame(identity).astype(dict.fromkeys(("image", "row", "column", "field"), "str"))
-    measured = measure.object_table(objects.rows, work.channel_names, image.spacing_um)
-    table = pd.concat([table, measured], axis=1)
-    table["overlap_labels"] = _partners(objects, base)
-    table["tiles_spanned"] = _tiles_spanned(work, objects.rows)
-    return table
+    return pd.DataFrame(table).astype(dict.fromkeys(("image", "row", "column", "field"), "str"))
 
 
-def _partners(objects: Objects, base: int) -> pd.Series:
+def _partners(objects: Objects, base: int) -> pa.ListArray:
     """Ids of the objects each object shares pixels with, ascending."""
     both = np.concatenate([objects.pairs, objects.pairs[:, ::-1]])
     both = both[np.lexsort((both[:, 1], both[:, 0]))]
     ends = np.searchsorted(both[:, 0], np.arange(len(objects) + 1)).astype(np.int32)
-    labels = (both[:, 1] + base + 1).astype(np.uint32)
-    return pd.Series(pd.arrays.ArrowExtensionArray(pa.ListArray.from_arrays(ends, labels)))
+    return pa.ListArray.from_arrays(ends, (both[:, 1] + base + 1).astype(np.uint32))
 
 
 def _tiles_spanned(work: Work, rows: Columns) -> np.ndarray:
@@ -170,9 +181,9 @@ def _keys(work: Work) -> tuple[str, str]:
     return f"join/{work.key}.parquet", f"join/{work.key}.npz"
 
 
-def _write(work: Work, columns: Columns, table: pd.DataFrame) -> None:
+def _write(work: Work, columns: Columns, table: bytes) -> None:
     tables, stitching = _keys(work)
-    work.ledger.write(tables, table_bytes(table))
+    work.ledger.write(tables, table)
     work.ledger.write(stitching, to_bytes(columns))
 
 

@@ -3,10 +3,11 @@
 import ctypes
 from functools import cache
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 """Parameters of mallopt, as the C library numbers them."""
 
 KEPT_BYTES = 1 << 29
+"""Arrays up to this size are cut from memory that is kept, and so much of it is kept."""
 
 
 @cache
@@ -22,3 +23,4 @@ def keep_memory() -> None:
         return
     mallopt(MMAP_THRESHOLD, KEPT_BYTES)
     mallopt(TRIM_THRESHOLD, KEPT_BYTES)
+    mallopt(ARENA_MAX, 1)  # what threads that read and decode gave back is there for all

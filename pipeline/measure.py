@@ -4,7 +4,7 @@ Counts, coordinates and intensities of up to 16 bits are 64-bit integers: mergin
 matter. Other intensities are summed in double precision and agree within rounding. Pure numpy.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,15 +37,23 @@ def _reducer(name: str) -> np.ufunc:
     return np.maximum if name in MAXIMA or name.startswith("max_") else np.add
 
 
+class Merger:
+    """Merges the rows of equal ``group`` (0 ... count - 1, each present) into one row each, in order of group."""
+
+    def __init__(self, group: np.ndarray, count: int) -> None:
+        self._order = np.argsort(group, kind="stable")
+        self._starts = np.searchsorted(group[self._order], np.arange(count))
+
+    def __call__(self, name: str, column: np.ndarray) -> np.ndarray:
+        """Merge the column of that name."""
+        ordered = column[self._order]
+        return _reducer(name).reduceat(ordered, self._starts) if len(self._starts) else ordered[:0]
+
+
 def merge(columns: Columns, group: np.ndarray, count: int) -> Columns:
-    """Merge the rows of equal ``group`` (0 ... count - 1, each present) into one row each, in order of group."""
-    order = np.argsort(group, kind="stable")
-    starts = np.searchsorted(group[order], np.arange(count))
-    return {name: _reduce(name, column[order], starts) for name, column in columns.items()}
-
-
-def _reduce(name: str, ordered: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    return _reducer(name).reduceat(ordered, starts) if len(starts) else ordered[:0]
+    """Merge all columns, see `Merger`."""
+    merger = Merger(group, count)
+    return {name: merger(name, column) for name, column in columns.items()}
 
 
 def shapes(spans: Spans, frame: Frame) -> Columns:
@@ -63,11 +71,12 @@ def shapes(spans: Spans, frame: Frame) -> Columns:
         "sum_xx": _squares(x1 - 1) - _squares(x0 - 1),
         "sum_xy": y * sum_x,
         "first": (frame.plane * frame.height + y) * frame.width + x0,
-        "y0": y,
-        "x0": x0,
-        "y1": y + 1,
-        "x1": x1,
-        "edge": at_edge.astype(np.int64),
+        # Sums need 64 bits; of these there may be millions.
+        "y0": y.astype(np.int32),
+        "x0": x0.astype(np.int32),
+        "y1": (y + 1).astype(np.int32),
+        "x1": x1.astype(np.int32),
+        "edge": at_edge.astype(np.uint8),
     }
 
 
@@ -83,13 +92,13 @@ def intensities(spans: Spans, stretches: Stretches, channel: np.ndarray, number:
     flat = channel.reshape(-1)
     wide = flat.astype(np.int64 if exact else np.float64)
     if not len(spans):
-        empty = wide[:0]
-        return {f"{name}_{number}": empty for name in ("sum", "sumsq", "min", "max", "unshared_sum")}
+        none = {f"{name}_{number}": wide[:0] for name in ("sum", "sumsq", "unshared_sum")}
+        return none | {f"{name}_{number}": flat[:0] for name in ("min", "max")}
     total = np.add.reduceat(wide, stretches.starts)[spans.stretch]
     return {
         f"sum_{number}": total,
-        f"min_{number}": np.minimum.reduceat(flat, stretches.starts)[spans.stretch].astype(wide.dtype),
-        f"max_{number}": np.maximum.reduceat(flat, stretches.starts)[spans.stretch].astype(wide.dtype),
+        f"min_{number}": np.minimum.reduceat(flat, stretches.starts)[spans.stretch],
+        f"max_{number}": np.maximum.reduceat(flat, stretches.starts)[spans.stretch],
         f"sumsq_{number}": np.add.reduceat(np.square(wide, out=wide), stretches.starts)[spans.stretch],
         f"unshared_sum_{number}": np.where(spans.shared, wide.dtype.type(0), total),
     }
@@ -126,10 +135,13 @@ def add_pairs(pairs: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.nda
     return pairs[new], np.add.reduceat(pixels, np.flatnonzero(new))
 
 
-def stacked(parts: Iterable[Columns]) -> Columns:
-    """Rows of several blocks below each other; every part has the same columns."""
-    parts = list(parts)
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+def stacked(parts: Sequence[Columns]) -> Columns:
+    """Rows of several blocks below each other; every part has the same columns, and loses them.
+
+    Each column leaves the parts as it is stacked: millions of rows are not held twice.
+    """
+    names = list(parts[0]) if parts else []
+    return {name: np.concatenate([part.pop(name) for part in parts]) for name in names}
 
 
 def object_table(
@@ -146,7 +158,7 @@ def object_table(
         {
             "centroid_y": rows["sum_y"] / area,
             "centroid_x": rows["sum_x"] / area,
-            **{f"bbox_{side}": rows[side] for side in ("y0", "x0", "y1", "x1")},
+            **{f"bbox_{side}": rows[side].astype(np.int64) for side in ("y0", "x0", "y1", "x1")},
             "area_px": rows["area"],
             "area_um2": area * (spacing_um[0] * spacing_um[1] if spacing_um else np.nan),
             **_ellipse(rows, area),
@@ -191,8 +203,8 @@ def _intensity_columns(rows: Columns, number: int, area: np.ndarray) -> dict[str
     return {
         "intensity_mean": mean,
         "intensity_std": np.sqrt(np.maximum(rows[f"sumsq_{number}"] / area - mean**2, 0)),
-        "intensity_min": rows[f"min_{number}"],
-        "intensity_max": rows[f"max_{number}"],
+        "intensity_min": rows[f"min_{number}"].astype(total.dtype),
+        "intensity_max": rows[f"max_{number}"].astype(total.dtype),
         "intensity_sum": total,
         "unshared_mean": unshared_mean,
     }

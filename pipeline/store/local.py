@@ -110,18 +110,20 @@ class LocalFiles:
         if top.is_file():
             yield key, top.stat()
             return
-        pending = [str(top)]
+        pending = [key]
         while pending:
             yield from self._scan(pending.pop(), pending)
 
     def _scan(self, folder: str, pending: list[str]) -> Iterator[tuple[str, os.stat_result]]:
+        # Keys are put together from names: to cut them out of paths takes longer than to list the files.
+        prefix = f"{folder}/" if folder else ""
         try:
-            found = os.scandir(folder)
+            found = os.scandir(self.root / folder)
         except FileNotFoundError:
             return
         with found:
             for item in found:
                 if item.is_dir():
-                    pending.append(item.path)
+                    pending.append(prefix + item.name)
                 elif not item.name.endswith(LEFTOVER):
-                    yield os.path.relpath(item.path, self.root), item.stat()
+                    yield prefix + item.name, item.stat()

@@ -21,8 +21,8 @@ from pipeline.store.label_reading import layer_names
 FILE = "table.parquet"
 """Name of the Parquet file (of the folder of parts, for a dataset), as ngio expects it."""
 
-ROW_GROUP = 65_536
-"""Rows per row group; fixed, so that bytes depend on the rows alone."""
+ROW_GROUP = 32_768
+"""Rows per row group, and what is encoded at once; fixed, so that bytes depend on the rows alone."""
 
 TEXT = frozenset({"plate", "row", "column", "field", "image", "well", "condition", "kind"})
 """Columns that are text also when there are no rows."""
@@ -129,16 +129,45 @@ def write_dataset(address: Address, name: str, parts: Iterable[tuple[str, pd.Dat
     return rows
 
 
+class TableEncoder:
+    """Encodes a table that comes in parts of at most `ROW_GROUP` rows, so that it is never held whole as a frame."""
+
+    def __init__(self) -> None:
+        self._buffer = io.BytesIO()
+        self._writer: pq.ParquetWriter | None = None
+        self._empty: pa.Table | None = None
+
+    def add(self, frame: pd.DataFrame) -> None:
+        """Append rows; every part has the same columns."""
+        table = to_arrow(frame)
+        if not len(table):
+            self._empty = table
+        else:
+            self._opened(table.schema).write_table(table, row_group_size=ROW_GROUP)
+
+    def encoded(self) -> bytes:
+        """Return the Parquet file; nothing may be added after it."""
+        if self._writer is None and self._empty is not None:
+            self._opened(self._empty.schema)
+        if self._writer is not None:
+            self._writer.close()
+        return self._buffer.getvalue()
+
+    def _opened(self, schema: pa.Schema) -> pq.ParquetWriter:
+        if self._writer is None:
+            # Numbers hardly repeat: a dictionary of them takes twice the time and more space.
+            text = [field.name for field in schema if pa.types.is_string(field.type)]
+            self._writer = pq.ParquetWriter(
+                self._buffer, schema, compression="zstd", store_schema=False, use_dictionary=text
+            )
+        return self._writer
+
+
 def table_bytes(frame: pd.DataFrame) -> bytes:
     """Encode a table as Parquet, the same bytes for the same rows."""
-    table = to_arrow(frame)
-    # Numbers hardly repeat: a dictionary of them takes twice the time and more space.
-    text = [field.name for field in table.schema if pa.types.is_string(field.type)]
-    buffer = io.BytesIO()
-    pq.write_table(
-        table, buffer, compression="zstd", row_group_size=ROW_GROUP, store_schema=False, use_dictionary=text
-    )
-    return buffer.getvalue()
+    encoder = TableEncoder()
+    encoder.add(frame)
+    return encoder.encoded()
 
 
 def to_arrow(frame: pd.DataFrame) -> pa.Table:

@@ -32,7 +32,7 @@ def stitch(bits, image, core, filters=None, seed=0):
     offsets = np.cumsum([0, *(len(piece) for piece in pieces)])
     links = touch_links([border_spans(p, t.core) for p, t in zip(pieces, parts)], offsets)
     objects = join(
-        measure.stacked(p.rows for p in pieces),
+        measure.stacked([dict(p.rows) for p in pieces]),
         np.concatenate([p.layer for p in pieces]),
         links,
         np.concatenate([p.pairs + o for p, o in zip(pieces, offsets)]),
