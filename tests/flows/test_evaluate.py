@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 
 from flows.cli import run
 from pipeline.store.address import address
@@ -117,3 +118,26 @@ def test_what_is_not_there_is_told(plate, tmp_path, capsys, options, words):
     chosen = ["--prediction-name", "found", "--report", str(tmp_path / "e")]
     assert run(["evaluate", plate, *chosen, *options]) == 1
     assert words in capsys.readouterr().err
+
+
+def test_labels_that_cannot_be_compared_are_named(plate, tmp_path, capsys):
+    words = ["evaluate", plate, "--prediction-name", "found", "--report", str(tmp_path / "e")]
+    level = zarr.open_group(f"{plate}/A/1/0/labels/found", mode="r+")["0"]
+    good = level[:]
+    level[4:16, 4:16] = 2  # id 2 lies on the next layer too
+    assert run(words) == 1
+    assert "A/1/0: prediction: an id must live in one layer only, but id 2" in capsys.readouterr().err
+    for wrong, told in ((good.astype(np.float32), "float32"), (good.astype(np.uint64) << 40, "4294967295")):
+        zarr.create_array(f"{plate}/A/1/0/labels/found/0", data=wrong, overwrite=True)
+        assert run(words) == 1
+        assert told in capsys.readouterr().err
+
+
+def test_shapes_that_differ_are_both_named(plate_at, noise, tmp_path, capsys):
+    for name, shape in (("truth", (64, 64)), ("found", (60, 64))):
+        place = address(plate_at(f"{name}.zarr", {"A/1": [noise(shape, seed=1)]}))
+        write_stack(place, open_collection(place).images[0], squares((4, 4), shape=shape), name=name)
+    sides = [str(tmp_path / "found.zarr"), str(tmp_path / "truth.zarr")]
+    assert run(["evaluate", *sides, "--report", str(tmp_path / "e")]) == 1
+    told = capsys.readouterr().err
+    assert "A/1/0: expected labels of one shape, got truth (64, 64) and prediction (60, 64)" in told
