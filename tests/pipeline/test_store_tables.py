@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pipeline.errors import BadArgument, BadStore, RunConflict
 from pipeline.store.address import address
 from pipeline.store.tables import (
+    TableEncoder,
     list_tables,
     read_table,
     table_bytes,
@@ -68,14 +69,19 @@ def test_the_same_rows_make_the_same_bytes(count, seed):
     assert table_bytes(frame) == table_bytes(again)
 
 
+def test_a_table_that_comes_in_parts_is_the_table():
+    frame, encoder = pd.DataFrame({"label": np.arange(70_000), "row": ["A"] * 70_000}), TableEncoder()
+    for start in range(0, 70_000, 32_768):
+        encoder.add(frame[start : start + 32_768])
+    encoder.add(frame[:0])
+    assert encoder.encoded() == table_bytes(frame)
+
+
 def test_row_groups_have_a_fixed_size():
     data = table_bytes(pd.DataFrame({"label": np.arange(150_000)}))
     metadata = pq.ParquetFile(pa.BufferReader(data)).metadata
-    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [
-        65_536,
-        65_536,
-        18_928,
-    ]
+    rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    assert rows == [32_768] * 4 + [18_928]
     assert not metadata.metadata
 
 
