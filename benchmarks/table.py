@@ -1,4 +1,4 @@
-"""Write the tables of the README from the results: `python benchmarks/table.py`. No number is typed by hand."""
+"""Write the tables of the documents from the results: `python benchmarks/table.py`. No number is typed by hand."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 from machine import RESULTS
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
 
 
 def result(name: str) -> dict[str, Any] | None:
@@ -53,13 +53,60 @@ def speed() -> str:
     return "\n".join(lines)
 
 
+def ablation() -> str:
+    """The arms of the ablation that have ended, the latest measurement of each."""
+    if not (found := result("ablation")):
+        return "Not measured yet."
+    head = [
+        "data",
+        "arm",
+        "steps",
+        "meanAP",
+        "AJI",
+        "meanAP, authors'",
+        "AJI, authors'",
+        "Dice of shared pixels",
+    ]
+    head += ["meanAP, largest layer alone"]
+    rows = [head, ["---"] * len(head)]
+    for arm in found["arms"]:
+        one = arm["overlap_aware"]
+        scores = [one["meanAP"], one["AJI"], one["author"]["meanAP"], one["author"]["AJI"]]
+        scores += [one["shared_pixels_dice"], arm["largest_layer_only"]["meanAP"]]
+        rows.append([arm["data"], arm["arm"], str(arm["steps"]), *(f"{score:.3f}" for score in scores)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def ways() -> str:
+    """What other arithmetic changes."""
+    found = (result("quality-worms") or {}).get("paper_crop_other_ways")
+    if not found:
+        return "Not measured yet."
+    head = ["computed by", "meanAP", "AJI", "objects", "pixels that differ", "speed against torch in float32"]
+    rows = [head, ["---"] * len(head)]
+    for name, one in found.items():
+        if name != "threads":
+            facts = [name, f"{one['meanAP']:.4f}", f"{one['AJI']:.4f}", str(one["n_prediction"])]
+            rows.append([*facts, str(one["foreground_pixels_that_differ"]), str(one["speed_against_torch"])])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+BLOCKS = {
+    "README.md": {"quality": quality, "speed": speed},
+    "docs/model.md": {"ablation": ablation, "ways": ways},
+}
+"""The blocks of each document, by the name of their markers."""
+
+
 def main() -> None:
     """Replace what stands between the markers."""
-    text = README.read_text()
-    for name, block in (("quality", quality()), ("speed", speed())):
-        pattern = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
-        text = re.sub(pattern, lambda m, block=block: f"{m[1]}{block}\n{m[2]}", text, flags=re.DOTALL)
-    README.write_text(text)
+    for name, blocks in BLOCKS.items():
+        text = (ROOT / name).read_text()
+        for marker, made in blocks.items():
+            pattern = rf"(<!-- {marker}:begin -->\n).*?(<!-- {marker}:end -->)"
+            block = made()
+            text = re.sub(pattern, lambda m, block=block: f"{m[1]}{block}\n{m[2]}", text, flags=re.DOTALL)
+        (ROOT / name).write_text(text)
 
 
 if __name__ == "__main__":
