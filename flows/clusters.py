@@ -15,6 +15,7 @@ import dask
 
 from flows.executors import Pool
 from flows.jobs import Execution
+from flows.memory import keep_memory
 from flows.record import versions
 from pipeline.errors import RunConflict
 
@@ -44,6 +45,7 @@ TOLD = ("platelayer", "python", "numpy", "zarr", "dask")
 def dask_pool(execution: Execution, workers: int) -> Iterator[Pool]:
     """Connect to the scheduler a job names, or start worker processes on this machine."""
     _quiet()
+    keep_memory()
     opened = _local(execution, workers) if execution.executor == "dask" else _connected(execution.executor)
     with opened as client:
         yield _pool(client, execution)
