@@ -5,13 +5,17 @@
 A layer mask of 8 layers, about 6 % foreground each, is put where `predict` would have left it; then the real main
 job runs on it, once per number of workers. Beside it, in the same run: connected components of the same mask by cc3d
 on the whole array in memory (the floor), the naive per-block prototype (cc3d and bincount), and dask-image's label on
-a part of it (it does not finish on the whole).
+a part of it (it does not finish on the whole). What a second worker can gain at most on this machine is measured too,
+by two runs of one worker each at the same time.
 """
 
 import argparse
 import shutil
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +68,12 @@ def make_input(folder: Path, size: int) -> None:
     writer.finish()
 
 
-def the_job(folder: Path, workers: int) -> SegmentJob:
+def the_job(folder: Path, workers: int, output: str = "out") -> SegmentJob:
     """The main job with one or more worker processes."""
     return job(
         SegmentJob,
         {
-            "source": str(folder / "image.zarr"), "output": str(folder / f"out{workers}.zarr"),
+            "source": str(folder / "image.zarr"), "output": str(folder / f"{output}{workers}.zarr"),
             "segmenter": "benchmarks.stitch:EightLayers", "normalise": {"kind": "none"},
             "tiling": {"core": CORE}, "filters": {"min_area": 50},
             "execution": {"executor": "serial" if workers == 1 else "dask", "workers": workers},
@@ -91,9 +95,9 @@ def predicted(work: SegmentJob) -> None:
         plan.ledger.mark("predict", plan.works[0].key, item.key)
 
 
-def run(folder: Path, size: int, workers: int) -> dict[str, Any]:
+def run(folder: Path, size: int, workers: int, output: str = "out") -> dict[str, Any]:
     """Time the main job after the network."""
-    work = the_job(folder, workers)
+    work = the_job(folder, workers, output)
     predicted(work)
     started = time.perf_counter()
     record = segment(work)
@@ -105,6 +109,13 @@ def run(folder: Path, size: int, workers: int) -> dict[str, Any]:
         "workers": workers, "objects": record.objects, "seconds": {**busy, "total_with_start": round(total, 2)},
         "Mpx_per_s": round(px / total, 1), "Mpx_per_s_without_start": round(px / spent, 1),
     }  # fmt: skip
+
+
+def at_once(folder: Path, size: int) -> float:
+    """What a second core is worth here: gain of two runs of one worker side by side, that share nothing but it."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        runs = list(pool.map(partial(run, folder, size, 1), ("left", "right")))
+    return sum(r["Mpx_per_s_without_start"] for r in runs)
 
 
 def cc3d_whole(folder: Path, size: int) -> dict[str, Any]:
@@ -193,6 +204,7 @@ def main() -> None:
         result["runs"] = [run(folder, options.size, workers) for workers in options.workers]
         rates = [r["Mpx_per_s_without_start"] for r in result["runs"]]
         result["second_worker_gain"] = round(rates[-1] / rates[0], 2) if len(rates) > 1 else None
+        result["two_separate_runs_gain"] = round(at_once(folder, options.size) / rates[0], 2)
         result["cc3d_whole_in_memory"] = cc3d_whole(folder, options.size)
         result["describe_block"] = {"naive_cc3d_bincount": naive_block(folder), "spans": our_block(folder)}
         result["dask_image"] = dask_image_part(folder, min(options.size, 4096))
