@@ -41,7 +41,8 @@ def speed() -> str:
         lines.append(
             f"- Everything after the network on {stitch['size']} x {stitch['size']} px and 8 layers: "
             f"{one['Mpx_per_s_without_start']} Mpx/s on one core, {stitch['second_worker_gain']} times that with "
-            f"{two['workers']} workers (two separate runs at once: {stitch['two_separate_runs_gain']} times); `cc3d` alone on the whole array in memory: "
+            f"{two['workers']} workers (two separate runs at once: "
+            f"{stitch['two_separate_runs_gain']} times); `cc3d` alone on the whole array in memory: "
             f"{stitch['cc3d_whole_in_memory']['Mpx_per_s']} Mpx/s."
         )
     if memory := result("memory"):
