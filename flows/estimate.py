@@ -1,16 +1,22 @@
 """The dry run: what a job would do and what it would cost, measured on a few probed tiles."""
 
 import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from flows.demand import Sizes, demand
 from flows.executors import usable_cores
 from flows.jobs import SegmentJob
 from flows.plan import Plan, count_tiles, items, make_plan
-from flows.segmenters import loaded
-from flows.stages import Item
-from pipeline.normalise import Normalise, normalised
-from pipeline.segment import Segmenter
+from flows.stages import Item, describe_unit, pieces_keys, predict
+from pipeline import normalise
+from pipeline.stitch import from_bytes
+from pipeline.store.address import address
+from pipeline.store.ledger import Ledger
+from pipeline.store.traffic import Traffic
 from pipeline.tiling import round_up
 
 PROBED = 3
@@ -27,7 +33,7 @@ def estimate(job: SegmentJob) -> str:
     pixels = sum(len(w.image.planes) * int(np.prod(w.extent)) for w in plan.works)
     read = sum(_read_pixels(plan))
     itemsize = max((w.image.dtype.itemsize * len(w.channels) for w in plan.works), default=1)
-    seconds, rate = _probe(plan, pixels)
+    seconds, rate, sizes = _probe(plan, pixels)
     workers = 1 if job.execution.executor == "serial" else job.execution.workers or usable_cores()
     traits = plan.traits
     lines = [
@@ -40,10 +46,19 @@ def estimate(job: SegmentJob) -> str:
         f"memory      about {_memory(plan) / 2**20:.0f} MiB per worker, whatever the size of the image",
         f"time        about {seconds / workers:.0f} s with {workers} worker(s), "
         f"network {rate:.2f} Mpx/s per worker (probed on {min(PROBED, tiles)} tiles)",
+        *_object_storage(demand(plan, sizes)),
         *(f"refused     {path or 'image'}: {reason}" for path, reason in plan.refused.items()),
         *(f"missing     {message}" for message in plan.source.missing),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _object_storage(traffic: Traffic) -> list[str]:
+    if not traffic:
+        return []
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in traffic.requests.items())
+    sizes = f"{traffic.bytes_in / 2**20:.2f} MiB in, {traffic.bytes_out / 2**20:.2f} MiB out"
+    return [f"requests    about {traffic.total:,} to object storage ({kinds}), {sizes}"]
 
 
 def _read_pixels(plan: Plan) -> list[int]:
@@ -61,8 +76,8 @@ def _memory(plan: Plan) -> float:
     )
 
 
-def _probe(plan: Plan, pixels: int) -> tuple[float, float]:
-    """Seconds for all pixels on one worker, and Mpx/s of the network including reading."""
+def _probe(plan: Plan, pixels: int) -> tuple[float, float, Sizes]:
+    """Seconds for all pixels on one worker, Mpx/s of the network including reading, and what tiles write."""
     every = list(items(plan.works))
     chosen = (
         [every[i] for i in np.linspace(0, len(every) - 1, min(PROBED, len(every))).astype(int)]
@@ -70,17 +85,44 @@ def _probe(plan: Plan, pixels: int) -> tuple[float, float]:
         else []
     )
     if not chosen:
-        return 0.0, 0.0
-    segmenter = loaded(plan.segmenter)
-    _predict(segmenter, chosen[0])
-    started = time.perf_counter()
-    for item in chosen:
-        _predict(segmenter, item)
-    spent = time.perf_counter() - started
-    done = sum(int(np.prod(item.tile.core.shape)) for item in chosen)
-    return pixels * spent / done + pixels / 1e6 / AFTER_NETWORK_MPX_S, done / 1e6 / spent
+        return 0.0, 0.0, Sizes()
+    scratch = Ledger(address(f"memory://{uuid.uuid4().hex}"), plan.ledger.run)
+    try:
+        _predict(plan, chosen[0], scratch)
+        started = time.perf_counter()
+        mine = [_predict(plan, item, scratch) for item in chosen]
+        spent = time.perf_counter() - started
+        done = sum(int(np.prod(item.tile.core.shape)) for item in chosen)
+        sizes = _sizes(mine, scratch, done)
+    finally:
+        scratch.output.remove()
+    return pixels * spent / done + pixels / 1e6 / AFTER_NETWORK_MPX_S, done / 1e6 / spent, sizes
 
 
-def _predict(segmenter: Segmenter, item: Item) -> None:
+def _predict(plan: Plan, item: Item, scratch: Ledger) -> Item:
+    """Run the network on a tile, as the run will, with a scratch in memory."""
+    mine = Item(replace(item.work, ledger=scratch), item.plane, item.tile)
     block = item.work.read(item.plane, item.tile.read)
-    segmenter(normalised(block, Normalise()))
+    grid = normalise.grid(block.dtype, *normalise.value_range(block))
+    predict((mine, normalise.limits(normalise.histogram(block, *grid), plan.normalise)))
+    return mine
+
+
+def _sizes(items: Sequence[Item], scratch: Ledger, done_px: int) -> Sizes:
+    """What the probed tiles wrote; tiles that number their objects need their neighbours to be described."""
+    written = {key: size for key, size, _ in scratch.output.entries(scratch.folder)}
+    tiles = sum(size for key, size in written.items() if key.startswith(("mask/", "stacks/")))
+    if items[0].work.traits.link != "touch":
+        return Sizes(predicted=tiles / len(items), pieces=tiles / done_px)
+    # Of an image under another name there are no layers: what is written of nothing.
+    empty = Item(replace(items[0].work, key="empty"), items[0].plane, items[0].tile)
+    for item in (*items, empty):
+        describe_unit(item)
+    written = {key: size for key, size, _ in scratch.output.entries(f"{scratch.folder}/pieces")}
+    nothing = sum(size for key, size in written.items() if key.startswith("empty/"))
+    units = {item.work.key + item.key for item in items}
+    rows = [from_bytes(scratch.read(pieces_keys(item)[0])) for item in items]
+    return Sizes(
+        predicted=tiles / len(items), pieces=(sum(written.values()) - (len(units) + 1) * nothing) / done_px,
+        unit=nothing, overlaps=any(len(row["pairs"]) for row in rows),
+    )  # fmt: skip

@@ -1,0 +1,159 @@
+"""The main job from bucket to bucket: the local result, under faults too; what it asks for, and when it must stop."""
+
+import pickle
+import re
+
+import pytest
+from s3_on_loopback import KEY, SECRET
+
+from flows.cli import run as command
+from flows.estimate import estimate
+from flows.jobs import SegmentJob, job
+from flows.plan import make_plan
+from flows.report import report_page
+from flows.segment import segment
+from pipeline.report.page import html_page
+from pipeline.store import ledger
+from pipeline.store.address import address
+from pipeline.store.faults import StoreLost
+from pipeline.store.traffic import taken
+from pipeline.store.writing import create_plate, write_image
+
+TILING = {"core": 64, "halo": 16}
+
+
+@pytest.fixture
+def plates(cloud, monkeypatch, noise, tmp_path):
+    """The same plate on a disk and in a bucket, and how the server behaves."""
+    monkeypatch.setattr(ledger, "BEAT_S", 3600)  # the lock's heartbeat counts time, not tiles
+    bucket, behaviour = cloud
+    local = address(tmp_path / "p.zarr")
+    for place in (local, bucket):
+        for seed, path in enumerate(create_plate(place, name="p", wells=[("A", "1", 1)])):
+            write_image(place, path, noise((192, 192), seed=seed)[None], chunks=(64, 64))
+    behaviour.reset()
+    taken()
+    return local, bucket, behaviour
+
+
+def outcome(place):
+    """Everything a reader sees of labels and tables."""
+    keys = [key for key in place.list() if "/labels/" in key or "/tables/" in key]
+    return {key: place.read_bytes(key) for key in keys if not key.startswith(".platelayer")}
+
+
+def a_job(source, segmenter, **changes):
+    table = {"source": str(source), "segmenter": segmenter, "name": "n", "tiling": TILING}
+    return job(SegmentJob, table | changes)
+
+
+@pytest.mark.parametrize("client", ["s3fs", "obstore"])
+def test_a_run_under_faults_gives_the_local_bytes_counts_all_and_tells_no_secret(
+    plates, bright, monkeypatch, caplog, client
+):
+    local, bucket, behaviour = plates
+    segment(a_job(local, bright))
+    monkeypatch.setenv("PLATELAYER_OBJECT_STORE", client)
+    out = address(bucket.url.replace("p.zarr", "out.zarr"))
+    behaviour.reset(share=0.1, seed=2)
+    taken()
+    record = segment(a_job(bucket, bright, output=str(out)))
+    seen, faults = len(behaviour.requests), len(behaviour.faults)
+    rest = taken()  # the record's own PUT and the lock's end come after it
+    behaviour.reset()
+    assert record.status == "complete" and faults > 5
+    assert outcome(out) == outcome(local)
+    assert record.requests.total + rest.total == seen
+    # A delayed answer is no fault for a client; every other one was asked for again.
+    assert 0.5 * faults <= record.requests.retries + rest.retries <= faults
+    assert record.requests.bytes_in > 50_000 and record.requests.bytes_out > 5_000
+    page = html_page(report_page(str(out), name="n"))
+    assert "Object storage" in page
+    kept = [out.read_bytes(f".platelayer/{key}") for key in out.list(".platelayer")]
+    told = page + caplog.text + str(kept)
+    told += str(pickle.dumps(make_plan(a_job(bucket, bright, output=str(out)))))
+    assert SECRET not in told and KEY not in told
+
+
+def test_requests_per_tile_and_per_image(plates, bright):
+    _, bucket, _ = plates
+    spent = {}
+    for core in (192, 64):
+        out = bucket.url.replace("p.zarr", f"out{core}.zarr")
+        record = segment(a_job(bucket, bright, output=out, tiling={"core": core, "halo": 16}))
+        spent[core] = record
+    few, many = spent[192].requests, spent[64].requests
+    tiles, chunks = 9, 9
+    # A tile writes its mask and its mark, and its mask is read once; its pixels were read for the limits.
+    assert many.total - few.total == 3 * (tiles - 1)
+    of = {stage: spent[64].traffic[stage]["requests"] for stage in ("limits", "predict", "describe")}
+    assert of["limits"] == {"GET": chunks}
+    assert of["predict"] == {"PUT": 2 * tiles + 2, "LIST": 1}  # and the limits, and the metadata of the mask
+    assert of["describe"] == {"GET": tiles, "PUT": 2, "LIST": 1}
+    # What an image costs beside its tiles does not grow by accident.
+    assert many.requests.get("HEAD", 0) == 0
+    assert many.total - 3 * tiles - chunks <= 110
+
+
+def test_shards_are_read_whole(cloud, bright, noise):
+    place, behaviour = cloud
+    write_image(place, "", noise((256, 256))[None], chunks=(32, 32), shards=(128, 128))
+    behaviour.reset()
+    segment(a_job(place, bright, output=place.url.replace("p.zarr", "out.zarr")))
+    read = [path for method, path in behaviour.requests if method == "GET" and "p.zarr/0/c/" in path]
+    # The look at the segmenter takes ranges of the four; then each is fetched once, for all stages.
+    assert sorted(read[-4:]) == sorted(set(read)) and len(set(read)) == 4
+
+
+def test_requests_of_dask_workers_are_in_the_record(plates, bright):
+    _, bucket, behaviour = plates
+    behaviour.reset()
+    record = segment(
+        a_job(bucket, bright, output=bucket.url.replace("p.zarr", "out.zarr"),
+              execution={"executor": "dask", "workers": 1})
+    )  # fmt: skip
+    seen, rest = len(behaviour.requests), taken()
+    assert record.status == "complete"
+    assert record.traffic["predict"]["requests"]["PUT"] >= 2 * 9
+    assert record.requests.total + rest.total == seen
+
+
+def test_credentials_that_expire_stop_the_run_which_goes_on_later(plates, counted):
+    local, bucket, behaviour = plates
+    name, calls = counted
+    segment(a_job(local, name))
+    whole = calls()
+    segment(a_job(bucket, name))
+    needed = len(behaviour.requests)
+    out = bucket.url.replace("p.zarr", "out.zarr")
+    before = calls()
+    behaviour.reset(always="expired", after=needed // 2)
+    with pytest.raises(
+        StoreLost, match=r"s3://.*credentials have expired; renew them and give the same command"
+    ):
+        segment(a_job(bucket, name, output=out))
+    assert 0 < calls() - before < whole
+    behaviour.reset()
+    record = segment(a_job(bucket, name, output=out))
+    assert record.status == "complete" and not record.failures
+    assert calls() - before <= whole + 1
+    assert outcome(address(out)) == outcome(local)
+
+
+def test_the_command_says_what_it_took(plates, bright, capsys):
+    _, bucket, _ = plates
+    words = ["segment", str(bucket), "--segmenter", bright, "--name", "n"]
+    assert command(words) == 0
+    assert "object storage: " in capsys.readouterr().out
+
+
+def test_the_dry_run_says_within_a_fifth_what_a_run_then_asks_for(plates, bright):
+    _, bucket, behaviour = plates
+    work = a_job(bucket, bright, output=bucket.url.replace("p.zarr", "out.zarr"))
+    said = re.search(r"requests +about ([\d,]+) .*\), ([\d.]+) MiB in, ([\d.]+) MiB out", estimate(work))
+    assert {method for method, _ in behaviour.requests} == {"GET"}
+    record = segment(work)
+    requests, read, written = (float(text.replace(",", "")) for text in said.groups())
+    assert requests == pytest.approx(record.requests.total, rel=0.2)
+    assert read * 2**20 == pytest.approx(record.requests.bytes_in, rel=0.2)
+    assert written * 2**20 == pytest.approx(record.requests.bytes_out, rel=0.2)
