@@ -116,12 +116,12 @@ def _turned(
     return (contrast[:, ::-1], mask[::-1]) if flip else (contrast, mask)
 
 
-def check_samples(samples: Sequence[Sample], *, name: str = "training") -> int:
+def check_samples(samples: Sequence[Sample], *, name: str = "training", least_px: int = 1) -> int:
     """Return the number of channels after checking that images and stacks fit each other.
 
     Raises:
-        BadSample: no sample, shapes that do not fit, different numbers of channels, an id on two layers, or
-            not one object in all of them.
+        BadSample: no sample, shapes that do not fit, an image with an edge under ``least_px``, different numbers
+            of channels, or not one object in all of them.
     """
     if not samples:
         raise BadSample(f"{name} samples: expected at least one image with its stack, got none")
@@ -131,6 +131,11 @@ def check_samples(samples: Sequence[Sample], *, name: str = "training") -> int:
             raise BadSample(
                 f"{name} sample {index}: expected an image (C, y, x) and a stack (L, y, x) of one size, "
                 f"got {image.shape} and {stack.shape}"
+            )
+        if min(image.shape[1:]) < least_px:
+            raise BadSample(
+                f"{name} sample {index}: expected at least {least_px} x {least_px} px, got {image.shape[1:]}; "
+                "leave it out"
             )
         if image.shape[0] != channels:
             raise BadSample(

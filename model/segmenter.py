@@ -15,6 +15,7 @@ from model.checkpoint import Checkpoint, load_checkpoint
 from model.devices import PRECISIONS, autocast, choose_device, placed
 from model.inference import padded
 from model.memory import bytes_per_px, free_bytes
+from model.methods.layering.decode import packed, unpacked
 from model.networks.folding import folded
 from model.openvino import DEVICE, OpenVinoNetwork
 
@@ -132,7 +133,8 @@ class TorchSegmenter:
         with autocast(self.device, self.precision):
             outputs = self.method.outputs(self.network, batch)
         method = self.method if self.overlaps else self.method.without_overlaps()
-        return method.masks(outputs)[..., :height, :width].cpu()
+        masks = method.masks(outputs)[..., :height, :width]
+        return masks if self.device.type == "cpu" else unpacked(packed(masks).cpu(), self.layers)
 
 
 def load_segmenter(

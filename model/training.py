@@ -111,9 +111,10 @@ def train(
         NoDevice: a GPU was asked for and is not there.
         ValueError: ``folder`` holds another training.
     """
-    channels = check_samples(samples)
+    stride = recipe.method.shape.stride
+    channels = check_samples(samples, least_px=stride)
     if validation:
-        check_samples([*samples[:1], *validation], name="validation")
+        check_samples([*samples[:1], *validation], name="validation", least_px=stride)
     check_depth([*samples, *validation], layers=recipe.method.layers)
     join()
     target = Path(folder)

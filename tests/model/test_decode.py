@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.methods.layering import Layering
-from model.methods.layering.decode import components, layer_masks
+from model.methods.layering.decode import components, layer_masks, packed, unpacked
 from model.networks.unet import UNetShape
 
 
@@ -45,6 +45,14 @@ def test_largest_layer_is_on_below_the_threshold_and_others_above_it() -> None:
     assert both == [[1, 1, 1, 0], [0, 1, 0, 0]]
     largest = layer_masks(foreground, layers, layer_threshold=None)[0, :, 0].int().tolist()
     assert largest == [[1, 0, 1, 0], [0, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("layers", [1, 3, 8, 9, 16])
+def test_masks_survive_as_bits(layers: int) -> None:
+    masks = torch.rand(2, layers, 5, 7, generator=torch.Generator().manual_seed(layers)) > 0.5
+    bits = packed(masks)
+    assert bits.dtype == torch.uint8 and bits.shape == (2, -(-layers // 8), 5, 7)
+    assert torch.equal(unpacked(bits, layers), masks)
 
 
 def test_components_are_8_connected_filtered_by_area_and_numbered_through_the_layers() -> None:

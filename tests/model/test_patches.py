@@ -132,6 +132,21 @@ def test_samples_that_do_not_fit_are_refused(samples: list[Scene], message: str)
         check_samples(samples)
 
 
+def test_images_under_one_stride_are_refused() -> None:
+    assert check_samples([FULL], least_px=8) == 1
+    with pytest.raises(BadSample, match="at least 16 x 16 px"):
+        check_samples([FULL], least_px=16)
+
+
+def test_samples_without_an_object_and_with_one_give_crops(crossing: Scene) -> None:
+    image, stack = crossing
+    samples = [(image, np.zeros_like(stack)), (image, np.where(stack == 1, stack, 0))]
+    patches = Patches(samples, crop_px=32, augment=Augment(paste=1.0), adjacency_px=15, seed=0)
+    batch = patches.batch(0, 6)
+    assert batch.images.isfinite().all()
+    assert any(len(np.unique(crop)) > 1 for crop in batch.stacks)
+
+
 def test_overlap_deeper_than_the_network_has_layers_is_refused() -> None:
     deep = (FULL[0], np.stack([np.full((8, 8), label, np.uint32) for label in (1, 2, 3)]))
     check_depth([FULL, deep], layers=3)

@@ -30,6 +30,18 @@ def layer_masks(
     return largest & (foreground > foreground_threshold)
 
 
+def packed(masks: torch.Tensor) -> torch.Tensor:
+    """Return bool masks ``(B, N, y, x)`` as bits, uint8 ``(B, ceil(N / 8), y, x)``: layer 0 is the lowest bit."""
+    values = 2 ** torch.arange(8, dtype=torch.uint8, device=masks.device)[:, None, None]
+    groups = [part * values[: part.shape[1]] for part in masks.split(8, dim=1)]
+    return torch.stack([part.sum(1, dtype=torch.uint8) for part in groups], dim=1)
+
+
+def unpacked(bits: torch.Tensor, layers: int) -> torch.Tensor:
+    """Return the bool masks ``(B, layers, y, x)`` of bits on the CPU."""
+    return torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, count=layers, bitorder="little").view(bool))
+
+
 def components(masks: np.ndarray, *, min_area: int = 0) -> np.ndarray:
     """Return the label stack uint32 ``(N, y, x)`` of the 8-connected components of bool masks ``(N, y, x)``.
 
