@@ -1,4 +1,4 @@
-"""Under a real Prefect server: the main job, and a watcher that is killed, restarted and cancelled.
+"""Under a real Prefect server: the main job, a watcher that is killed, restarted and cancelled, and a work pool.
 
 Everything runs in processes of its own, as a person would run it; the server is asked over HTTP.
 """
@@ -13,6 +13,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
+from dataclasses import fields
 
 import httpx
 import numpy as np
@@ -20,7 +21,7 @@ import psutil
 import pytest
 
 from flows.cli import run
-from flows.jobs import WatchJob, job
+from flows.jobs import SegmentJob, WatchJob, job
 from flows.watch import open_watch
 from pipeline.store.address import address
 from pipeline.store.images import open_collection
@@ -105,6 +106,14 @@ class Server:
     def ask(self, path, **query):
         return httpx.post(f"{self.url}/{path}", json=query, timeout=60).raise_for_status().json()
 
+    def get(self, path):
+        return httpx.get(f"{self.url}/{path}", timeout=60).raise_for_status().json()
+
+    def calls(self):
+        """Processes of the tiles that the slow segmenter saw, one by one."""
+        log = self.home / "calls.log"
+        return [int(line) for line in log.read_text().split()] if log.exists() else []
+
     def look_at(self, plate):
         """Id of the flow run of the watch that is at a plate."""
         named = {"name": {"any_": [f"plate {plate}"]}}
@@ -114,8 +123,11 @@ class Server:
         return httpx.get(place, timeout=60).json()["flow_run_id"]
 
     def platelayer(self, *words, cwd):
-        with open(self.home / "watcher.log", "a") as log:
-            process = subprocess.Popen([*PLATELAYER, *words], env=self.env, cwd=cwd, stdout=log, stderr=log)
+        return self.run(*PLATELAYER, *words, cwd=cwd)
+
+    def run(self, *words, cwd):
+        with open(self.home / "started.log", "a") as log:
+            process = subprocess.Popen(words, env=self.env, cwd=cwd, stdout=log, stderr=log)
         self.started.append(process)
         return process
 
@@ -172,17 +184,13 @@ def test_a_watcher_killed_restarted_and_cancelled_does_nothing_twice(server, pla
         shutil.copytree(plate, watched / name)
         (watched / f"{name}.done").touch()
 
-    def calls():
-        log = server.home / "calls.log"
-        return [int(line) for line in log.read_text().split()] if log.exists() else []
-
     def is_done(name):
         outcome = watch.outcome(name)
         return outcome is not None and outcome.status == "complete"
 
     watcher = server.platelayer(*words, cwd=tmp_path)
     arrive("one.zarr")
-    until(lambda: len(calls()) > 2)
+    until(lambda: len(server.calls()) > 2)
     kill(watcher)
     kill(server.process)
     assert not is_done("one.zarr")
@@ -192,19 +200,19 @@ def test_a_watcher_killed_restarted_and_cancelled_does_nothing_twice(server, pla
     watcher = server.platelayer(*words, cwd=tmp_path)
     until(lambda: is_done("one.zarr") and is_done("two.zarr"))
     # Of what was under way at the kill one tile at most is done again.
-    assert 2 * TILES <= len(calls()) <= 2 * TILES + 1
+    assert 2 * TILES <= len(server.calls()) <= 2 * TILES + 1
 
-    before = len(calls())
+    before = len(server.calls())
     arrive("three.zarr")
-    until(lambda: len(calls()) > before + 2)
-    worker = calls()[-1]
+    until(lambda: len(server.calls()) > before + 2)
+    worker = server.calls()[-1]
     server.ask(
         f"flow_runs/{server.look_at('three.zarr')}/set_state", state={"type": "CANCELLING"}, force=True
     )
     until(lambda: not is_alive(worker))
     assert not is_done("three.zarr")
     until(lambda: is_done("three.zarr"))
-    assert 3 * TILES <= len(calls()) <= 3 * TILES + 2
+    assert 3 * TILES <= len(server.calls()) <= 3 * TILES + 2
     assert len(watch.history.children()) == 3
     watcher.send_signal(signal.SIGTERM)
     watcher.wait(60)
@@ -244,3 +252,48 @@ def test_an_evaluation_under_prefect_gives_the_numbers_of_one_without(server, pl
     assert f"{numbers['meanAP']:.4f}" in shown["platelayer-evaluation"]
     assert "| drug | 2 |" in shown["platelayer-evaluation"]
     assert (tmp_path / "flow" / "report.html").as_uri() in shown["platelayer-report"]
+
+
+def test_a_work_pool_runs_a_job_and_a_cancelled_run_that_is_retried_goes_on(
+    server, plate_at, noise, tmp_path
+):
+    plate = plate_at("plate.zarr", {"A/1": [noise((128, 128), seed=4)]})
+    (tmp_path / "job.toml").write_text(
+        f'source = "{plate}"\nsegmenter = "slow_segmenter:slow"\nname = "n"\ntiling = {{core = 32}}\n'
+        'execution = {executor = "dask", workers = 1, window = 2}\n'
+    )
+    deploy = ["deploy", "job.toml", "--pool", "lab", "--name", "nightly", "--cron", "0 2 * * *", "--tag", "scope",
+              "--limit", "1"]  # fmt: skip
+    server.ask("work_pools/", name="lab", type="process")
+    assert server.platelayer(*deploy, cwd=tmp_path).wait(400) == 0
+
+    nightly = server.get("deployments/name/segment/nightly")
+    assert nightly["tags"] == ["platelayer", "scope"] and nightly["work_pool_name"] == "lab"
+    assert nightly["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
+    assert nightly["global_concurrency_limit"]["limit"] == 1
+    form = nightly["parameter_openapi_schema"]
+    assert form["properties"]["job"]["$ref"] == "#/definitions/SegmentJob"
+    assert set(form["definitions"]["SegmentJob"]["properties"]) == {
+        field.name for field in fields(SegmentJob)
+    }
+    assert nightly["parameters"]["job"]["tiling"]["core"] == 32
+    entries = [entry for kind in form["definitions"].values() for entry in kind["properties"].values()]
+    assert all(entry["description"] for entry in entries)
+
+    worker = server.run(sys.executable, "-m", "prefect", "worker", "start", "--pool", "lab", cwd=tmp_path)
+    before = len(server.calls())
+    run = server.ask(f"deployments/{nightly['id']}/create_flow_run")["id"]
+    until(lambda: len(server.calls()) > before + 2)
+    dask_worker = server.calls()[-1]
+    server.ask(f"flow_runs/{run}/set_state", state={"type": "CANCELLING"}, force=True)
+    until(lambda: not is_alive(dask_worker))
+    until(lambda: server.get(f"flow_runs/{run}")["state_type"] == "CANCELLED")
+    cancelled = len(server.calls()) - before
+    assert cancelled < TILES
+
+    retry = {"type": "SCHEDULED", "name": "AwaitingRetry"}  # as the button of the UI does
+    assert server.ask(f"flow_runs/{run}/set_state", state=retry)["status"] == "ACCEPT"
+    until(lambda: server.get(f"flow_runs/{run}")["state_type"] == "COMPLETED")
+    # Of what was under way at the cancellation at most the tiles in flight are done again.
+    assert TILES <= len(server.calls()) - before <= TILES + 2
+    kill(worker)
