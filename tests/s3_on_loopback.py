@@ -51,6 +51,8 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         text = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
         self.send_response(status)
         self.send_header("content-length", str(len(text)))
+        if status == 301:
+            self.send_header("x-amz-bucket-region", "eu-west-1")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(text)
@@ -95,16 +97,16 @@ class Behaviour:
         self.lock = threading.Lock()
         self.reset()
 
-    def reset(self, share=0.0, always=None, seed=0, after=0):
-        """``share`` of the requests fails in turn in all ways; or ``always`` the same, ``after`` so many."""
-        self.share, self.always, self.random, self.after = share, always, random.Random(seed), after
+    def reset(self, share=0.0, always=None, seed=0):
+        """``share`` of the requests fails in turn in all ways, or ``always`` the same."""
+        self.share, self.always, self.random = share, always, random.Random(seed)
         self.requests, self.faults, self.signed = [], [], 0
 
     def next_fault(self, method, path):
         with self.lock:
             self.requests.append((method, path))
-            fault = self.always if len(self.requests) > self.after else None
-            if self.always is None and self.random.random() < self.share:
+            fault = self.always
+            if fault is None and self.random.random() < self.share:
                 fault = FAULTS[len(self.faults) % len(FAULTS)]
             if fault:
                 self.faults.append(fault)

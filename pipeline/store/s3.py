@@ -7,7 +7,7 @@ found. ``PLATELAYER_OBJECT_STORE=obstore`` moves Zarr chunks by obstore, where t
 
 import os
 import socket
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +22,9 @@ CONNECT_S, READ_S = 10, 60
 
 CONNECTIONS = 64
 """Open connections per process."""
+
+ASK_AGAIN = timedelta(minutes=15)
+"""How long obstore may use credentials (it asks five minutes before); shorter than roles give them for."""
 
 
 def s3fs_options() -> dict[str, Any]:
@@ -89,13 +92,13 @@ def obstore_zarr(bucket: str, prefix: str, *, read_only: bool) -> Any:
 
 
 def _credentials() -> dict[str, Any]:
-    """Credentials for obstore, asked for again when they expire."""
+    """Credentials for obstore, asked for again every so often: those of a role are renewed by botocore."""
     found = _session().get_credentials().get_frozen_credentials()
     return {
         "access_key_id": found.access_key,
         "secret_access_key": found.secret_key,
         "token": found.token,
-        "expires_at": None,
+        "expires_at": datetime.now(UTC) + ASK_AGAIN,
     }
 
 

@@ -1,10 +1,15 @@
 """Object storage through a real S3 server on loopback, with a proxy before it that fails a share of the requests."""
 
+import http.server
+import json
 import pickle
+import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -14,7 +19,7 @@ from s3_on_loopback import BUCKET, FAULTS, KEY, SECRET, Proxy
 from pipeline.errors import BadArgument, BadStore
 from pipeline.store import s3
 from pipeline.store.address import address
-from pipeline.store.faults import AccessDenied
+from pipeline.store.faults import AccessDenied, StoreLost
 from pipeline.store.images import open_collection
 from pipeline.store.labels import list_labels, read_stack, write_stack
 from pipeline.store.mirror import mirror
@@ -175,6 +180,54 @@ def test_a_profile_gives_keys_and_endpoint(archive, monkeypatch, tmp_path, serve
     assert open_collection(place).images[0].read((0, 0), (0,), 0, 9, 0, 9).shape == (1, 9, 9)
 
 
+class Metadata(http.server.BaseHTTPRequestHandler):
+    """The metadata service of an instance that has a role."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_PUT(self):
+        self.tell(b"token")
+
+    def do_GET(self):
+        later = (datetime.now(UTC) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        facts = {
+            "Code": "Success",
+            "AccessKeyId": KEY,
+            "SecretAccessKey": SECRET,
+            "Token": "t",
+            "Expiration": later,
+        }
+        self.tell(b"lab" if self.path.endswith("credentials/") else json.dumps(facts).encode())
+
+    def tell(self, text):
+        self.send_response(200)
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
+@pytest.mark.parametrize("client", ["s3fs", "obstore"])
+def test_the_role_of_an_instance_gives_access(archive, monkeypatch, client):
+    place, _ = archive
+    service = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
+    threading.Thread(target=service.serve_forever, daemon=True).start()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{service.server_port}")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")  # another client than that of the keys
+    monkeypatch.setenv("PLATELAYER_OBJECT_STORE", client)
+    headers = []
+    real = Proxy.forward
+    monkeypatch.setattr(
+        Proxy, "forward", lambda self, *a, **k: (headers.append(dict(self.headers)), real(self, *a, **k))
+    )
+    open_collection(place).images[0].read((0, 0), (0,), 0, 9, 0, 9)
+    service.shutdown()
+    tokens = {name.lower(): value for sent in headers for name, value in sent.items()}
+    assert tokens["x-amz-security-token"] == "t"
+
+
 def test_a_bucket_that_may_not_be_listed_is_read_all_the_same(cloud, monkeypatch):
     place, behaviour = cloud
     write_image(place, "", pixels(), ngff="0.4")
@@ -201,9 +254,11 @@ def faults_of(place, behaviour, monkeypatch):
     elsewhere = address(f"s3://no-such-bucket-here/{place.name}")
     return {
         "403": (lambda: always("403"), place, r"access denied \(403\); check AWS_PROFILE", AccessDenied),
-        "expired": (lambda: always("expired"), place, "credentials have expired; renew them", BadStore),
-        "skew": (lambda: always("skew"), place, "clocks .* differ", BadStore),
-        "bucket": (lambda: None, elsewhere, "the bucket does not exist", BadStore),
+        "expired": (lambda: always("expired"), place, "credentials have expired; renew them", StoreLost),
+        "skew": (lambda: always("skew"), place, "clocks .* differ", StoreLost),
+        "region": (lambda: always("region"), place, "another region .* set AWS_DEFAULT_REGION", StoreLost),
+        "elsewhere": (lambda: always("elsewhere"), place, "another region", StoreLost),
+        "bucket": (lambda: None, elsewhere, "the bucket does not exist", StoreLost),
         "missing": (lambda: None, place.child("not/here"), "no such store", BadStore),
         "endpoint": (
             lambda: with_environment(AWS_ENDPOINT_URL=f"http://user:{SECRET}@127.0.0.1:9"),
@@ -216,7 +271,9 @@ def faults_of(place, behaviour, monkeypatch):
 
 
 @pytest.mark.parametrize("client", ["s3fs", "obstore"])
-@pytest.mark.parametrize("fault", ["403", "expired", "skew", "bucket", "missing", "endpoint", "profile"])
+@pytest.mark.parametrize(
+    "fault", ["403", "expired", "skew", "region", "elsewhere", "bucket", "missing", "endpoint", "profile"]
+)
 def test_permanent_faults_say_at_once_which_url_and_what_to_do(archive, monkeypatch, caplog, fault, client):
     place, behaviour = archive
     monkeypatch.setenv("PLATELAYER_OBJECT_STORE", client)
@@ -237,6 +294,18 @@ def test_permanent_faults_say_at_once_which_url_and_what_to_do(archive, monkeypa
         assert SECRET not in shown and KEY not in shown
         assert fault in ("endpoint", "profile") or where.url in str(caught.value)
     assert time.monotonic() - began < 20
+
+
+def test_a_region_that_does_not_exist_is_said_at_once(cloud, monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "mars-1")
+
+    def nowhere(place, **_):
+        raise socket.gaierror(-2, f"Name or service not known: {place[0]}")
+
+    monkeypatch.setattr(s3.socket, "create_connection", nowhere)
+    with pytest.raises(StoreLost, match=r"s3\.mars-1\.amazonaws\.com.*AWS_DEFAULT_REGION, now 'mars-1'"):
+        cloud[0].list()
 
 
 @pytest.mark.parametrize("client", ["s3fs", "obstore"])
