@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr import AsyncArray
 from zarr.storage import MemoryStore, StorePath
 
 from pipeline.errors import BadStore
@@ -80,10 +81,17 @@ def _open_array(
     place = StorePath(WholeChunks(below, blosc=ends_in_blosc(document)), path)
     try:
         # Looking for empty chunks costs zarr more than compressing them; writers that care look themselves.
-        return zarr.Array.from_dict(place, json.loads(document)).with_config({"write_empty_chunks": True})
+        opened = AsyncArray(_metadata(document), place, config={"write_empty_chunks": True})
+        return zarr.Array(opened)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"[:200]
         raise BadStore(f"{address}/{path}: this array cannot be read ({reason}); rewrite it") from None
+
+
+@lru_cache(maxsize=256)
+def _metadata(document: str) -> Any:
+    """Parse a document once: the thousands of fields of a plate share theirs."""
+    return zarr.Array.from_dict(StorePath(MemoryStore()), json.loads(document)).metadata
 
 
 def _shard_bytes(document: str) -> int:
