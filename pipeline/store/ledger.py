@@ -37,6 +37,9 @@ BEAT_S = 10
 STALE_S = 60
 """A holder that was silent for so long is taken for dead."""
 
+_held_here: set[str] = set()
+"""Tokens of the holds of this process."""
+
 
 class BadOutput(StoreLost):
     """The output cannot be written: no image is at fault, so the run stops and goes on when asked again."""
@@ -138,7 +141,15 @@ def held(output: Address, run: str, *, stale_s: float = STALE_S) -> Iterator[Hol
         RunConflict: the output is held by a living run.
     """
     hold = Hold(output, run, uuid.uuid4().hex)
-    place = _take(hold, stale_s)
+    _held_here.add(hold.token)
+    try:
+        yield from _kept(hold, _take(hold, stale_s))
+    finally:
+        _held_here.discard(hold.token)
+
+
+def _kept(hold: Hold, place: str) -> Iterator[Hold]:
+    """Beat while it is held, then let it go."""
     stop = threading.Event()
     beat = threading.Thread(target=_keep, args=(hold, place, stop), daemon=True)
     beat.start()
@@ -248,6 +259,9 @@ def _is_dead(holder: Mapping[str, Any], stale_s: float) -> bool:
     if holder.get("machine") != _machine():
         return time.time() - float(holder.get("beat", 0)) > stale_s
     pid = int(holder["pid"])
+    if pid == os.getpid() and holder.get("born") == _born(pid):
+        # A run of this process that could not take its lock away, because the store was out of reach.
+        return holder.get("token") not in _held_here
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

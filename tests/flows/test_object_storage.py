@@ -42,6 +42,11 @@ def outcome(place):
     return {key: place.read_bytes(key) for key in keys if not key.startswith(".platelayer")}
 
 
+def beside(place):
+    """Another store, so that nothing says where the images were."""
+    return place.url.replace("p.zarr", "out.zarr")
+
+
 def a_job(source, segmenter, **changes):
     table = {"source": str(source), "segmenter": segmenter, "name": "n", "tiling": TILING}
     return job(SegmentJob, table | changes)
@@ -52,20 +57,21 @@ def test_a_run_under_faults_gives_the_local_bytes_counts_all_and_tells_no_secret
     plates, bright, monkeypatch, caplog, client
 ):
     local, bucket, behaviour = plates
-    segment(a_job(local, bright))
+    segment(a_job(local, bright, output=beside(local)))
     monkeypatch.setenv("PLATELAYER_OBJECT_STORE", client)
-    out = address(bucket.url.replace("p.zarr", "out.zarr"))
+    out = address(beside(bucket))
     behaviour.reset(share=0.1, seed=2)
     taken()
     record = segment(a_job(bucket, bright, output=str(out)))
-    seen, faults = len(behaviour.requests), len(behaviour.faults)
+    seen, faults, resets = len(behaviour.requests), len(behaviour.faults), behaviour.faults.count("reset")
     rest = taken()  # the record's own PUT and the lock's end come after it
     behaviour.reset()
     assert record.status == "complete" and faults > 5
-    assert outcome(out) == outcome(local)
-    assert record.requests.total + rest.total == seen
+    assert outcome(out) == outcome(address(beside(local)))
+    # A connection that breaks before an answer came is opened again below all that can be watched.
+    assert seen - resets <= record.requests.total + rest.total <= seen
     # A delayed answer is no fault for a client; every other one was asked for again.
-    assert 0.5 * faults <= record.requests.retries + rest.retries <= faults
+    assert 0.4 * faults <= record.requests.retries + rest.retries <= faults
     assert record.requests.bytes_in > 50_000 and record.requests.bytes_out > 5_000
     page = html_page(report_page(str(out), name="n"))
     assert "Object storage" in page
@@ -99,7 +105,7 @@ def test_shards_are_read_whole(cloud, bright, noise):
     place, behaviour = cloud
     write_image(place, "", noise((256, 256))[None], chunks=(32, 32), shards=(128, 128))
     behaviour.reset()
-    segment(a_job(place, bright, output=place.url.replace("p.zarr", "out.zarr")))
+    segment(a_job(place, bright, output=beside(place)))
     read = [path for method, path in behaviour.requests if method == "GET" and "p.zarr/0/c/" in path]
     # The look at the segmenter takes ranges of the four; then each is fetched once, for all stages.
     assert sorted(read[-4:]) == sorted(set(read)) and len(set(read)) == 4
@@ -109,7 +115,7 @@ def test_requests_of_dask_workers_are_in_the_record(plates, bright):
     _, bucket, behaviour = plates
     behaviour.reset()
     record = segment(
-        a_job(bucket, bright, output=bucket.url.replace("p.zarr", "out.zarr"),
+        a_job(bucket, bright, output=beside(bucket),
               execution={"executor": "dask", "workers": 1})
     )  # fmt: skip
     seen, rest = len(behaviour.requests), taken()
@@ -118,26 +124,28 @@ def test_requests_of_dask_workers_are_in_the_record(plates, bright):
     assert record.requests.total + rest.total == seen
 
 
-def test_credentials_that_expire_stop_the_run_which_goes_on_later(plates, counted):
+def test_credentials_that_expire_stop_the_run_which_goes_on_later(plates, counted, monkeypatch):
     local, bucket, behaviour = plates
     name, calls = counted
-    segment(a_job(local, name))
+    segment(a_job(local, name, output=beside(local)))
     whole = calls()
-    segment(a_job(bucket, name))
-    needed = len(behaviour.requests)
-    out = bucket.url.replace("p.zarr", "out.zarr")
-    before = calls()
-    behaviour.reset(always="expired", after=needed // 2)
-    with pytest.raises(
-        StoreLost, match=r"s3://.*credentials have expired; renew them and give the same command"
-    ):
-        segment(a_job(bucket, name, output=out))
-    assert 0 < calls() - before < whole
-    behaviour.reset()
+    marks = []
+
+    def expire_after_four_tiles(method, path):
+        marks.extend(["mark"] if method == "PUT" and "done/predict" in path else [])
+        return "expired" if len(marks) > 4 else None
+
+    out = beside(bucket)
+    with monkeypatch.context() as patched:
+        patched.setattr(behaviour, "next_fault", expire_after_four_tiles)
+        with pytest.raises(StoreLost, match=r"s3://.*credentials have expired; renew them and give the same"):
+            segment(a_job(bucket, name, output=out))
+    tried = calls() - whole
+    assert 4 < tried < whole
     record = segment(a_job(bucket, name, output=out))
     assert record.status == "complete" and not record.failures
-    assert calls() - before <= whole + 1
-    assert outcome(address(out)) == outcome(local)
+    assert calls() - whole - tried == whole - 4  # tiles that have their mark are not done again
+    assert outcome(address(out)) == outcome(address(beside(local)))
 
 
 def test_the_command_says_what_it_took(plates, bright, capsys):
@@ -149,7 +157,7 @@ def test_the_command_says_what_it_took(plates, bright, capsys):
 
 def test_the_dry_run_says_within_a_fifth_what_a_run_then_asks_for(plates, bright):
     _, bucket, behaviour = plates
-    work = a_job(bucket, bright, output=bucket.url.replace("p.zarr", "out.zarr"))
+    work = a_job(bucket, bright, output=beside(bucket))
     said = re.search(r"requests +about ([\d,]+) .*\), ([\d.]+) MiB in, ([\d.]+) MiB out", estimate(work))
     assert {method for method, _ in behaviour.requests} == {"GET"}
     record = segment(work)
