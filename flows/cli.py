@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the request or the data cannot be used, 2 wrong usage, 3 f
 aside, 130 interrupted.
 """
 
+import gc
 import logging
 import os
 import sys
@@ -40,8 +41,14 @@ for _name, _help in COMMANDS.items():
     app.command(f"flows.commands.{_name}:{_name}", name=_name, help=_help)
 
 
+GARBAGE = 100_000
+"""Objects made before Python looks for unused cycles among the young. A plate is a million small values that stay;
+at the default of 700 the search takes a fifth of the time in which a plate is opened."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
+    gc.set_threshold(GARBAGE)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     for package in ("flows", "pipeline", "model"):
         logging.getLogger(package).setLevel(os.environ.get("PLATELAYER_LOG", "INFO"))

@@ -86,9 +86,10 @@ def unfinished(plan: Plan, record: RunRecord) -> list[Work]:
     """Images whose labels this run has not published, or whose labels were taken away or replaced since."""
     there = set(plan.output.list(f"{plan.ledger.folder}/images"))
     marked = [work for work in plan.works if f"{work.key}.json" in there]
-    origins = looked(partial(_origin, plan), marked)
+    waits = not plan.output.is_local
+    origins = looked(partial(_origin, plan), marked, waits=waits)
     done = [work for work, origin in zip(marked, origins) if origin == plan.label_fingerprint]
-    for facts in looked(lambda work: _facts(plan, record, work), done):
+    for facts in looked(lambda work: _facts(plan, record, work), done, waits=waits):
         record.image(facts)
     keys = {work.key for work in done}
     return [work for work in plan.works if work.key not in keys]
@@ -107,7 +108,9 @@ def _check_names(plan: Plan, todo: Sequence[Work]) -> None:
     """Labels and tables of that name that are not this run's are refused before any work is done."""
     if plan.job.overwrite:
         return
-    conflicts = [reason for reason in looked(partial(_conflict, plan), todo) if reason]
+    conflicts = [
+        reason for reason in looked(partial(_conflict, plan), todo, waits=not plan.output.is_local) if reason
+    ]
     if conflicts:
         more = f" (and {len(conflicts) - 1} more images)" if len(conflicts) > 1 else ""
         raise RunConflict(

@@ -19,11 +19,14 @@ class LocalFiles:
 
     def __init__(self, root: str) -> None:
         self.root = Path(root)
+        # A plate has ten thousand small documents: paths as objects take longer to make than the files to read.
+        self._prefix = f"{self.root}{os.sep}"
 
     def get(self, key: str) -> bytes | None:
         """Read a file; None when it is not there (or is a folder)."""
         try:
-            return (self.root / key).read_bytes()
+            with open(self._prefix + key, "rb") as file:
+                return file.read()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
 
@@ -106,10 +109,6 @@ class LocalFiles:
         return partial
 
     def _walk(self, key: str) -> Iterator[tuple[str, os.stat_result]]:
-        top = self.root / key
-        if top.is_file():
-            yield key, top.stat()
-            return
         pending = [key]
         while pending:
             yield from self._scan(pending.pop(), pending)
@@ -118,8 +117,12 @@ class LocalFiles:
         # Keys are put together from names: to cut them out of paths takes longer than to list the files.
         prefix = f"{folder}/" if folder else ""
         try:
-            found = os.scandir(self.root / folder)
+            found = os.scandir(self._prefix + folder)
         except FileNotFoundError:
+            return
+        except NotADirectoryError:
+            if (self.root / folder).is_file():
+                yield folder, (self.root / folder).stat()
             return
         with found:
             for item in found:
