@@ -11,6 +11,8 @@ import shutil
 import tempfile
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +87,9 @@ def main() -> None:
     runs = []
     try:
         for size in options.sizes:
-            store = make_image(folder, size)
+            # In a process of its own, so that what it leaves behind is not counted.
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                store = pool.submit(make_image, folder, size).result()
             work = job(
                 SegmentJob,
                 {

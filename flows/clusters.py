@@ -83,7 +83,11 @@ def _local(execution: Execution, workers: int) -> "Iterator[Client]":
     scheduler = {"cls": Scheduler, "options": place}
     with (
         dask.config.set(
-            {"distributed.worker.daemon": True, "distributed.nanny.pre-spawn-environ": ENVIRONMENT}
+            {
+                "distributed.worker.daemon": True,
+                "distributed.worker.profile.enabled": False,  # looks at every thread 100 times a second
+                "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
+            }
         ),
         SpecCluster(workers=spec, scheduler=scheduler, silence_logs=False) as cluster,
         Client(cluster) as client,
