@@ -25,7 +25,7 @@ class LocalFiles:
     def get(self, key: str) -> bytes | None:
         """Read a file; None when it is not there (or is a folder)."""
         try:
-            with open(self._prefix + key, "rb") as file:
+            with open(self._prefix + key if key else self.root, "rb") as file:
                 return file.read()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None

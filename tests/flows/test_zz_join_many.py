@@ -8,7 +8,7 @@ from pipeline.stitch import Filters, join
 def test_more_than_two_to_the_24_objects_keep_their_ids():
     count = 2**24 + 5
     first = np.arange(count, dtype=np.int64)[::-1] * 3
-    rows = {"area": np.full(count, 2, np.int64), "first": first}
+    rows = {"area": np.full(count, 2, np.int64), "first": first, "edge": np.zeros(count, np.uint8)}
     none, pixels = np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
     links = np.array([[0, 1]], np.int64)
     objects = join(rows, np.zeros(count, np.uint8), links, none, pixels, Filters(min_area=1))
