@@ -41,7 +41,7 @@ class Layering:
     foreground: Literal["entropy", "boundary"] = "entropy"
     """Foreground loss: plain cross entropy, or boundary-weighted with a soft Dice."""
     completion: Literal["dice", "entropy"] = "dice"
-    """Overlap loss of phase 2: the paper's Dice, or a balanced cross entropy, which learns in far fewer steps."""
+    """Overlap loss of phase 2: the paper's Dice, or a balanced cross entropy, not shown to gain yet."""
     adjacency_px: float = 15.0
     """Objects nearer than this are pushed to different layers."""
     foreground_threshold: float = 0.5
