@@ -2,8 +2,8 @@
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
-  // Charts: the library is run once the page stands, a chart is drawn when it comes near the window, and all of
-  // them before printing.
+  // Charts: the library is run once the page stands; what is near the window is drawn first, all of them before
+  // printing.
   const library = () => {
     const source = document.getElementById("plotly");
     if (!source) return;
@@ -29,6 +29,12 @@
       seen.filter((entry) => entry.isIntersecting).forEach((entry) => { watch.unobserve(entry.target); draw(entry.target); });
     }, { rootMargin: "300px" });
     all(".plot").forEach((plot) => watch.observe(plot));
+    // Those out of view follow one by one: a page that is pictured whole, or saved, is complete.
+    const rest = () => {
+      const next = all(".plot").find((plot) => !plot.dataset.drawn);
+      if (next) { draw(next); setTimeout(rest, 50); }
+    };
+    setTimeout(rest, 1000);
   };
   window.addEventListener("beforeprint", () => all(".plot").forEach(draw));
 
