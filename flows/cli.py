@@ -43,7 +43,7 @@ for _name, _help in COMMANDS.items():
 
 GARBAGE = 100_000
 """Objects made before Python looks for unused cycles among the young. A plate is a million small values that stay;
-at the default of 700 the search takes a fifth of the time in which a plate is opened."""
+at the default of 700 the search takes a tenth of the time in which a plate is opened."""
 
 
 def main(arguments: list[str] | None = None) -> None:

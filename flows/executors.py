@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -97,7 +98,8 @@ class Counted:
 
     @property
     def __name__(self) -> str:
-        return getattr(self.call, "__name__", None) or self.call.func.__name__  # type: ignore[attr-defined]
+        named = self.call.func if isinstance(self.call, partial) else self.call
+        return str(getattr(named, "__name__", "work"))
 
     def __call__(self, item: Any) -> tuple[Any, Traffic]:
         """Call, and take the count."""

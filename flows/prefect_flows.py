@@ -74,6 +74,7 @@ def _is_worth_retrying(task: Any, run: Any, state: State) -> bool:
     except (BadArgument, BadStore, RunConflict):
         return False
     except Exception:
+        # Whatever else a stage raised (a worker that died, a full disk, a network) may have passed.
         return True
     return False
 

@@ -49,7 +49,7 @@ def new_document(
 ) -> dict[str, bytes]:
     """Return the metadata files of a new array, name to bytes; ``codec`` is ``image`` or ``label``."""
     memory = MemoryStore()
-    options: dict[str, Any] = {"compressors": _compressor(codec, zarr_format)}
+    options: dict[str, Any] = {"compressors": _compressor(codec, zarr_format), "zarr_format": zarr_format}
     if zarr_format == 3:
         options |= {"dimension_names": tuple(axes), "shards": tuple(shards) if shards else None}
     else:
@@ -60,7 +60,6 @@ def new_document(
         dtype=dtype,
         chunks=tuple(chunks),
         fill_value=0,
-        zarr_format=zarr_format,  # type: ignore[arg-type]
         **options,
     )
     return {key: buffer.to_bytes() for key, buffer in memory._store_dict.items()}

@@ -72,6 +72,7 @@ def obstore_zarr(bucket: str, prefix: str, *, read_only: bool) -> Any:
 
     check_endpoint()
     anonymous = is_anonymous()
+    credentials: Any = None if anonymous else _credentials
     url = _botocore_client().meta.endpoint_url
     store = S3Store(
         bucket,
@@ -86,7 +87,7 @@ def obstore_zarr(bucket: str, prefix: str, *, read_only: bool) -> Any:
             "connect_timeout": timedelta(seconds=CONNECT_S),
         },
         retry_config={"max_retries": 0},  # `PatientStore` tries again, and counts
-        credential_provider=None if anonymous else _credentials,  # type: ignore[arg-type]
+        credential_provider=credentials,
     )
     return ObjectStore(store, read_only=read_only)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import BadStore
-from pipeline.store import remote
+from pipeline.store import patience
 from pipeline.store.address import address
 from pipeline.store.images import open_collection
 from pipeline.store.writing import create_plate, write_image
@@ -72,7 +72,7 @@ def test_a_web_server_is_never_written(web, use):
 
 
 def test_what_is_not_there_or_not_allowed_is_said(web, monkeypatch):
-    monkeypatch.setattr(remote, "ATTEMPTS", 2)
+    monkeypatch.setattr(patience, "ATTEMPTS", 2)
     with pytest.raises(BadStore, match="no such store"):
         open_collection(address(f"{web[1]}/nothing.zarr"))
     with pytest.raises(BadStore, match="only public data are read over https"):
