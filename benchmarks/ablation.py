@@ -3,8 +3,8 @@
     python benchmarks/ablation.py FOLDER [--isbi2014 DATA] [--worms DATA] [--steps 900] [--seeds 0 1]
 
 Every arm is a whole training with the real code, two thirds of the steps in phase 1 and the rest in phase 2, and
-differs from the reference (the paper's losses of phase 1, 8 layers, overlap completion by entropy, a small network)
-in one thing. No arm picks its best model: the last weights are measured, on images that were not trained on. Each
+differs from the reference (the paper's losses of phase 1, 8 layers, overlap completion by entropy with neighbours on
+different layers, a small network) in one thing. No arm picks its best model: the last weights are measured, on images that were not trained on. Each
 trained arm is decoded twice, with the largest layer of a pixel alone and with layers that may overlap. FOLDER keeps
 trainings and the result of each arm as it ends; the same command goes on where it was killed.
 """
@@ -115,7 +115,12 @@ def cervical(source: Path) -> Data:
         batch=2,
         adjacency_px=12.0,
         min_area=250,
-        arms=("reference", "no overlap completion", "completion by Dice"),
+        arms=(
+            "reference",
+            "no overlap completion",
+            "completion of the paper",
+            "neighbours may share a layer",
+        ),
     )
 
 
@@ -131,7 +136,12 @@ def worms(source: Path) -> Data:
         batch=2,
         adjacency_px=6.0,
         min_area=250,
-        arms=("reference", "no overlap completion", "completion by Dice"),
+        arms=(
+            "reference",
+            "no overlap completion",
+            "completion of the paper",
+            "neighbours may share a layer",
+        ),
     )
 
 
@@ -161,6 +171,7 @@ def reference(data: Data, *, steps: int, seed: int) -> Recipe:
             shape=shape,
             variant="paper",
             completion="entropy",
+            assignment="apart",
             adjacency_px=data.adjacency_px,
             min_area=data.min_area,
         ),
@@ -186,9 +197,13 @@ def _layers(count: int) -> Callable[[Recipe], Recipe]:
     return changed
 
 
-def _dice_completion(recipe: Recipe) -> Recipe:
-    """The paper's equation 6."""
-    return replace(recipe, method=replace(recipe.method, completion="dice"))
+def _paper_completion(recipe: Recipe) -> Recipe:
+    """The paper's equation 6, with the layer every object prefers."""
+    return replace(recipe, method=replace(recipe.method, completion="dice", assignment="largest"))
+
+
+def _largest(recipe: Recipe) -> Recipe:
+    return replace(recipe, method=replace(recipe.method, assignment="largest"))
 
 
 def _no_completion(recipe: Recipe) -> Recipe:
@@ -200,7 +215,8 @@ def _no_completion(recipe: Recipe) -> Recipe:
 ARMS: dict[str, Callable[[Recipe], Recipe]] = {
     "reference": lambda recipe: recipe,
     "no overlap completion": _no_completion,
-    "completion by Dice": _dice_completion,
+    "completion of the paper": _paper_completion,
+    "neighbours may share a layer": _largest,
     "losses of the code": _code_losses,
     "4 layers": _layers(4),
     "16 layers": _layers(16),

@@ -71,8 +71,7 @@ def _local(execution: Execution, workers: int) -> "Iterator[Client]":
 
     # Processes, one thread each: torch and numpy hold the interpreter's lock too long for threads.
     options: dict[str, Any] = {"host": "127.0.0.1", "nthreads": 1, "memory_limit": 0, "dashboard": False}
-    # What the stages import takes a second: loaded while the worker starts, not in its first tile.
-    options |= {"silence_logs": _log_level(), "preload": ["flows.interrupts", "flows.painting"]}
+    options |= {"silence_logs": _log_level(), "preload": ["flows.worker"]}
     spec = {f"cpu-{i}": {"cls": Nanny, "options": options} for i in range(workers)}
     for gpu in _gpus(execution.device):
         mine = options | {"nthreads": GPU_THREADS, "resources": {"GPU": 1}}
@@ -86,6 +85,7 @@ def _local(execution: Execution, workers: int) -> "Iterator[Client]":
             {
                 "distributed.worker.daemon": True,
                 "distributed.worker.profile.enabled": False,  # looks at every thread 100 times a second
+                "distributed.admin.tick.interval": "1s",  # 50 times a second in every process: 5 % of a core
                 "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
             }
         ),
@@ -167,8 +167,13 @@ def _pool(client: "Client", execution: Execution) -> Pool:
     gpu = client.get_executor(pure=False, resources=share) if apart else cpu
     threads = max(sum(worker["nthreads"] for worker in workers), 1)
     return Pool(
-        cpu=cpu, gpu=gpu, workers=threads, window=threads * execution.window, check=_watch(client, apart=apart)
-    )  # fmt: skip
+        cpu=cpu,
+        gpu=gpu,
+        workers=threads,
+        window=threads * execution.window,
+        together=max(execution.window // 2, 1),  # of a worker's window, one half is at work and one waits
+        check=_watch(client, apart=apart),
+    )
 
 
 def _watch(client: "Client", *, apart: bool) -> Callable[[bool], None]:

@@ -4,7 +4,7 @@ Only tiles, addresses and small values are pickled. Nothing here knows what the 
 """
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +50,8 @@ class Pool:
     workers: int
     window: int
     """Pieces of work in flight."""
+    together: int = 1
+    """Short pieces of work that travel as one call, where a call costs milliseconds."""
     check: Callable[[bool], None] = _always
     """Raises RunConflict when no worker is left that could do the work, which may be the network's."""
 
@@ -92,7 +94,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Counted:
-    """A call that also says what its process sent and got; keeps the name of the call, which Dask shows."""
+    """A call for several pieces of work that also says what its process sent and got.
+
+    Keeps the name of the call, which Dask shows.
+    """
 
     call: Callable[[Any], Any]
 
@@ -101,44 +106,55 @@ class Counted:
         named = self.call.func if isinstance(self.call, partial) else self.call
         return str(getattr(named, "__name__", "work"))
 
-    def __call__(self, item: Any) -> tuple[Any, Traffic]:
-        """Call, and take the count."""
-        return self.call(item), taken()
+    def __call__(self, items: Sequence[Any]) -> tuple[list[Any], Traffic]:
+        """Call one after the other, and take the count."""
+        return [self.call(item) for item in items], taken()
 
 
 def run_window(
-    pool: Pool, call: Callable[[Item], Result], items: Iterable[Item], *, retries: int, gpu: bool = False
+    pool: Pool,
+    call: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    retries: int,
+    gpu: bool = False,
+    together: int = 1,
 ) -> Generator[Outcome, None, None]:
     """Call ``call`` on every item, a bounded number in flight; yield outcomes as they come.
 
     A call that raises is tried again up to ``retries`` times and then reported, never raised, but for what puts
     the run itself in doubt: a RunConflict at once, a `StoreLost` after the retries. Whatever ends the iteration,
-    calls that have not begun are cancelled.
+    calls that have not begun are cancelled. So many items as ``together`` says travel as one; where one of them
+    fails, each is called again by itself.
     """
     executor, waiting = (pool.gpu if gpu else pool.cpu), iter(items)
     counted = Counted(call)
-    running: dict[Future[tuple[Result, Traffic]], tuple[Item, int]] = {}
+    running: dict[Future[tuple[list[Result], Traffic]], tuple[tuple[Item, ...], int]] = {}
     try:
         while True:
-            for item in islice(waiting, pool.window - len(running)):
-                running[executor.submit(counted, item)] = (item, 0)
+            while len(running) < max(pool.window // together, 1) and (some := tuple(islice(waiting, together))):
+                running[executor.submit(counted, some)] = (some, 0)
             if not running:
                 return
             done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
             if not done:
                 pool.check(gpu)
             for future in done:
-                item, tried = running.pop(future)
+                some, tried = running.pop(future)
                 error = _error(future)
                 if error is None:
-                    result, traffic = future.result()
-                    yield Outcome(item, result, retries=tried, traffic=traffic)
+                    results, traffic = future.result()
+                    for item, result in zip(some, results, strict=True):
+                        yield Outcome(item, result, retries=tried, traffic=traffic)
+                        traffic = Traffic()
+                elif len(some) > 1:
+                    running |= {executor.submit(counted, (item,)): ((item,), 0) for item in some}
                 elif tried < retries and not isinstance(error, BadArgument):
-                    running[executor.submit(counted, item)] = (item, tried + 1)
+                    running[executor.submit(counted, some)] = (some, tried + 1)
                 elif isinstance(error, StoreLost):
                     raise error
                 else:
-                    yield Outcome(item, error=error, retries=tried)
+                    yield Outcome(some[0], error=error, retries=tried)
     finally:
         for future in running:
             future.cancel()

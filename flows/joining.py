@@ -5,13 +5,13 @@ the object table in the scratch, so that painting and a restart find them.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from flows.running import looked
 from flows.stages import pieces_keys
 from flows.work import Item, Work
 from pipeline import measure
@@ -20,10 +20,6 @@ from pipeline.measure import Columns
 from pipeline.spans import Spans
 from pipeline.stitch import Filters, Objects, from_bytes, join, to_bytes
 from pipeline.store.tables import ROW_GROUP, TableEncoder
-
-READERS = 16
-"""Threads that read the descriptions of units: each costs a round trip on object storage."""
-
 
 @dataclass(frozen=True)
 class Stitching:
@@ -77,8 +73,7 @@ def _read_all(items: Sequence[Item]) -> list[Columns]:
     def read(item: Item) -> Columns:
         return from_bytes(item.work.ledger.read(pieces_keys(item)[0]))
 
-    with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(read, items))
+    return looked(read, items, waits=not items[0].work.ledger.output.is_local)
 
 
 def _join_plane(work: Work, items: Sequence[Item], filters: Filters) -> tuple[Objects, list[int], int]:
@@ -153,14 +148,19 @@ def _identity(work: Work, plane: int, before: int, layers: np.ndarray) -> pd.Dat
     table = {
         "label": (np.arange(count) + before + 1).astype(np.uint32),
         "layer": layers,
-        "image": [image.path] * count,
-        "row": [row] * count,
-        "column": [column] * count,
-        "field": [image.field or ""] * count,
+        "image": _repeated(image.path, count),
+        "row": _repeated(row, count),
+        "column": _repeated(column, count),
+        "field": _repeated(image.field or "", count),
         "t": np.full(count, t, np.int32),
         "z": np.full(count, z, np.int32),
     }
-    return pd.DataFrame(table).astype(dict.fromkeys(("image", "row", "column", "field"), "str"))
+    return pd.DataFrame(table)
+
+
+def _repeated(text: str, count: int) -> pd.api.extensions.ExtensionArray:
+    """A column that says the same in every row, made without a Python string for each."""
+    return pd.arrays.ArrowExtensionArray(pa.repeat(pa.scalar(text, pa.string()), count))
 
 
 def _partners(objects: Objects, base: int) -> pa.ListArray:

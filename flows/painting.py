@@ -1,11 +1,13 @@
 """Painting and publishing: the last stages, on any worker.
 
 paint    pieces and their place in the stitching table -> labels and their pyramid, in the staging place
+coarsen  the levels of a large image that no block writes, layer by layer
 finish   labels and table of an image, complete, to their place
 Doing a piece of work twice writes the same bytes.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from flows.memory import keep_memory
 from flows.stages import pieces_keys
 from flows.work import Item, Work
 from pipeline.errors import BadStore, RunConflict
-from pipeline.spans import Spans
+from pipeline.spans import Spans, below_each_other
 from pipeline.spans import paint as painted
 from pipeline.stitch import from_bytes
 from pipeline.store.labels import LabelWriter, create_labels, publish
@@ -89,18 +91,29 @@ def paint_block(todo: PaintItem) -> None:
     keep_memory()
     item, work = todo.item, todo.item.work
     core = item.tile.core
-    canvas: dict[int, np.ndarray] = {}
-    for unit, ids, layers in zip(todo.units, todo.ids, todo.layers):
-        spans, piece = _clipped(unit, core)
-        for layer in np.unique(layers[ids > 0]):
-            here = (layers == layer)[piece] & (ids > 0)[piece]
-            if here.any():
-                image = painted(spans.take(here), ids[piece[here]], core.shape)
-                canvas[int(layer)] = canvas[int(layer)] + image if int(layer) in canvas else image
-    for layer, image in canvas.items():
-        with work.ledger.writing():
-            todo.writer.write(work.image.planes[item.plane], layer, core.y0, core.x0, image)
+    spans, ids, layers = _placed(todo)
+    # Layer by layer: the pixels of one are still in the cache when they are encoded.
+    depth = int(layers.max(initial=0)) + 1 if len(layers) else 0
+    ends = np.searchsorted(layers, np.arange(depth + 1))
+    for layer, (start, end) in enumerate(pairwise(ends.tolist())):
+        if end > start:
+            image = painted(spans.take(slice(start, end)), ids[start:end], core.shape)
+            with work.ledger.writing():
+                todo.writer.write(work.image.planes[item.plane], layer, core.y0, core.x0, image)
     work.ledger.mark("paint", work.key, item.key)
+
+
+def _placed(todo: PaintItem) -> tuple[Spans, np.ndarray, np.ndarray]:
+    """Spans of the objects in a block, in block coordinates, with id and output layer of each; sorted by layer."""
+    parts = []
+    for unit, ids, layers in zip(todo.units, todo.ids, todo.layers):
+        spans, piece = _clipped(unit, todo.item.tile.core)
+        kept = ids[piece] > 0
+        parts.append((spans.take(kept), ids[piece[kept]], layers[piece[kept]]))
+    every, ids, layers = zip(*parts)
+    layer = np.concatenate(layers)
+    order = np.argsort(layer, kind="stable")
+    return below_each_other(every).take(order), np.concatenate(ids)[order], layer[order]
 
 
 def _clipped(unit: Item, box: Box) -> tuple[Spans, np.ndarray]:
@@ -116,12 +129,36 @@ def _clipped(unit: Item, box: Box) -> tuple[Spans, np.ndarray]:
     return spans, table["piece"][inside]
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A painted layer of an image that has levels coarser than blocks write."""
+
+    target: Target
+    writer: LabelWriter
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.target} layer {self.index}"
+
+
+def coarse_layers(target: Target) -> list[Layer]:
+    """The layers of an image that need `coarsen`; none for an image of a few blocks."""
+    writer = target.writer(read_stitching(target.work).depth)
+    return [Layer(target, writer, index) for index in range(len(writer.names)) if writer.has_coarse_levels]
+
+
+def coarsen(layer: Layer) -> None:
+    """Make the coarse levels of a layer."""
+    with layer.target.work.ledger.writing():
+        layer.writer.coarsen(layer.index)
+
+
 def finish_image(target: Target) -> dict[str, object]:
     """Show labels and table of an image, complete, at their place; facts of the image, kept as its last mark."""
     work, output = target.work, target.work.ledger.output
     stitching = read_stitching(work)
     try:
-        publish(target.writer(stitching.depth), overwrite=target.overwrite)
+        publish(target.writer(stitching.depth), overwrite=target.overwrite, coarsened=True)
     except RunConflict as error:
         # A deeper layer found its name taken: a matter of this image, the others go on.
         raise BadStore(str(error)) from None

@@ -52,10 +52,12 @@ class Run:
         *,
         item: Callable[[T], Item | Work],
         gpu: bool = False,
+        pixels: bool = True,
     ) -> Iterator[Outcome]:
         """Run ``call`` on every piece of work in a bounded window; failures set their image aside.
 
-        ``item`` gives the tile, or the image, that a piece of work is about.
+        ``item`` gives the tile, or the image, that a piece of work is about; ``pixels`` says that together they
+        cover the images once, so that a rate can be told.
         """
         if not todo:
             return
@@ -74,7 +76,7 @@ class Run:
                         work = about.work if isinstance(about, Item) else about
                         self.set_aside(work, stage, about, in_words(outcome.error))
                     else:
-                        done_px += _pixels(about)
+                        done_px += _pixels(about) if pixels else 0
                         yield outcome
         finally:
             self.record.spent(stage, time.perf_counter() - started, done_px, len(todo))
@@ -84,7 +86,11 @@ class Run:
     def _outcomes(
         self, call: Callable[[T], Any], todo: Sequence[T], gpu: bool
     ) -> Generator[Outcome, None, None]:
-        return run_window(self.pool, call, todo, retries=self.plan.job.execution.retries, gpu=gpu)
+        # The network's tiles are not short, and near the end of a stage every worker shall have something to do.
+        together = 1 if gpu else max(min(self.pool.together, len(todo) // (4 * self.pool.workers)), 1)
+        return run_window(
+            self.pool, call, todo, retries=self.plan.job.execution.retries, gpu=gpu, together=together
+        )
 
 
 def _pixels(about: Item | Work) -> int:

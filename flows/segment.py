@@ -17,7 +17,15 @@ from flows.jobs import SegmentJob, as_table
 from flows.joining import is_joined, join_image
 from flows.limits import find_limits
 from flows.orchestrate import Step, direct
-from flows.painting import Target, finish_image, paint_block, paint_items, staging
+from flows.painting import (
+    Target,
+    coarse_layers,
+    coarsen,
+    finish_image,
+    paint_block,
+    paint_items,
+    staging,
+)
 from flows.plan import GROUP_TILES, Plan, make_plan
 from flows.record import Progress, RunRecord, silent
 from flows.running import Run, looked
@@ -204,6 +212,10 @@ def paint(run: Run, todo: Sequence[Work]) -> None:
     _forget_removed(run.plan, todo)
     jobs = [item for found in looked(paint_items, targets(run.plan, todo)) for item in found]
     for _ in run.each("paint", paint_block, jobs, item=lambda job: job.item):
+        pass
+    painted = targets(run.plan, run.alive(todo))
+    layers = [layer for found in looked(coarse_layers, painted) for layer in found]
+    for _ in run.each("coarsen", coarsen, layers, item=lambda layer: layer.target.work, pixels=False):
         pass
 
 

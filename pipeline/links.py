@@ -6,11 +6,11 @@ and their objects are compared there. It never guesses: a tie is refused and rep
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.spans import Spans, touching
+from pipeline.spans import Spans, below_each_other, touching
 
 MATCH_IOU = 0.5
 """Two objects of two tiles are one if their IoU on the pixels both tiles saw is at least this."""
@@ -21,9 +21,7 @@ def touch_links(border: Sequence[tuple[Spans, np.ndarray]], offsets: np.ndarray)
     if not border:
         return np.zeros((0, 2), np.int64)
     piece = np.concatenate([own + offset for (_, own), offset in zip(border, offsets)])
-    spans = Spans(
-        **{f.name: np.concatenate([getattr(part, f.name) for part, _ in border]) for f in fields(Spans)}
-    )
+    spans = below_each_other([own for own, _ in border])
     order = np.lexsort((spans.x0, spans.y, spans.layer))
     graph = touching(spans.take(order)).tocoo()
     piece = piece[order]

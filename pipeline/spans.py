@@ -5,6 +5,7 @@ moments, intensities, overlaps, links and painting are sums over spans, so their
 the objects and not the pixels, and no dense mask per layer is ever made.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -32,14 +33,19 @@ class Spans:
     def __len__(self) -> int:
         return len(self.y)
 
-    def take(self, rows: np.ndarray) -> "Spans":
-        """Rows selected by a boolean mask or ascending indices."""
+    def take(self, rows: np.ndarray | slice) -> "Spans":
+        """Rows selected by a boolean mask, by indices or by a slice."""
         return Spans(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def moved(self, y: int, x: int) -> "Spans":
         """The same spans with the origin of their block added: image coordinates, int64."""
         rows, first, last = (column.astype(np.int64) for column in (self.y, self.x0, self.x1))
         return replace(self, y=rows + y, x0=first + x, x1=last + x)
+
+
+def below_each_other(parts: Sequence[Spans]) -> Spans:
+    """Spans of several blocks in one table."""
+    return Spans(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Spans)})
 
 
 @dataclass(frozen=True)
@@ -137,13 +143,14 @@ def components(spans: Spans) -> tuple[np.ndarray, int]:
 def paint(spans: Spans, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Write ``values`` (one id per span, 0 leaves it empty) into a uint32 image; spans must not overlap.
 
-    Costs what the spans cover, not what the image holds: the deeper layers of an output are nearly empty.
+    One pass over the image in the order of its memory: stretches without an object, and spans, in turns.
     """
-    image = np.zeros(shape, np.uint32)
-    length = (spans.x1 - spans.x0).astype(np.int64)
     first = spans.y.astype(np.int64) * shape[1] + spans.x0
-    # Position of pixel k of all spans in a row: start of its span plus its place in it.
-    place = np.repeat(first - (np.cumsum(length) - length), length)
-    place += np.arange(len(place))
-    image.reshape(-1)[place] = np.repeat(values.astype(np.uint32), length)
-    return image
+    order = np.argsort(first, kind="stable")
+    starts, ends = first[order], (first + (spans.x1 - spans.x0))[order]
+    lengths = np.empty(2 * len(order) + 1, np.int64)
+    lengths[0::2] = np.append(starts, shape[0] * shape[1]) - np.append(0, ends)
+    lengths[1::2] = ends - starts
+    ids = np.zeros(len(lengths), np.uint32)
+    ids[1::2] = values[order]
+    return np.repeat(ids, lengths).reshape(shape)

@@ -41,8 +41,10 @@ def check_free(
         )
 
 
-def publish(writer: LabelWriter, *, overwrite: bool = False) -> None:
+def publish(writer: LabelWriter, *, overwrite: bool = False, coarsened: bool = False) -> None:
     """Finish the stack and move it to ``labels/<name>``, ..., then list it; repeat the call after a kill.
+
+    ``coarsened``: `LabelWriter.coarsen` was called for every layer already, by many workers at once perhaps.
 
     Raises:
         RunConflict: there is such a label and ``overwrite`` is False, or a label that is not part of the old
@@ -59,6 +61,8 @@ def publish(writer: LabelWriter, *, overwrite: bool = False) -> None:
     if journal is None:
         old = _old_layers(writer, overwrite)
         _check_staged(writer)
+        for layer in range(0 if coarsened else len(writer.names)):
+            writer.coarsen(layer)
         writer.finish()
         journal = {"old": old, "listing": _new_listing(writer, old), "placed": []}
         _note(writer, journal)

@@ -16,6 +16,7 @@ from model.method import Phase
 from model.methods.layering.decode import components, layer_masks
 from model.methods.layering.losses import (
     VARIANTS,
+    Assignment,
     Variant,
     boundary_foreground_loss,
     foreground_loss,
@@ -41,7 +42,9 @@ class Layering:
     foreground: Literal["entropy", "boundary"] = "entropy"
     """Foreground loss: plain cross entropy, or boundary-weighted with a soft Dice."""
     completion: Literal["dice", "entropy"] = "dice"
-    """Overlap loss of phase 2: the paper's Dice, or a balanced cross entropy, not shown to gain yet."""
+    """Overlap loss of phase 2: the paper's Dice, or a cross entropy in which shared pixels weigh as much as others."""
+    assignment: Assignment = "largest"
+    """Layer that phase 2 asks of an object: the one it prefers, or of those that no neighbour has (``apart``)."""
     adjacency_px: float = 15.0
     """Objects nearer than this are pushed to different layers."""
     foreground_threshold: float = 0.5
@@ -59,6 +62,8 @@ class Layering:
             )
         if self.completion not in ("dice", "entropy"):
             raise ValueError(f"layering: expected completion 'dice' or 'entropy', got {self.completion!r}")
+        if self.assignment not in ("largest", "apart"):
+            raise ValueError(f"layering: expected assignment 'largest' or 'apart', got {self.assignment!r}")
         if set(self.shape.heads) != {"layers", "foreground"} or self.shape.heads["foreground"] != 1:
             raise ValueError(
                 "layering: expected a network with the heads 'layers' and 'foreground' (1 map), "
@@ -89,9 +94,9 @@ class Layering:
         terms |= layering_losses(embeddings, targets, variant=self.variant)
         if "overlap" in phase.weights:
             terms["overlap"] = (
-                overlap_loss(embeddings, targets, variant=self.variant)
+                overlap_loss(embeddings, targets, variant=self.variant, assignment=self.assignment)
                 if self.completion == "dice"
-                else overlap_entropy(logits["layers"], targets)
+                else overlap_entropy(logits["layers"], targets, assignment=self.assignment)
             )
         unknown = set(phase.weights) - set(terms)
         if unknown:

@@ -7,6 +7,7 @@ the pixels whatever the number of objects. ``paper`` follows the equations, ``co
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -14,6 +15,7 @@ from model.methods.layering.targets import Targets
 
 Variant = Literal["paper", "code"]
 VARIANTS = ("paper", "code")
+Assignment = Literal["largest", "apart"]
 SPARSITY = 0.1
 """Weight of the sparsity term inside the layering loss."""
 
@@ -154,11 +156,14 @@ def _sparsity(
 
 
 @torch.no_grad()
-def pseudo_truth(embeddings: torch.Tensor, targets: Targets) -> torch.Tensor:
+def pseudo_truth(
+    embeddings: torch.Tensor, targets: Targets, *, assignment: Assignment = "largest"
+) -> torch.Tensor:
     """Return what the layers should hold: each full object on the layer its own part prefers, ``(B, N, y, x)``.
 
     The preference is the largest channel of the mean unit embedding over the exclusive pixels, over the full
-    mask where there are none; the first channel wins ties.
+    mask where there are none; the first channel wins ties. ``assignment="apart"`` is not in the paper: the surest
+    objects choose first, and none takes the layer of a neighbour while another is free.
     """
     batch, layers = embeddings.shape[:2]
     pixels = exclusive_pixels(embeddings, targets)
@@ -167,10 +172,25 @@ def pseudo_truth(embeddings: torch.Tensor, targets: Targets) -> torch.Tensor:
     if len(covered):
         means[covered] = _full_means(embeddings, targets, covered)
     nowhere = targets.image_of.new_full((1,), layers)
-    layer_of = torch.cat([nowhere, means.argmax(1)])
+    chosen = means.argmax(1) if assignment == "largest" else _apart(means, targets.pairs)
+    layer_of = torch.cat([nowhere, chosen])
     truth = embeddings.new_zeros(batch, layers + 1, *embeddings.shape[2:])
     truth.scatter_(1, layer_of[targets.objects], 1.0)
     return truth[:, :layers]
+
+
+def _apart(means: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """Layer of each object, greedily: the largest channel of its mean that no neighbour before it took."""
+    wanted, neighbours = means.cpu().numpy(), pairs.cpu().numpy()
+    neighbours = neighbours[np.argsort(neighbours[:, 0], kind="stable")]
+    starts = np.searchsorted(neighbours[:, 0], np.arange(len(wanted) + 1))
+    taken = np.zeros(wanted.shape, bool)
+    chosen = np.zeros(len(wanted), np.int64)
+    for index in np.argsort(-wanted.max(1, initial=0), kind="stable"):
+        free = np.where(taken[index], -1.0, wanted[index])
+        chosen[index] = free.argmax() if not taken[index].all() else wanted[index].argmax()
+        taken[neighbours[starts[index] : starts[index + 1], 1], chosen[index]] = True
+    return torch.from_numpy(chosen).to(means.device)
 
 
 def _full_means(embeddings: torch.Tensor, targets: Targets, which: torch.Tensor) -> torch.Tensor:
@@ -182,13 +202,15 @@ def _full_means(embeddings: torch.Tensor, targets: Targets, which: torch.Tensor)
     return sums[which]
 
 
-def overlap_loss(embeddings: torch.Tensor, targets: Targets, *, variant: Variant) -> torch.Tensor:
+def overlap_loss(
+    embeddings: torch.Tensor, targets: Targets, *, variant: Variant, assignment: Assignment = "largest"
+) -> torch.Tensor:
     """Return 1 - Dice between embeddings and pseudo truth inside the objects, mean over images (equation 6).
 
     ``paper`` counts a pixel once per object it belongs to; ``code`` counts it once and adds 1 to numerator and
     denominator. An image without objects gives 0.
     """
-    truth = pseudo_truth(embeddings, targets)
+    truth = pseudo_truth(embeddings, targets, assignment=assignment)
     depth = targets.depth
     weight = (depth if variant == "paper" else depth.clamp(max=1)).to(embeddings.dtype)[:, None]
     shared = (weight * embeddings * truth).sum((1, 2, 3))
@@ -199,14 +221,16 @@ def overlap_loss(embeddings: torch.Tensor, targets: Targets, *, variant: Variant
     return torch.where(present, 1 - 2 * shared / torch.where(present, total, 1), 0).mean()
 
 
-def overlap_entropy(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+def overlap_entropy(
+    logits: torch.Tensor, targets: Targets, *, assignment: Assignment = "largest"
+) -> torch.Tensor:
     """Return the cross entropy of layer logits ``(B, N, y, x)`` with the pseudo truth inside the objects.
 
     Not in the paper. Exclusive pixels and shared ones weigh the same, each a mean over the batch; an absent kind
     adds 0. Phase 1 says nothing about shared pixels and leaves their further layers surely off; there the gradient
     of the Dice vanishes with that of the sigmoid, and this one does not.
     """
-    truth = pseudo_truth(logits.sigmoid(), targets)
+    truth = pseudo_truth(logits.sigmoid(), targets, assignment=assignment)
     entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1)
     depth = targets.depth
     means = [(entropy * part).sum() / part.sum().clamp(min=1) for part in (depth == 1, depth > 1)]
