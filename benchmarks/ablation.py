@@ -4,9 +4,10 @@
 
 Every arm is a whole training with the real code, two thirds of the steps in phase 1 and the rest in phase 2, and
 differs from the reference (the paper's losses of phase 1, 8 layers, overlap completion by entropy with neighbours on
-different layers, a small network) in one thing. No arm picks its best model: the last weights are measured, on images that were not trained on. Each
-trained arm is decoded twice, with the largest layer of a pixel alone and with layers that may overlap. FOLDER keeps
-trainings and the result of each arm as it ends; the same command goes on where it was killed.
+different layers, a small network) in one thing. No arm picks its best model: the last weights are measured, on images
+that were not trained on. Each trained arm is decoded twice, with the largest layer of a pixel alone and with layers
+that may overlap. FOLDER keeps trainings and the result of each arm as it ends; the same command goes on where it was
+killed.
 """
 
 import argparse

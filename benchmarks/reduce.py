@@ -23,7 +23,7 @@ from machine import machine, write_result
 from pipeline.links import touch_links
 from pipeline.measure import Columns, object_table, stacked
 from pipeline.spans import Spans
-from pipeline.stitch import Filters, join
+from pipeline.stitch import DECIDING, Filters, join, whole
 from pipeline.store.tables import table_bytes
 
 SEED = 5
@@ -108,19 +108,21 @@ def descriptions(p: dict[str, np.ndarray], side: int, core: int) -> list[dict[st
 
 
 def reduce(parts: list[dict[str, Any]]) -> dict[str, float]:
-    """What `flows.joining` does with the descriptions of a plane; seconds of its parts."""
+    """What `flows.joining` and `flows.measuring` do with the descriptions of a plane; seconds of their parts."""
     marks = [time.perf_counter()]
     offsets = np.concatenate([[0], np.cumsum([len(part["layer"]) for part in parts])])
-    rows = stacked([part["rows"] for part in parts])
+    rows = {name: np.concatenate([part["rows"][name] for part in parts]) for name in DECIDING}
     layer = np.concatenate([part["layer"] for part in parts])
     pairs = np.concatenate([part["pairs"] + offset for part, offset in zip(parts, offsets)])
     pixels = np.concatenate([part["pair_pixels"] for part in parts])
     marks.append(time.perf_counter())
     links = touch_links([part["border"] for part in parts], offsets)
     marks.append(time.perf_counter())
-    objects = join(rows, layer, links, pairs, pixels, Filters())
+    objects, linked = join(rows, layer, links, pairs, pixels, Filters()), len(links)
+    del rows, links
     marks.append(time.perf_counter())
-    table = object_table(objects.rows, ["image"], None)
+    rows = whole(stacked([part["rows"] for part in parts]), objects.of_piece, len(objects))
+    table = object_table(rows, ["image"], None)
     marks.append(time.perf_counter())
     table_bytes(table)
     marks.append(time.perf_counter())
@@ -129,7 +131,7 @@ def reduce(parts: list[dict[str, Any]]) -> dict[str, float]:
     return spent | {
         "seconds": round(marks[-1] - marks[0], 3),
         "objects_found": len(objects),
-        "links": len(links),
+        "links": linked,
     }
 
 

@@ -15,7 +15,7 @@ import dask
 
 from flows.executors import Pool
 from flows.jobs import Execution
-from flows.memory import keep_memory
+from flows.memory import KEPT_BYTES, keep_memory
 from flows.record import versions
 from pipeline.errors import RunConflict
 
@@ -60,8 +60,12 @@ def _log_level() -> str:
     return os.environ.get("PLATELAYER_LOG", "CRITICAL")
 
 
-ENVIRONMENT = {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}
-"""Of workers: one thread each, as by default, but without Dask's memory setting, which costs page faults."""
+ENVIRONMENT = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1),
+    **dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), KEPT_BYTES),
+    "MALLOC_ARENA_MAX": 1,
+}
+"""Of workers: one thread each, and memory kept as `keep_memory` does, from the start: Dask's own threads come first."""
 
 
 @contextmanager

@@ -135,7 +135,7 @@ def _tiles(work: Work, sizes: Sizes) -> Traffic:
 
 
 def _blocks(work: Work, sizes: Sizes, depth: int) -> Traffic:
-    """Describe, join and paint: pieces of each unit, labels of each block."""
+    """Describe, join, measure and paint: pieces of each unit, labels of each block."""
     units, blocks = work.items(work.units()), work.items(work.blocks())
     side = round_up(work.core, work.traits.stride)
     masks = sum(_cells(unit.tile.core, side, side) for unit in units)
@@ -145,7 +145,7 @@ def _blocks(work: Work, sizes: Sizes, depth: int) -> Traffic:
     pieces = sizes.pieces * len(work.image.planes) * work.extent[0] * work.extent[1] + sizes.unit * len(units)
     put = 2 * len(units) + 2 + depth * (len(layout.shapes) + _chunks(layout)) + len(blocks)
     return Traffic(
-        requests={"GET": read + 1 + len(units) + 5 + over, "PUT": put, "LIST": 2},
+        requests={"GET": read + 1 + 2 * len(units) + 6 + over, "PUT": put, "LIST": 2},
         bytes_in=round(len(work.items(work.tiles())) * sizes.predicted + pieces * (1 + LABEL_SHARE)),
         bytes_out=round(pieces * (1 + LABEL_SHARE)),
     )

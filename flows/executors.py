@@ -132,7 +132,9 @@ def run_window(
     running: dict[Future[tuple[list[Result], Traffic]], tuple[tuple[Item, ...], int]] = {}
     try:
         while True:
-            while len(running) < max(pool.window // together, 1) and (some := tuple(islice(waiting, together))):
+            while len(running) < max(pool.window // together, 1) and (
+                some := tuple(islice(waiting, together))
+            ):
                 running[executor.submit(counted, some)] = (some, 0)
             if not running:
                 return

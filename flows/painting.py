@@ -1,7 +1,7 @@
 """Painting and publishing: the last stages, on any worker.
 
 paint    pieces and their place in the stitching table -> labels and their pyramid, in the staging place
-coarsen  the levels of a large image that no block writes, layer by layer
+complete the object table, and the levels of a large image that no block writes
 finish   labels and table of an image, complete, to their place
 Doing a piece of work twice writes the same bytes.
 """
@@ -11,7 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from flows.joining import read_objects, read_stitching
+from flows.joining import read_stitching
+from flows.measuring import measure_objects, read_objects
 from flows.memory import keep_memory
 from flows.stages import pieces_keys
 from flows.work import Item, Work
@@ -110,10 +111,10 @@ def _placed(todo: PaintItem) -> tuple[Spans, np.ndarray, np.ndarray]:
         spans, piece = _clipped(unit, todo.item.tile.core)
         kept = ids[piece] > 0
         parts.append((spans.take(kept), ids[piece[kept]], layers[piece[kept]]))
-    every, ids, layers = zip(*parts)
-    layer = np.concatenate(layers)
+    layer = np.concatenate([layers for _, _, layers in parts])
     order = np.argsort(layer, kind="stable")
-    return below_each_other(every).take(order), np.concatenate(ids)[order], layer[order]
+    spans = below_each_other([spans for spans, _, _ in parts])
+    return spans.take(order), np.concatenate([ids for _, ids, _ in parts])[order], layer[order]
 
 
 def _clipped(unit: Item, box: Box) -> tuple[Spans, np.ndarray]:
@@ -130,27 +131,32 @@ def _clipped(unit: Item, box: Box) -> tuple[Spans, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A painted layer of an image that has levels coarser than blocks write."""
+class Rest:
+    """What an image lacks when its blocks are painted: its object table, or the coarse levels of a layer."""
 
     target: Target
     writer: LabelWriter
-    index: int
+    layer: int | None = None
+    """None: the table."""
 
     def __str__(self) -> str:
-        return f"{self.target} layer {self.index}"
+        return f"{self.target} {'table' if self.layer is None else f'layer {self.layer}'}"
 
 
-def coarse_layers(target: Target) -> list[Layer]:
-    """The layers of an image that need `coarsen`; none for an image of a few blocks."""
+def rests(target: Target) -> list[Rest]:
+    """The rest of an image, in parts that workers do side by side; only large images have coarse levels."""
     writer = target.writer(read_stitching(target.work).depth)
-    return [Layer(target, writer, index) for index in range(len(writer.names)) if writer.has_coarse_levels]
+    layers = range(len(writer.names) if writer.has_coarse_levels else 0)
+    return [Rest(target, writer), *(Rest(target, writer, layer) for layer in layers)]
 
 
-def coarsen(layer: Layer) -> None:
-    """Make the coarse levels of a layer."""
-    with layer.target.work.ledger.writing():
-        layer.writer.coarsen(layer.index)
+def complete(rest: Rest) -> None:
+    """Make a part of the rest; doing it again writes the same bytes."""
+    if rest.layer is None:
+        measure_objects(rest.target.work)
+        return
+    with rest.target.work.ledger.writing():
+        rest.writer.coarsen(rest.layer)
 
 
 def finish_image(target: Target) -> dict[str, object]:

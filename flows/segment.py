@@ -19,11 +19,11 @@ from flows.limits import find_limits
 from flows.orchestrate import Step, direct
 from flows.painting import (
     Target,
-    coarse_layers,
-    coarsen,
+    complete,
     finish_image,
     paint_block,
     paint_items,
+    rests,
     staging,
 )
 from flows.plan import GROUP_TILES, Plan, make_plan
@@ -187,7 +187,7 @@ def describe(run: Run, todo: Sequence[Work]) -> None:
         item
         for work, keys in zip(todo, there)
         for item in work.items(work.units())
-        if f"{item.key}.rows.npz" not in keys
+        if f"{item.key}.rows.safetensors" not in keys
     ]
     for _ in run.each("describe", stages.describe_unit, jobs, item=lambda item: item):
         pass
@@ -208,14 +208,14 @@ def targets(plan: Plan, works: Iterable[Work]) -> list[Target]:
 
 
 def paint(run: Run, todo: Sequence[Work]) -> None:
-    """Write every block of the labels that was not painted yet."""
+    """Write every block of the labels that was not painted yet, then what is left of each image."""
     _forget_removed(run.plan, todo)
     jobs = [item for found in looked(paint_items, targets(run.plan, todo)) for item in found]
     for _ in run.each("paint", paint_block, jobs, item=lambda job: job.item):
         pass
     painted = targets(run.plan, run.alive(todo))
-    layers = [layer for found in looked(coarse_layers, painted) for layer in found]
-    for _ in run.each("coarsen", coarsen, layers, item=lambda layer: layer.target.work, pixels=False):
+    parts = [part for found in looked(rests, painted) for part in found]
+    for _ in run.each("complete", complete, parts, item=lambda part: part.target.work, pixels=False):
         pass
 
 

@@ -110,7 +110,7 @@ def _dense(stack: np.ndarray) -> np.ndarray:
 
 
 def _stack_key(work: Work, key: str) -> str:
-    return f"stacks/{work.key}/{key}.npz"
+    return f"stacks/{work.key}/{key}.safetensors"
 
 
 def create_mask(work: Work) -> None:
@@ -142,10 +142,14 @@ def _document(planes: int, height: int, width: int, side: int, layers: int) -> s
     return files["zarr.json"].decode()
 
 
+ROW = "row."
+"""How the names of additive columns begin among what describing writes."""
+
+
 def pieces_keys(item: Item) -> tuple[str, str]:
     """Keys of what `describe_unit` writes: what joining needs, and the spans that painting needs."""
     place = f"pieces/{item.work.key}/{item.key}"
-    return f"{place}.rows.npz", f"{place}.spans.npz"
+    return f"{place}.rows.safetensors", f"{place}.spans.safetensors"
 
 
 def describe_unit(item: Item) -> int:
@@ -171,7 +175,7 @@ def describe_unit(item: Item) -> int:
     work.ledger.write(spans, to_bytes(table))
     facts = {"layer": pieces.layer, "pairs": pieces.pairs, "pair_pixels": pieces.pair_pixels}
     work.ledger.write(
-        rows, to_bytes({f"row.{name}": column for name, column in pieces.rows.items()} | facts | extra)
+        rows, to_bytes({f"{ROW}{name}": column for name, column in pieces.rows.items()} | facts | extra)
     )
     return len(pieces)
 

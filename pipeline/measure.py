@@ -6,6 +6,7 @@ matter. Other intensities are summed in double precision and agree within roundi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,9 @@ from pipeline.spans import Spans, Stretches
 
 Columns = dict[str, np.ndarray]
 """Columns of equal length, one row per piece of an object or per object."""
+
+BAND_ROWS = 64
+"""Rows of a block whose intensities are summed at once."""
 
 SUMS = ("area", "unshared", "sum_y", "sum_x", "sum_yy", "sum_xx", "sum_xy")
 MINIMA = ("first", "y0", "x0")
@@ -89,19 +93,23 @@ def intensities(spans: Spans, stretches: Stretches, channel: np.ndarray, number:
     """Sums, squares, minimum and maximum of channel ``number`` ``(y, x)`` under each span."""
     # Squares of 32-bit values do not fit 64-bit sums: such images are summed like floats.
     exact = channel.dtype.kind != "f" and channel.dtype.itemsize <= 2
-    flat = channel.reshape(-1)
-    wide = flat.astype(np.int64 if exact else np.float64)
-    if not len(spans):
-        none = {f"{name}_{number}": wide[:0] for name in ("sum", "sumsq", "unshared_sum")}
-        return none | {f"{name}_{number}": flat[:0] for name in ("min", "max")}
-    total = np.add.reduceat(wide, stretches.starts)[spans.stretch]
-    return {
-        f"sum_{number}": total,
-        f"min_{number}": np.minimum.reduceat(flat, stretches.starts)[spans.stretch],
-        f"max_{number}": np.maximum.reduceat(flat, stretches.starts)[spans.stretch],
-        f"sumsq_{number}": np.add.reduceat(np.square(wide, out=wide), stretches.starts)[spans.stretch],
-        f"unshared_sum_{number}": np.where(spans.shared, wide.dtype.type(0), total),
-    }
+    kind = np.dtype(np.int64 if exact else np.float64)
+    under = {"sum": kind, "sumsq": kind, "min": channel.dtype, "max": channel.dtype}
+    found = {name: np.zeros(len(stretches.starts), dtype) for name, dtype in under.items()}
+    # Band by band: 64-bit copies of the whole block would not fit the cache. Stretches end with their row.
+    band, flat = BAND_ROWS * channel.shape[1], channel.reshape(-1)
+    firsts = np.arange(0, flat.size, max(band, 1))
+    cuts = np.append(np.searchsorted(stretches.starts, firsts), len(stretches.starts))
+    for first, (a, b) in zip(firsts, pairwise(cuts)):
+        part, starts, own = flat[first : first + band], stretches.starts[a:b] - first, slice(a, b)
+        wide = part.astype(kind)
+        np.add.reduceat(wide, starts, out=found["sum"][own])
+        np.minimum.reduceat(part, starts, out=found["min"][own])
+        np.maximum.reduceat(part, starts, out=found["max"][own])
+        np.add.reduceat(np.square(wide, out=wide), starts, out=found["sumsq"][own])
+    columns = {f"{name}_{number}": column[spans.stretch] for name, column in found.items()}
+    unshared = np.where(spans.shared, kind.type(0), columns[f"sum_{number}"])
+    return columns | {f"unshared_sum_{number}": unshared}
 
 
 def shared_pixels(spans: Spans, piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,6 @@ image are *joined* once, in one process: links, components, filters on whole obj
 layers. The image itself is never held. No storage, no scheduler: values in, values out.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,6 +12,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as value
+from safetensors.numpy import load, save
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
@@ -106,12 +106,14 @@ def border_spans(pieces: Pieces, box: Box) -> tuple[Spans, np.ndarray]:
     return spans.take(at_border).moved(box.y0, box.x0), pieces.span_piece[at_border]
 
 
+DECIDING = ("area", "edge", "first")
+"""Columns by which objects are filtered and numbered."""
+
+
 @dataclass(frozen=True)
 class Objects:
     """The objects of an image plane after filters; object i has canonical rank i in its plane."""
 
-    rows: Columns
-    """Additive columns of whole objects."""
     layer: np.ndarray
     """Output layer, uint8."""
     pairs: np.ndarray
@@ -144,7 +146,7 @@ def join(
     """Reduce the pieces of all blocks to objects.
 
     Args:
-        rows: additive columns of all pieces; they are taken out of it.
+        rows: the `DECIDING` columns of all pieces; others are not looked at.
         layer: their network layers.
         links: ``(n, 2)`` pieces that are one object.
         pairs: ``(n, 2)`` pieces that share pixels.
@@ -161,7 +163,7 @@ def join(
     # Layers of a group agree for `touch`; for `match` the smallest decides between equal first pixels.
     smallest = np.full(total, 255, np.uint8)
     np.minimum.at(smallest, group, layer)
-    deciding = {name: merged(name, rows[name]) for name in ("area", "edge", "first")}
+    deciding = {name: merged(name, rows[name]) for name in DECIDING}
     order = np.flatnonzero(filters.keep(deciding))
     order = order[np.lexsort((smallest[order], deciding["first"][order]))]
     rank = np.full(total, -1, np.int64)
@@ -172,19 +174,25 @@ def join(
     both = of_piece[pairs] if len(pairs) else np.zeros((0, 2), np.int64)
     real = (both >= 0).all(axis=1) & (both[:, 0] != both[:, 1])
     final, pixels = measure.add_pairs(np.sort(both[real], axis=1), pair_pixels[real])
+    return Objects(assign_layers(len(order), final), final, pixels, of_piece)
+
+
+def whole(rows: Columns, of_piece: np.ndarray, count: int) -> Columns:
+    """Additive rows of whole objects, from those of their pieces; each column is taken out of ``rows``.
+
+    ``of_piece``: object of each piece, 0 to ``count`` - 1, or -1 for none; each object has a piece.
+    """
+    kept = np.flatnonzero(of_piece >= 0)
+    merged = measure.Merger(of_piece[kept], count)
     # Column by column, each in the place of the one before: millions of rows are not held twice.
-    whole = {name: merged(name, rows.pop(name))[order] for name in list(rows)}
-    return Objects(whole, assign_layers(len(order), final), final, pixels, of_piece)
+    return {name: merged(name, rows.pop(name)[kept]) for name in list(rows)}
 
 
 def to_bytes(columns: Columns) -> bytes:
     """Columns as one blob for the scratch."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **columns)
-    return buffer.getvalue()
+    return save({name: np.asarray(column, order="C") for name, column in columns.items()})
 
 
 def from_bytes(data: bytes) -> Columns:
-    """Columns from a blob; nothing pickled is ever loaded."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    """Columns from a blob; nothing in it is ever run."""
+    return load(data)

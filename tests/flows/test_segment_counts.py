@@ -68,9 +68,16 @@ def test_store_operations_per_tile(image_at, noise, counted, run_job, operations
 def test_tasks_are_tiles_blocks_and_images(plate_at, noise, counted, run_job, tasks):
     store = plate_at("p.zarr", {"A/1": [noise((130, 130))] * 2, "A/2": [noise((130, 130))]})
     run_job(store, segmenter=counted[0], name="n", tiling={"core": 64})
-    per_image = dict.fromkeys(
-        ("check_pixels", "histogram", "describe_unit", "join_image", "paint_block", "finish_image"), 3
+    stages = (
+        "check_pixels",
+        "histogram",
+        "describe_unit",
+        "join_image",
+        "paint_block",
+        "complete",
+        "finish_image",
     )
+    per_image = dict.fromkeys(stages, 3)
     assert tasks == {"ready": 1, "predict": 3 * 9, **per_image}
 
 

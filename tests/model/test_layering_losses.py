@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model.methods.layering.losses import (
     boundary_foreground_loss,
@@ -118,6 +120,45 @@ def test_entropy_still_pulls_where_a_layer_is_surely_off_and_the_dice_does_not()
         assert (values.grad[:, 6, 10:20, 10:20] < 0).all()
         pulls[name] = float(values.grad[:, 6, 10:20, 10:20].sum())
     assert pulls["entropy"] < 100 * pulls["dice"] < 0
+
+
+def test_neighbours_are_asked_for_different_layers_and_the_surest_choose_first() -> None:
+    stack = np.zeros((1, 12, 40), np.uint32)
+    for label in (1, 2, 3):
+        stack[0, 2:10, 12 * label - 10 : 12 * label] = label
+    targets = encode([stack], distance_px=5.0)  # 1 and 2 are near, 2 and 3 are near
+    wishes = torch.zeros(1, N, 12, 40)
+    wishes[:, 4] = torch.from_numpy(stack[0] > 0).float()
+    wishes[:, 6, :, 12:24] = 0.5 * wishes[:, 4, :, 12:24]  # the one in the middle is the least sure
+    asked = pseudo_truth(wishes, targets, assignment="apart")[0]
+    layers = [int(asked[:, stack[0] == label].sum(1).argmax()) for label in (1, 2, 3)]
+    assert layers == [4, 6, 4]
+    assert (asked.sum(0).numpy() == (stack[0] > 0)).all()
+    same = pseudo_truth(wishes, targets)[0]
+    assert (same[4].numpy() == (stack[0] > 0)).all()
+
+
+@given(seed=st.integers(0, 10_000), layers=st.integers(1, 6))
+@settings(max_examples=25, deadline=None)
+def test_neighbours_share_a_layer_only_where_none_is_free(seed: int, layers: int) -> None:
+    rng = np.random.default_rng(seed)
+    stack = np.zeros((1, 34, 34), np.uint32)
+    for label, (row, column) in enumerate(np.ndindex(4, 4), 1):
+        if rng.random() < 0.8:
+            stack[0, 8 * row + 1 : 8 * row + 7, 8 * column + 1 : 8 * column + 7] = label
+    targets = encode([stack], distance_px=4.0)  # side by side and corner to corner
+    values = torch.from_numpy(rng.random((1, layers, 34, 34), np.float32))
+    asked = pseudo_truth(values, targets, assignment="apart")[0]
+    number = targets.objects[0, 0]
+    layer = [int(asked[:, number == label + 1].sum(1).argmax()) for label in range(len(targets.image_of))]
+    neighbours: dict[int, set[int]] = {}
+    for first, second in targets.pairs.tolist():
+        neighbours.setdefault(first, set()).add(second)
+    crowded = {
+        label for label, o in neighbours.items() if {layer[other] for other in o} == set(range(layers))
+    }
+    for first, second in targets.pairs.tolist():
+        assert layer[first] != layer[second] or crowded & {first, second}
 
 
 def test_overlap_loss_counts_shared_pixels_per_object_in_the_paper_only() -> None:
