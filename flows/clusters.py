@@ -42,11 +42,12 @@ TOLD = ("platelayer", "python", "numpy", "zarr", "dask")
 
 
 @contextmanager
-def dask_pool(execution: Execution, workers: int) -> Iterator[Pool]:
-    """Connect to the scheduler a job names, or start worker processes on this machine."""
+def dask_pool(execution: Execution, workers: int, *, threads: int = 1) -> Iterator[Pool]:
+    """Connect to the scheduler a job names, or start worker processes of so many threads on this machine."""
     _quiet()
     keep_memory()
-    opened = _local(execution, workers) if execution.executor == "dask" else _connected(execution.executor)
+    local = execution.executor == "dask"
+    opened = _local(execution, workers, threads) if local else _connected(execution.executor)
     with opened as client:
         yield _pool(client, execution)
 
@@ -69,12 +70,14 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def _local(execution: Execution, workers: int) -> "Iterator[Client]":
+def _local(execution: Execution, workers: int, threads: int) -> "Iterator[Client]":
     """Worker processes on this machine, gone with this process."""
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
-    # Processes, one thread each: torch and numpy hold the interpreter's lock too long for threads.
-    options: dict[str, Any] = {"host": "127.0.0.1", "nthreads": 1, "memory_limit": 0, "dashboard": False}
+    # Processes: torch and numpy hold the interpreter's lock too long for threads, but while one of them waits.
+    options: dict[str, Any] = {
+        "host": "127.0.0.1", "nthreads": threads, "memory_limit": 0, "dashboard": False,
+    }  # fmt: skip
     options |= {"silence_logs": _log_level(), "preload": ["flows.worker"]}
     spec = {f"cpu-{i}": {"cls": Nanny, "options": options} for i in range(workers)}
     for gpu in _gpus(execution.device):

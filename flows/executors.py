@@ -20,6 +20,9 @@ from pipeline.store.traffic import Traffic, taken
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+AHEAD = 2
+"""Tiles at once in a process that works on a server's data: one is read or written while one is in the network."""
+
 POLL_S = 5.0
 """After so long without an outcome, look whether the workers are still there."""
 
@@ -62,10 +65,16 @@ def usable_cores() -> int:
 
 
 @contextmanager
-def pool(execution: Execution) -> Iterator[Pool]:
-    """Open the workers a job asks for and close them afterwards."""
+def pool(execution: Execution, *, remote: bool = False) -> Iterator[Pool]:
+    """Open the workers a job asks for and close them afterwards.
+
+    ``remote``: images or results are on a server; then tiles are read ahead of the network.
+    """
     kind, workers = execution.executor, execution.workers or usable_cores()
-    if kind == "serial":
+    if kind == "serial" and remote:
+        with ThreadPoolExecutor(AHEAD) as threads:
+            yield Pool(cpu=Serial(), gpu=threads, workers=1, window=AHEAD)
+    elif kind == "serial":
         serial = Serial()
         yield Pool(cpu=serial, gpu=serial, workers=1, window=1)
     elif kind == "threads":
@@ -74,7 +83,7 @@ def pool(execution: Execution) -> Iterator[Pool]:
     elif kind == "dask" or kind.startswith(("tcp://", "tls://")):
         from flows.clusters import dask_pool
 
-        with dask_pool(execution, workers) as cluster:
+        with dask_pool(execution, workers, threads=AHEAD if remote else 1) as cluster:
             yield cluster
     else:
         raise BadArgument(f"executor: expected serial, threads, dask or tcp://host:port, got {kind!r}")

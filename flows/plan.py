@@ -61,6 +61,11 @@ class Plan:
         """Whether results land in the source."""
         return self.job.output is None
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether images or results are on a server."""
+        return not (self.source.address.is_local and self.output.is_local)
+
     def groups(self, *, least_tiles: int = GROUP_TILES) -> Iterator[list[Work]]:
         """Images that go through the stages together: whole wells, or as many small ones as fill the workers."""
         if self.normalise.scope == "plate" and self.normalise.kind != "none":

@@ -56,7 +56,7 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
         return record.finished_before(plan)
     _check_names(plan, todo)
     with ExitStack() as stack:
-        workers = stack.enter_context(pool(job.execution))
+        workers = stack.enter_context(pool(job.execution, remote=plan.is_remote))
         record.moved("plan", taken())
         _check_segmenter(plan, workers, record)
         hold = stack.enter_context(held(plan.output, plan.ledger.run))

@@ -1,5 +1,6 @@
 """The main job from bucket to bucket: the local result, under faults too; what it asks for, and when it must stop."""
 
+import importlib
 import pickle
 import re
 
@@ -12,6 +13,7 @@ from flows.jobs import SegmentJob, job
 from flows.plan import make_plan
 from flows.report import report_page
 from flows.segment import segment
+from flows.work import Work
 from pipeline.report.page import html_page
 from pipeline.store import ledger
 from pipeline.store.address import address
@@ -50,6 +52,35 @@ def beside(place):
 def a_job(source, segmenter, **changes):
     table = {"source": str(source), "segmenter": segmenter, "name": "n", "tiling": TILING}
     return job(SegmentJob, table | changes)
+
+
+def test_a_tile_is_read_while_another_is_in_the_network(plates, module_of, monkeypatch):
+    local, bucket, _ = plates
+    name = module_of("""
+        import threading, time
+
+        alone, reads, seen, wait_s = threading.Lock(), [], [], 0
+
+        def slow(block):
+            assert alone.acquire(blocking=False), "two tiles in one network"
+            end = time.monotonic() + wait_s
+            while len(reads) < min(len(seen) + 2, 4) and time.monotonic() < end:
+                time.sleep(0.01)
+            seen.append(len(reads))
+            alone.release()
+            return block[:1] > 0.5
+
+        slow.link, slow.layers = "touch", 1
+    """)
+    module, read = importlib.import_module(name), Work.read
+    monkeypatch.setattr(Work, "read", lambda *given: module.reads.append(given) or read(*given))
+    for place, wait_s, ahead in ((local, 0.1, 1), (bucket, 20, 2)):
+        module.wait_s = wait_s
+        del module.reads[:], module.seen[:]
+        table = {"normalise": {"kind": "none"}, "tiling": {"core": 96, "halo": 0}, "output": beside(place)}
+        segment(a_job(place, f"{name}:slow", **table))
+        # Tiles that were read when each of the four came out of the network.
+        assert module.seen == [min(number + ahead, 4) for number in range(4)]
 
 
 @pytest.mark.parametrize("client", ["s3fs", "obstore"])
