@@ -33,6 +33,8 @@ class Sizes:
     """Bytes of a tile's layers."""
     pieces: float = 0.0
     """Bytes of the pieces, per pixel."""
+    border: float = 0.0
+    """Bytes of the pieces at the border of a unit, per pixel of it."""
     unit: float = 0.0
     """Bytes that the pieces of a unit take beside that, however empty it is."""
     overlaps: bool = False
@@ -142,8 +144,9 @@ def _blocks(work: Work, sizes: Sizes, depth: int) -> Traffic:
     read = masks if work.traits.link == "touch" else 5 * len(units)
     over = sum(len(work.units_over(item.tile)) for item in blocks)
     layout = layout_for(work.image)
-    pieces = sizes.pieces * len(work.image.planes) * work.extent[0] * work.extent[1] + sizes.unit * len(units)
-    put = 2 * len(units) + 2 + depth * (len(layout.shapes) + _chunks(layout)) + len(blocks)
+    pieces = sizes.pieces * len(work.image.planes) * work.extent[0] * work.extent[1]
+    pieces += sum(sizes.unit + sizes.border * unit.tile.core.perimeter for unit in units)
+    put = 2 * len(units) + 1 + depth * (len(layout.shapes) + _chunks(layout)) + len(blocks)
     return Traffic(
         requests={"GET": read + 1 + 2 * len(units) + 6 + over, "PUT": put, "LIST": 2},
         bytes_in=round(len(work.items(work.tiles())) * sizes.predicted + pieces * (1 + LABEL_SHARE)),

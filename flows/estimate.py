@@ -11,7 +11,7 @@ from flows.demand import Sizes, demand
 from flows.executors import usable_cores
 from flows.jobs import SegmentJob
 from flows.plan import Plan, count_tiles, items, make_plan
-from flows.stages import Item, describe_unit, pieces_keys, predict
+from flows.stages import BORDER, Item, describe_unit, pieces_keys, predict
 from pipeline import normalise
 from pipeline.stitch import from_bytes
 from pipeline.store.address import address
@@ -22,7 +22,7 @@ from pipeline.tiling import round_up
 PROBED = 3
 """Tiles that are read and predicted to estimate the time."""
 
-AFTER_NETWORK_MPX_S = 9.3
+AFTER_NETWORK_MPX_S = 16.0
 """Mpx/s and core of everything after the network, as measured (benchmarks/results/stitch.json)."""
 
 
@@ -120,9 +120,12 @@ def _sizes(items: Sequence[Item], scratch: Ledger, done_px: int) -> Sizes:
         describe_unit(item)
     written = {key: size for key, size, _ in scratch.output.entries(f"{scratch.folder}/pieces")}
     nothing = sum(size for key, size in written.items() if key.startswith("empty/"))
-    units = {item.work.key + item.key for item in items}
-    rows = [from_bytes(scratch.read(pieces_keys(item)[0])) for item in items]
+    units = {item.work.key + item.key: item for item in items}.values()
+    rows = [from_bytes(scratch.read(pieces_keys(item)[0])) for item in units]
+    at_border = sum(column.nbytes for row in rows for name, column in row.items() if name.startswith(BORDER))
+    inside = sum(written.values()) - at_border - (len(units) + 1) * nothing
     return Sizes(
-        predicted=tiles / len(items), pieces=(sum(written.values()) - (len(units) + 1) * nothing) / done_px,
-        unit=nothing, overlaps=any(len(row["pairs"]) for row in rows),
+        predicted=tiles / len(items), pieces=inside / done_px, unit=nothing,
+        border=at_border / sum(item.tile.core.perimeter for item in units),
+        overlaps=any(len(row["pairs"]) for row in rows),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flows.running import looked
-from flows.stages import ROW, pieces_keys
+from flows.stages import BORDER, ROW, pieces_keys
 from flows.work import Item, Work
 from pipeline.links import touch_links
 from pipeline.measure import Columns
@@ -101,12 +101,9 @@ def _join_plane(work: Work, items: Sequence[Item], filters: Filters) -> tuple[Ob
 
 
 def _border(part: Columns) -> tuple[Spans, np.ndarray]:
-    y = part["border.y"]
+    layer, y, x0, x1, piece = (part[f"{BORDER}{name}"] for name in ("layer", "y", "x0", "x1", "piece"))
     none = np.zeros(len(y), bool)
-    spans = Spans(
-        layer=part["border.layer"], y=y, x0=part["border.x0"], x1=part["border.x1"], stretch=none, shared=none
-    )
-    return spans, part["border.piece"]
+    return Spans(layer=layer, y=y, x0=x0, x1=x1, stretch=none, shared=none), piece
 
 
 def _match_links(items: Sequence[Item], parts: Sequence[Columns], offsets: np.ndarray) -> np.ndarray:

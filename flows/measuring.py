@@ -15,8 +15,8 @@ from pipeline.stitch import whole
 from pipeline.store.tables import ROW_GROUP, TableEncoder
 
 
-def measure_objects(work: Work) -> None:
-    """Write the object table of an image, all planes, into the scratch, encoded as it will be published."""
+def measure_objects(work: Work) -> bytes:
+    """The object table of an image, all planes, encoded as it will be published."""
     stitching, table = read_stitching(work), TableEncoder()
     partners = _partners(stitching)
     base = 0
@@ -31,12 +31,17 @@ def measure_objects(work: Work) -> None:
         for part in _table(work, plane, rows, layer, partners.slice(base, count), base):
             table.add(part)
         base += count
-    work.ledger.write(_key(work), table.encoded())
+    return table.encoded()
 
 
-def read_objects(work: Work) -> bytes:
-    """The object table of an image, encoded as it will be published."""
-    return work.ledger.read(_key(work))
+def keep_objects(work: Work) -> None:
+    """Measure the objects of an image and keep their table in the scratch."""
+    work.ledger.write(_key(work), measure_objects(work))
+
+
+def find_objects(work: Work) -> bytes | None:
+    """The object table of an image from the scratch; None where it was not kept."""
+    return work.ledger.find(_key(work))
 
 
 def _key(work: Work) -> str:

@@ -1,7 +1,7 @@
 """Painting and publishing: the last stages, on any worker.
 
 paint    pieces and their place in the stitching table -> labels and their pyramid, in the staging place
-complete the object table, and the levels of a large image that no block writes
+complete of a large image: the object table, and the levels that no block writes
 finish   labels and table of an image, complete, to their place
 Doing a piece of work twice writes the same bytes.
 """
@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from flows.joining import read_stitching
-from flows.measuring import measure_objects, read_objects
+from flows.measuring import find_objects, keep_objects, measure_objects
 from flows.memory import keep_memory
 from flows.stages import pieces_keys
 from flows.work import Item, Work
@@ -20,6 +20,7 @@ from pipeline.errors import BadStore, RunConflict
 from pipeline.spans import Spans, below_each_other
 from pipeline.spans import paint as painted
 from pipeline.stitch import from_bytes
+from pipeline.store.label_layout import layout_for
 from pipeline.store.labels import LabelWriter, create_labels, publish
 from pipeline.store.tables import write_encoded
 from pipeline.tiling import Box
@@ -144,16 +145,17 @@ class Rest:
 
 
 def rests(target: Target) -> list[Rest]:
-    """The rest of an image, in parts that workers do side by side; only large images have coarse levels."""
+    """The rest of a large image, in parts that workers do side by side; of others it is done when they are finished."""
+    if not layout_for(target.work.image).has_coarse_levels:
+        return []
     writer = target.writer(read_stitching(target.work).depth)
-    layers = range(len(writer.names) if writer.has_coarse_levels else 0)
-    return [Rest(target, writer), *(Rest(target, writer, layer) for layer in layers)]
+    return [Rest(target, writer), *(Rest(target, writer, layer) for layer in range(len(writer.names)))]
 
 
 def complete(rest: Rest) -> None:
     """Make a part of the rest; doing it again writes the same bytes."""
     if rest.layer is None:
-        measure_objects(rest.target.work)
+        keep_objects(rest.target.work)
         return
     with rest.target.work.ledger.writing():
         rest.writer.coarsen(rest.layer)
@@ -168,7 +170,7 @@ def finish_image(target: Target) -> dict[str, object]:
     except RunConflict as error:
         # A deeper layer found its name taken: a matter of this image, the others go on.
         raise BadStore(str(error)) from None
-    table = read_objects(work)
+    table = find_objects(work) or measure_objects(work)
     with work.ledger.writing():
         write_encoded(output, work.image.path, target.name, table, region=target.name)
     facts = {

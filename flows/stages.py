@@ -142,8 +142,8 @@ def _document(planes: int, height: int, width: int, side: int, layers: int) -> s
     return files["zarr.json"].decode()
 
 
-ROW = "row."
-"""How the names of additive columns begin among what describing writes."""
+ROW, BORDER = "row.", "border."
+"""How the names of additive columns, and of spans at the border of the block, begin among what describing writes."""
 
 
 def pieces_keys(item: Item) -> tuple[str, str]:
@@ -183,7 +183,7 @@ def describe_unit(item: Item) -> int:
 def _border_columns(pieces: Pieces, core: Box) -> dict[str, np.ndarray]:
     spans, piece = border_spans(pieces, core)
     columns = {"layer": spans.layer, "y": spans.y, "x0": spans.x0, "x1": spans.x1, "piece": piece}
-    return {f"border.{name}": column for name, column in columns.items()}
+    return {f"{BORDER}{name}": column for name, column in columns.items()}
 
 
 def _describe_stack(item: Item, channels: Sequence[np.ndarray]) -> tuple[Pieces, dict[str, np.ndarray]]:

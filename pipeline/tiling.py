@@ -29,6 +29,11 @@ class Box:
         """Height and width in pixels."""
         return self.y1 - self.y0, self.x1 - self.x0
 
+    @property
+    def perimeter(self) -> int:
+        """Length of the border in pixels."""
+        return 2 * sum(self.shape)
+
     def within(self, outer: "Box") -> tuple[slice, slice]:
         """Slices that cut this box out of an array that covers ``outer``."""
         return slice(self.y0 - outer.y0, self.y1 - outer.y0), slice(self.x0 - outer.x0, self.x1 - outer.x0)

@@ -78,6 +78,11 @@ class LabelLayout:
         """So many levels are written block by block; the coarser ones at the end."""
         return min(len(self.shapes), max((self.block // SMALLEST_CHUNK).bit_length(), 1))
 
+    @property
+    def has_coarse_levels(self) -> bool:
+        """Whether there are levels that no block writes."""
+        return len(self.shapes) > self.block_levels
+
     def chunks(self, level: int) -> tuple[int, ...]:
         """Chunk of a level: within a block where blocks write it, of ordinary size where they do not."""
         share = self.block >> level if level < self.block_levels else 2 * SMALLEST_CHUNK

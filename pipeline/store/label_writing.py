@@ -63,11 +63,6 @@ class LabelWriter:
         return self.names[0]
 
     @property
-    def has_coarse_levels(self) -> bool:
-        """Whether there are levels that no block writes."""
-        return len(self.documents) > self.layout.block_levels
-
-    @property
     def block(self) -> int:
         """Side of the blocks."""
         return self.layout.block
