@@ -5,15 +5,12 @@ network's tiles go to workers with a GPU; the connection is encrypted.
 """
 
 import datetime
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import time
 
 import dask
 import pytest
+from dask_in_processes import Cluster
 
 from pipeline.errors import RunConflict
 
@@ -45,55 +42,6 @@ async def dask_setup(worker):
     await worker.plugin_add(Notes())
 """
 """Loaded into workers: who began which task."""
-
-
-def free_port():
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return place.getsockname()[1]
-
-
-class Cluster:
-    """`dask scheduler` and `dask worker` as processes."""
-
-    def __init__(self, folder, protocol="tcp", **env):
-        self.folder, self.address = folder, f"{protocol}://127.0.0.1:{free_port()}"
-        self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "OMP_NUM_THREADS": "1", **env}
-        self.running = []
-
-    def start(self, *words, **env):
-        place = self.folder / f"process{len(self.running)}"
-        place.mkdir()
-        command = [sys.executable, "-m", "dask", *words]
-        with open(place / "log", "w") as log:
-            process = subprocess.Popen(command, cwd=place, env=self.env | env, stdout=log, stderr=log)
-        self.running.append(process)
-        return process
-
-    def scheduler(self):
-        port = self.address.rpartition(":")[2]
-        protocol = self.address.partition(":")[0]
-        return self.start(
-            "scheduler", "--host", "127.0.0.1", "--port", port, "--protocol", protocol, "--no-dashboard"
-        )
-
-    def worker(self, *more, **env):
-        words = (
-            "--nthreads",
-            "1",
-            "--no-nanny",
-            "--no-dashboard",
-            "--memory-limit",
-            "0",
-            "--host",
-            "127.0.0.1",
-        )
-        return self.start("worker", self.address, *words, *more, **env)
-
-    def stop(self):
-        for process in self.running:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture

@@ -14,11 +14,14 @@ import textwrap
 import time
 from collections import Counter
 from dataclasses import fields
+from datetime import UTC, datetime
 
 import httpx
 import numpy as np
 import psutil
 import pytest
+from dask_in_processes import Cluster
+from s3_on_loopback import BUCKET, SECRET, environment, s3_on_loopback
 
 from flows.cli import run
 from flows.jobs import SegmentJob, WatchJob, job
@@ -122,12 +125,18 @@ class Server:
         until(lambda: httpx.get(place, timeout=60).is_success)
         return httpx.get(place, timeout=60).json()["flow_run_id"]
 
-    def platelayer(self, *words, cwd):
-        return self.run(*PLATELAYER, *words, cwd=cwd)
+    def looks_since(self, moment):
+        """Ids of the flow runs of watches that started after a moment, the first one first."""
+        looks = [one for one in self.ask("flow_runs/filter") if one["name"].startswith("watch ")]
+        started = sorted((one["start_time"], one["id"]) for one in looks if one["start_time"])
+        return [own for time, own in started if datetime.fromisoformat(time) >= moment]
 
-    def run(self, *words, cwd):
+    def platelayer(self, *words, cwd, **env):
+        return self.run(*PLATELAYER, *words, cwd=cwd, **env)
+
+    def run(self, *words, cwd, **env):
         with open(self.home / "started.log", "a") as log:
-            process = subprocess.Popen(words, env=self.env, cwd=cwd, stdout=log, stderr=log)
+            process = subprocess.Popen(words, env=self.env | env, cwd=cwd, stdout=log, stderr=log)
         self.started.append(process)
         return process
 
@@ -203,8 +212,12 @@ def test_a_watcher_killed_restarted_and_cancelled_does_nothing_twice(server, pla
     assert 2 * TILES <= len(server.calls()) <= 2 * TILES + 1
 
     before = len(server.calls())
+    arrived = datetime.now(UTC)
     arrive("three.zarr")
     until(lambda: len(server.calls()) > before + 2)
+    # Begun within one interval: by the first look that started after it came, or by one that was under way.
+    looks = server.looks_since(arrived)
+    assert server.look_at("three.zarr") in looks[:1] or server.look_at("three.zarr") not in looks
     worker = server.calls()[-1]
     server.ask(
         f"flow_runs/{server.look_at('three.zarr')}/set_state", state={"type": "CANCELLING"}, force=True
@@ -256,6 +269,53 @@ def test_an_evaluation_under_prefect_gives_the_numbers_of_one_without(server, pl
     assert (tmp_path / "flow" / "report.html").as_uri() in shown["platelayer-report"]
 
 
+def test_a_bucket_is_watched_and_an_archive_shown_from_bucket_to_bucket(
+    server, plate_at, noise, run_job, monkeypatch, tmp_path
+):
+    plate = plate_at("plate.zarr", {f"{row}/1": [noise((96, 96), seed=at)] for at, row in enumerate("AB")})
+    settings = {"segmenter": "threshold", "name": "n", "tiling": {"core": 64}}
+    run_job(plate, output=str(tmp_path / "local.zarr"), **settings)
+
+    def results(place):
+        keys = [key for key in place.list() if "/labels/" in key or "/tables/" in key]
+        return {key: place.read_bytes(key) for key in keys if not key.startswith(".platelayer")}
+
+    with s3_on_loopback() as storage:
+        for name, value in environment(storage).items():
+            monkeypatch.setenv(name, value)
+        bucket = f"s3://{BUCKET}/{tmp_path.name}"
+        watched, out = address(f"{bucket}/in"), f"{bucket}/out"
+        (tmp_path / "job.toml").write_text(
+            f'segmenter = "threshold"\nname = "n"\noutput = "{out}"\ntiling = {{core = 64}}\n'
+        )
+        words = ["serve", "job.toml", "--watch", watched.url, "--every", "15s", "--marker", "{plate}.done"]
+        watcher = server.platelayer(*words, cwd=tmp_path, **environment(storage))
+        watch = open_watch(
+            job(WatchJob, {"place": watched.url, "job": {"source": "x", "output": out, "name": "n"}})
+        )
+        local = address(plate)
+        for key in local.list():
+            if "/labels/" not in key and "/tables/" not in key:
+                watched.write_bytes(f"one.zarr/{key}", local.read_bytes(key))
+        watched.write_bytes("one.zarr.done", b"")
+        outcome = until(lambda: watch.outcome("one.zarr"))
+        assert outcome.status == "complete" and not outcome.problems
+        expected = results(address(tmp_path / "local.zarr"))
+        assert expected and results(address(f"{out}/one.zarr")) == expected
+        watcher.send_signal(signal.SIGTERM)
+        watcher.wait(60)
+
+        again = ["segment", watched.url, "--match", "*.zarr", "--output", f"{bucket}/archive", "--name", "n"]
+        more = ["--segmenter", "threshold", "--set", "tiling.core=64"]
+        done = server.platelayer(*again, *more, cwd=tmp_path, **environment(storage))
+        assert done.wait(400) == 0
+        assert results(address(f"{bucket}/archive/one.zarr")) == expected
+    (shown,) = [one for one in server.ask("artifacts/filter") if one["key"] == "platelayer-archive"]
+    assert shown["type"] == "table" and "one.zarr" in shown["data"] and watched.url in shown["description"]
+    kept = [server.ask(f"{kind}/filter") for kind in ("flow_runs", "deployments", "artifacts", "logs")]
+    assert SECRET not in json.dumps(kept)
+
+
 def test_a_work_pool_runs_a_job_and_a_cancelled_run_that_is_retried_goes_on(
     server, plate_at, noise, tmp_path
 ):
@@ -299,3 +359,40 @@ def test_a_work_pool_runs_a_job_and_a_cancelled_run_that_is_retried_goes_on(
     # Of what was under way at the cancellation at most the tiles in flight are done again.
     assert TILES <= len(server.calls()) - before <= TILES + 2
     kill(worker)
+
+
+def test_a_cancelled_run_stops_on_a_scheduler_that_goes_on(server, plate_at, noise, tmp_path):
+    plate = plate_at("plate.zarr", {"A/1": [noise((128, 128), seed=6)]})
+    cluster = Cluster(tmp_path, CALLS=server.env["CALLS"], PYTHONPATH=server.env["PYTHONPATH"])
+    try:
+        cluster.scheduler()
+        worker = cluster.worker()
+        (tmp_path / "job.toml").write_text(
+            f'source = "{plate}"\nsegmenter = "slow_segmenter:slow"\nname = "n"\ntiling = {{core = 32}}\n'
+            f'execution = {{executor = "{cluster.address}", window = 2}}\n'
+        )
+        deploy = ["deploy", "job.toml", "--pool", "far", "--name", "far"]
+        server.ask("work_pools/", name="far", type="process")
+        assert server.platelayer(*deploy, cwd=tmp_path).wait(400) == 0
+        far = server.get("deployments/name/segment/far")
+        agent = server.run(sys.executable, "-m", "prefect", "worker", "start", "--pool", "far", cwd=tmp_path)
+
+        before = len(server.calls())
+        run = server.ask(f"deployments/{far['id']}/create_flow_run")["id"]
+        until(lambda: len(server.calls()) > before + 2)
+        assert set(server.calls()[before:]) == {worker.pid}
+        server.ask(f"flow_runs/{run}/set_state", state={"type": "CANCELLING"}, force=True)
+        until(lambda: server.get(f"flow_runs/{run}")["state_type"] == "CANCELLED")
+        time.sleep(1.0)  # what was in flight ends
+        cancelled = len(server.calls()) - before
+        time.sleep(2.0)  # a dozen tiles more, were they not stopped
+        assert len(server.calls()) - before == cancelled < TILES
+        assert is_alive(worker.pid)
+
+        retry = {"type": "SCHEDULED", "name": "AwaitingRetry"}
+        assert server.ask(f"flow_runs/{run}/set_state", state=retry)["status"] == "ACCEPT"
+        until(lambda: server.get(f"flow_runs/{run}")["state_type"] == "COMPLETED")
+        assert TILES <= len(server.calls()) - before <= TILES + 2
+        kill(agent)
+    finally:
+        cluster.stop()
