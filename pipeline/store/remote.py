@@ -4,16 +4,19 @@ Everything that gives access (keys, profile, endpoint) comes from the environmen
 An object is visible only whole, because it is written by one PUT (or one completed multipart upload).
 """
 
+import atexit
 import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
 import fsspec
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from zarr.core.sync import sync
 from zarr.storage import FsspecStore
 
 from pipeline.errors import BadArgument, BadStore
@@ -37,6 +40,9 @@ ACCESS = (
     *("PLATELAYER_S3_ANON", "PLATELAYER_OBJECT_STORE"),
 )
 """Variables that decide how a store is reached."""
+
+CLOSE_S = 2.0
+"""How long closing connections may take at the end of a process."""
 
 READ_ONLY = frozenset({"http", "https"})
 """Schemes without a way to write."""
@@ -62,7 +68,17 @@ def _file_system(scheme: str, asynchronous: bool, pid: int, mark: str) -> Any:
     made = cls(asynchronous=asynchronous, skip_instance_cache=True, use_listings_cache=False, **options)
     if scheme == "s3":
         made.retries = 1  # s3fs would repeat what botocore gave up after its attempts
+        if asynchronous:
+            atexit.register(_close, made)
     return made
+
+
+def _close(made: Any) -> None:
+    """Close the connections of an S3 client in zarr's event loop: at the end of a process nobody else does."""
+    creator = getattr(made, "_s3creator", None)
+    if creator is not None:
+        with suppress(Exception):  # whatever ails a client that is not needed any more
+            sync(creator.__aexit__(None, None, None), timeout=CLOSE_S)
 
 
 def _options(scheme: str) -> dict[str, Any]:
