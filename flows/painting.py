@@ -165,12 +165,13 @@ def finish_image(target: Target) -> dict[str, object]:
     """Show labels and table of an image, complete, at their place; facts of the image, kept as its last mark."""
     work, output = target.work, target.work.ledger.output
     stitching = read_stitching(work)
+    # Measured first: labels are not shown when their table cannot be made.
+    table = find_objects(work) or measure_objects(work)
     try:
         publish(target.writer(stitching.depth), overwrite=target.overwrite, coarsened=True)
     except RunConflict as error:
         # A deeper layer found its name taken: a matter of this image, the others go on.
         raise BadStore(str(error)) from None
-    table = find_objects(work) or measure_objects(work)
     with work.ledger.writing():
         write_encoded(output, work.image.path, target.name, table, region=target.name)
     facts = {
