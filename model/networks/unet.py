@@ -175,13 +175,13 @@ def unet_l(*, channels: int = 1, layers: int = 8) -> UNetShape:
     return UNetShape(channels=channels, heads={"layers": layers, "foreground": 1}, poolings=5)
 
 
-def house(*, channels: int = 1, layers: int = 8, width: int = 24) -> UNetShape:
-    """Return the half-resolution network of the house recipe: 3 poolings, total stride 16."""
+def house(*, channels: int = 1, layers: int = 8, width: int = 16) -> UNetShape:
+    """Return the half-resolution network of the house recipe: 4 poolings, total stride 32."""
     return UNetShape(
         channels=channels,
         heads={"layers": layers, "foreground": 1},
         width=width,
-        poolings=3,
+        poolings=4,
         head_width=width,
         head_convs=1,
         fold=2,

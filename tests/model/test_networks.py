@@ -8,6 +8,7 @@ from torch import nn
 
 from model.networks.folding import folded
 from model.networks.unet import UNet, UNetShape, house, unet_l, unet_m, unet_s
+from model.recipe import read_recipe
 
 SMALL = UNetShape(heads={"layers": 2, "foreground": 1}, width=2, poolings=2, head_width=2)
 HOUSE = replace(house(width=2), poolings=1)
@@ -25,10 +26,11 @@ def test_the_papers_networks(shape: UNetShape, millions: float, stride: int, rea
     assert (network.stride, network.reach_px) == (stride, reach)
 
 
-def test_the_house_network_is_small_and_its_halo_leaves_most_of_a_tile() -> None:
-    network = UNet(house(width=16))
-    assert sum(value.numel() for value in network.parameters()) < 0.5e6
-    assert (network.stride, network.reach_px) == (16, 119)
+def test_the_house_network_is_small_and_sees_twice_the_length_of_a_worm() -> None:
+    network = UNet(house())
+    assert sum(value.numel() for value in network.parameters()) < 2e6
+    assert (network.stride, network.reach_px) == (32, 247)
+    assert read_recipe("house").method.shape == house()
 
 
 def positive(shape: UNetShape) -> UNet:
