@@ -44,6 +44,11 @@ def speed() -> str:
             f"start of seconds not counted (medians; two separate runs at once: {stitch['two_separate_runs_gain']} "
             f"times); `cc3d` alone on the whole array in memory: {stitch['cc3d_whole_in_memory']['Mpx_per_s']} Mpx/s."
         )
+    if scaling := result("scaling"):
+        lines.append(
+            f"- Whole job on {scaling['size']} x {scaling['size']} px with the model `{scaling['model']}` on CPUs: "
+            f"{scaling['gain']} times as fast with two Dask workers as with one, their start and end counted (medians)."
+        )
     if memory := result("memory"):
         lines.append(
             f"- Peak memory at {memory['sizes'][-1]} px against {memory['sizes'][0]} px: {memory['ratio']} times."
