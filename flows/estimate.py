@@ -22,7 +22,7 @@ from pipeline.tiling import round_up
 PROBED = 3
 """Tiles that are read and predicted to estimate the time."""
 
-AFTER_NETWORK_MPX_S = 16.0
+AFTER_NETWORK_MPX_S = 15.2
 """Mpx/s and core of everything after the network, as measured (benchmarks/results/stitch.json)."""
 
 
