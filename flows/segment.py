@@ -17,15 +17,7 @@ from flows.jobs import SegmentJob, as_table
 from flows.joining import is_joined, join_image
 from flows.limits import find_limits
 from flows.orchestrate import Step, direct
-from flows.painting import (
-    Target,
-    complete,
-    finish_image,
-    paint_block,
-    paint_items,
-    rests,
-    staging,
-)
+from flows.painting import Target, complete, finish_image, paint_block, paint_items, rests, staging
 from flows.plan import GROUP_TILES, Plan, make_plan
 from flows.record import Progress, RunRecord, silent
 from flows.running import Run, looked

@@ -1,5 +1,7 @@
 """Neighbours by distance and by discs."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ def test_distance_is_euclidean_and_strict(dy: int, dx: int, near: bool) -> None:
 
 def test_the_number_of_offsets_each_rule_covers() -> None:
     """697 offsets are nearer than 15 px; discs of radius 7 meet for 573 (both with the offset 0)."""
-    counts = {"distance": 1, "discs": 1}
+    counts: dict[Literal["distance", "discs"], int] = {"distance": 1, "discs": 1}
     for rule in counts:
         for dy in range(-15, 16):
             for dx in range(-15, 16):
@@ -30,7 +32,7 @@ def test_the_number_of_offsets_each_rule_covers() -> None:
                 stack[0, 15, 15] = 1
                 if (dy, dx) != (0, 0):
                     stack[0, 15 + dy, 15 + dx] = 2
-                    counts[rule] += bool(len(adjacent_pairs(stack, rule=rule, of={1})))  # type: ignore[arg-type]
+                    counts[rule] += bool(len(adjacent_pairs(stack, rule=rule, of={1})))
     assert counts == {"distance": 697, "discs": 573}
 
 

@@ -1,5 +1,7 @@
 """Algorithm 1: thresholds, the largest-layer rule, components, and decoding of perfect outputs."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -71,9 +73,10 @@ def test_components_are_8_connected_filtered_by_area_and_numbered_through_the_la
         {"variant": "other"},
         {"foreground": "dice"},
         {"completion": "l2"},
+        {"assignment": "random"},
         {"shape": UNetShape(heads={"layers": 8})},
     ],
 )
-def test_methods_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
+def test_methods_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
-        Layering(**wrong)  # type: ignore[arg-type]
+        Layering(**wrong)

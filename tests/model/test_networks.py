@@ -1,6 +1,7 @@
 """The networks: sizes, what they see, tiles, folding, bad input."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -122,6 +123,6 @@ def test_images_that_do_not_fit_are_refused(shape: tuple[int, ...], message: str
 @pytest.mark.parametrize(
     "wrong", [{"width": 0}, {"poolings": -1}, {"heads": {}}, {"heads": {"layers": 0}}, {"order": "norm"}]
 )
-def test_shapes_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
+def test_shapes_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
-        UNetShape(**wrong)  # type: ignore[arg-type]
+        UNetShape(**wrong)

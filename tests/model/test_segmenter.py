@@ -1,6 +1,7 @@
 """The segmenter: tiles agree with the whole image, memory that runs out, bad blocks."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -178,4 +179,4 @@ def test_a_device_that_is_not_there_and_a_wrong_precision(folder: Path) -> None:
     with pytest.raises(NoDevice):
         load_segmenter(folder, device=f"cuda:{torch.cuda.device_count()}")
     with pytest.raises(ValueError, match="precision"):
-        load_segmenter(folder, device="cpu", precision="int8")  # type: ignore[arg-type]
+        load_segmenter(folder, device="cpu", precision=cast(Any, "int8"))

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Killed(Exception):
     """Stands for the process being killed."""
 
 
-def kill_after(step: int) -> object:
+def kill_after(step: int) -> Callable[[int, int], None]:
     def on_step(done: int, whole: int) -> None:
         if done == step:
             raise Killed
@@ -60,7 +60,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
     with pytest.raises(Killed):
         train(
             small_recipe, samples, samples, tmp_path / "cut",
-            score=foreground_score, device="cpu", on_step=kill_after(killed_at),  # type: ignore[arg-type]
+            score=foreground_score, device="cpu", on_step=kill_after(killed_at),
         )  # fmt: skip
     cut = train(small_recipe, samples, samples, tmp_path / "cut", score=foreground_score, device="cpu")
     assert (cut.steps, cut.score) == (whole.steps, whole.score)
