@@ -109,6 +109,8 @@ class TrainJob:
     """Name of the model."""
     recipe: str = "house"
     """Shipped recipe (house, paper) or path of a TOML file."""
+    initial: str = ""
+    """Model to start from, a shipped one by name or a folder or URL; it brings its network. Empty: random weights."""
     change: dict[str, Any] = Field(default_factory=dict)
     """Keys of the recipe to change, such as change.batch or change.method.layers."""
     truth: str = "truth"

@@ -6,12 +6,13 @@ pipeline's own: pooled canonical mean AP.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flows.jobs import TrainJob
+from flows.segmenters import model_folder
 from pipeline.errors import BadArgument
 from pipeline.metrics.precision import mean_average_precision
 from pipeline.normalise import normalised
@@ -20,6 +21,7 @@ from pipeline.store.images import channel_index, open_collection
 from pipeline.store.labels import list_labels, read_stack
 
 if TYPE_CHECKING:
+    from model.checkpoint import Checkpoint
     from model.training import Trained
 
 VALIDATION_SHARE = 10
@@ -43,18 +45,39 @@ def train_model(job: TrainJob, *, on_step: Callable[[int, int], None] | None = N
     from model.recipe import read_recipe, recipe_from
     from model.training import About, train
 
+    initial = _initial(job) if job.initial else None
     recipe = recipe_from(_merged(read_recipe(job.recipe).as_dict(), job.change))
+    if initial is not None:
+        recipe = replace(recipe, method=replace(recipe.method, shape=initial.method.shape))
     learning, validating = split(job)
     about = About(
         name=job.name,
-        normalise={name: v for name, v in asdict(job.normalise.filled(None)).items() if name != "scope"},
+        normalise=_normalise(job),
         licence=job.source.licence,
         fields={"data": asdict(job.source)},
     )
     return train(
         recipe, [e.pair for e in learning], [e.pair for e in validating], job.folder,
-        score=score, device=job.device, about=about, on_step=on_step,
+        score=score, initial=initial, device=job.device, about=about, on_step=on_step,
     )  # fmt: skip
+
+
+def _normalise(job: TrainJob) -> dict[str, Any]:
+    return {name: v for name, v in asdict(job.normalise.filled(None)).items() if name != "scope"}
+
+
+def _initial(job: TrainJob) -> "Checkpoint":
+    """The model to start from; what it learnt holds for intensities as it knows them only."""
+    from model.checkpoint import load_checkpoint
+
+    initial = load_checkpoint(model_folder(job.initial))
+    known = initial.card["normalise"]
+    if known is not None and known != _normalise(job):
+        raise BadArgument(
+            f"initial model {job.initial!r}: expected its normalisation {known}, got {_normalise(job)}; "
+            "set normalise to it"
+        )
+    return initial
 
 
 def score(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:

@@ -37,6 +37,7 @@ def save_state(folder: Path, run: "Training") -> None:
     numbers = {key: float(getattr(run, key)) for key in NUMBERS}
     numbers["best"] = max(numbers["best"], -1e30)
     record = {"tensors": name, "recipe": run.recipe.as_dict(), "updates": run.average.updates, **numbers}
+    record |= {"initial": run.initial} if run.initial else {}
     partial = folder / f"{STATE}.partial"
     partial.write_text(json.dumps(record), encoding="utf-8")
     partial.replace(folder / STATE)
@@ -49,7 +50,7 @@ def load_state(folder: Path, run: "Training", *, resume: bool) -> None:
     """Bring ``run`` to the state in ``folder``; without one it stays at the start.
 
     Raises:
-        ValueError: there is a state and ``resume`` is off, or it belongs to another recipe.
+        ValueError: there is a state and ``resume`` is off, or it belongs to another recipe or initial model.
         BadCheckpoint: the state cannot be read.
     """
     if not (folder / STATE).is_file():
@@ -65,6 +66,8 @@ def load_state(folder: Path, run: "Training", *, resume: bool) -> None:
         raise BadCheckpoint(f"{str(folder)!r}: expected a state to resume from, but {error}") from error
     if _fixed(recipe_from(record["recipe"])) != _fixed(run.recipe):
         raise ValueError(f"{str(folder)!r}: holds a training of another recipe; name another folder")
+    if record.get("initial", "") != run.initial:
+        raise ValueError(f"{str(folder)!r}: holds a training of another initial model; name another folder")
     for _ in range(int(record["phase_index"])):
         run.next_phase(None)
     run.network.load_state_dict(_part(tensors, "network."))

@@ -20,7 +20,7 @@ from torch import nn
 from model import curves
 from model.average import MovingAverage
 from model.card import CARD
-from model.checkpoint import load_checkpoint, save_checkpoint
+from model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.devices import autocast, choose_device, placed
 from model.inference import predict, validation_loss
 from model.method import Phase
@@ -66,10 +66,17 @@ class Trained:
 class Training:
     """The state of a run: network, its average, optimiser, place in the phases, best score."""
 
-    def __init__(self, recipe: Recipe, *, channels: int, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, *, channels: int, device: torch.device, initial: Checkpoint | None = None
+    ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.device = recipe, device
         self.network = placed(recipe.method.network(channels), device)
+        self.initial = ""
+        if initial is not None:
+            _check_initial(initial, self.network)
+            self.network.load_state_dict(initial.network.state_dict())
+            self.initial = initial.card["digest"]
         self.average = MovingAverage(self.network, decay=recipe.ema)
         self.phase_index, self.step, self.total, self.best, self.seconds = 0, 0, 0, -np.inf, 0.0
         self.optimiser = make_optimiser(recipe.optimiser, self.network)
@@ -96,6 +103,7 @@ def train(
     folder: str | Path,
     *,
     score: Score | None = None,
+    initial: Checkpoint | None = None,
     device: str = "auto",
     resume: bool = True,
     about: About | None = None,
@@ -104,12 +112,13 @@ def train(
     """Train all phases of a recipe and leave checkpoints, curves and the state to resume from in ``folder``.
 
     Every phase leaves its best model in ``<folder>/<phase>``; without ``score`` that is the one with the
-    lowest validation loss. ``on_step`` is called with the steps done and the steps in all.
+    lowest validation loss. ``initial`` is the model whose weights to begin with, of the recipe's network (default:
+    random weights). ``on_step`` is called with the steps done and the steps in all.
 
     Raises:
         BadSample: samples that do not fit each other, or overlap deeper than the network has layers.
         NoDevice: a GPU was asked for and is not there.
-        ValueError: ``folder`` holds another training.
+        ValueError: ``folder`` holds another training, or ``initial`` has another network.
     """
     stride = recipe.method.shape.stride
     channels = check_samples(samples, least_px=stride)
@@ -119,7 +128,7 @@ def train(
     join()
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    run = Training(recipe, channels=channels, device=choose_device(own_device(device)))
+    run = Training(recipe, channels=channels, device=choose_device(own_device(device)), initial=initial)
     load_state(target, run, resume=resume)
     patches = Patches(
         samples,
@@ -142,6 +151,14 @@ def train(
             _save(target, run)
     _save(target, run)
     return Trained(folder=target / run.phase.name, score=float(run.best), steps=run.total)
+
+
+def _check_initial(initial: Checkpoint, network: Any) -> None:
+    if initial.network.shape != network.shape:
+        raise ValueError(
+            f"initial model {initial.card['name']!r}: expected the network of the recipe and the samples, "
+            f"{network.shape.as_dict()}, got {initial.network.shape.as_dict()}"
+        )
 
 
 def _train_phase(
@@ -228,7 +245,7 @@ def keep(folder: Path, network: Any, method: Layering, about: About, *, run: Tra
         "steps": run.total,
         "minutes": round(run.seconds / 60, 1),
         "validation_score": float(score),
-    }
+    } | ({"initial": run.initial} if run.initial else {})
     save_checkpoint(
         folder,
         network=network,

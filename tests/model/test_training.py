@@ -110,6 +110,25 @@ def test_a_state_from_before_a_setting_was_there_is_resumed(
     assert train(longer, [crossing], [], tmp_path, device="cpu").steps == 8
 
 
+def test_a_training_starts_from_a_model_and_says_so(
+    crossing: Scene, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    short = replace(small_recipe, phases=small_recipe.phases[:1])
+    first = train(short, [crossing], [], tmp_path / "first", device="cpu")
+    initial = load_checkpoint(first.folder)
+    still = replace(short, phases=(replace(short.phases[0], steps=1, lr=1e-12, warmup=0),))
+    second = train(still, [crossing], [], tmp_path / "second", device="cpu", initial=initial)
+    for name, value in weights(first.folder).items():
+        if "running" not in name and "batches" not in name:
+            torch.testing.assert_close(value, weights(second.folder)[name], rtol=0, atol=1e-6)
+    assert read_card(second.folder)["training"]["initial"] == initial.card["digest"]
+    with pytest.raises(ValueError, match="another initial model"):
+        train(still, [crossing], [], tmp_path / "second", device="cpu")
+    other = replace(short, method=replace(short.method, shape=replace(short.method.shape, width=12)))
+    with pytest.raises(ValueError, match="expected the network of the recipe"):
+        train(other, [crossing], [], tmp_path / "third", device="cpu", initial=initial)
+
+
 def test_bad_samples_are_refused_before_anything_is_written(
     crossing: Scene, small_recipe: Recipe, tmp_path: Path
 ) -> None:
