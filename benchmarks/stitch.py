@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import zarr
 from machine import machine, write_result
 from skimage.draw import disk
 
@@ -38,6 +39,7 @@ LAYERS = 8
 CORE = 2048
 SEED = 7
 SETTLE_S = 5
+PART = 4096
 
 
 class EightLayers:
@@ -72,12 +74,12 @@ def make_input(folder: Path, size: int) -> None:
     writer.finish()
 
 
-def the_job(folder: Path, workers: int, output: str = "out") -> SegmentJob:
+def the_job(folder: Path, workers: int, output: str) -> SegmentJob:
     """The main job with one or more worker processes."""
     return job(
         SegmentJob,
         {
-            "source": str(folder / "image.zarr"), "output": str(folder / f"{output}{workers}.zarr"),
+            "source": str(folder / "image.zarr"), "output": str(folder / f"out{output}.zarr"),
             "segmenter": "benchmarks.stitch:EightLayers", "normalise": {"kind": "none"},
             "tiling": {"core": CORE}, "filters": {"min_area": 50},
             "execution": {"executor": "serial" if workers == 1 else "dask", "workers": workers},
@@ -99,7 +101,7 @@ def predicted(work: SegmentJob) -> None:
         plan.ledger.mark("predict", plan.works[0].key, item.key)
 
 
-def run(folder: Path, size: int, workers: int, output: str = "out", core: int = 0) -> dict[str, Any]:
+def run(folder: Path, size: int, workers: int, output: str, core: int = 0) -> dict[str, Any]:
     """Time the main job after the network; one worker is held to one core, as zarr decodes in threads of its own."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core} if workers == 1 else cores)
@@ -110,8 +112,10 @@ def run(folder: Path, size: int, workers: int, output: str = "out", core: int = 
 
 
 def timed(folder: Path, size: int, workers: int, output: str) -> dict[str, Any]:
-    """Run the main job on a mask that is there."""
-    shutil.rmtree(folder / f"{output}{workers}.zarr", ignore_errors=True)
+    """Run the main job on a mask that is there.
+
+    Into a store of its own: for minutes after files were removed, ext4 takes longer to make others in their place.
+    """
     work = the_job(folder, workers, output)
     predicted(work)
     # Every run begins alike: what was written before is on the disk, and freed memory is back at the machine.
@@ -129,10 +133,10 @@ def timed(folder: Path, size: int, workers: int, output: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def alone(folder: Path, size: int, workers: int) -> dict[str, Any]:
+def alone(folder: Path, size: int, workers: int, output: str) -> dict[str, Any]:
     """Run in a process of its own: threads that zarr has started already would not be held to a core."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(run, folder, size, workers).result()
+        return pool.submit(run, folder, size, workers, output).result()
 
 
 def at_once(folder: Path, size: int) -> float:
@@ -144,12 +148,15 @@ def at_once(folder: Path, size: int) -> float:
     return sum(r["Mpx_per_s_without_start"] for r in runs)
 
 
-def cc3d_whole(folder: Path, size: int) -> dict[str, Any]:
+def the_mask(folder: Path, output: str) -> zarr.Array:
+    """The layer mask of a run, ``(plane, y, x)``."""
+    return stages.mask_array(make_plan(the_job(folder, 1, output)).works[0])
+
+
+def cc3d_whole(mask: np.ndarray) -> dict[str, Any]:
     """The floor: components of each layer of the whole array in memory, nothing read or written."""
     import cc3d
 
-    plan = make_plan(the_job(folder, 1))
-    mask = np.asarray(stages.mask_array(plan.works[0])[0])
     started, count = time.perf_counter(), 0
     for layer in range(LAYERS):
         labels, found = cc3d.connected_components((mask >> layer) & 1, connectivity=8, return_N=True)
@@ -158,17 +165,15 @@ def cc3d_whole(folder: Path, size: int) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     return {
         "seconds": round(seconds, 2),
-        "Mpx_per_s": round(size * size / 1e6 / seconds, 1),
+        "Mpx_per_s": round(mask.size / 1e6 / seconds, 1),
         "components": count,
     }
 
 
-def naive_block(folder: Path) -> dict[str, Any]:
+def naive_block(mask: np.ndarray) -> dict[str, Any]:
     """The prototype per block: unpack, cc3d, areas and moments by bincount; no writing."""
     import cc3d
 
-    plan = make_plan(the_job(folder, 1))
-    mask = np.asarray(stages.mask_array(plan.works[0])[0, :CORE, :CORE])
     y, x = np.indices(mask.shape)
     started = time.perf_counter()
     for layer in range(LAYERS):
@@ -181,15 +186,13 @@ def naive_block(folder: Path) -> dict[str, Any]:
     return {"ms_per_Mpx": round(1e3 * seconds / (mask.size / 1e6), 1)}
 
 
-def our_block(folder: Path) -> dict[str, Any]:
+def our_block(mask: np.ndarray) -> dict[str, Any]:
     """The same work by spans: components, areas, moments, overlaps; no reading, no writing."""
     from pipeline.measure import Frame
     from pipeline.spans import spans_of_bits
     from pipeline.stitch import describe
     from pipeline.tiling import Box
 
-    plan = make_plan(the_job(folder, 1))
-    mask = np.asarray(stages.mask_array(plan.works[0])[0, :CORE, :CORE])
     box = Box(0, mask.shape[0], 0, mask.shape[1])
     started = time.perf_counter()
     describe(*spans_of_bits(mask), box, Frame(*mask.shape))
@@ -197,28 +200,26 @@ def our_block(folder: Path) -> dict[str, Any]:
     return {"ms_per_Mpx": round(1e3 * seconds / (mask.size / 1e6), 1)}
 
 
-def dask_image_part(folder: Path, part: int) -> dict[str, Any]:
+def dask_image_part(mask: np.ndarray) -> dict[str, Any]:
     """dask-image labels one layer of a part of the mask."""
     try:
         import dask.array as da
         from dask_image.ndmeasure import label
     except ImportError:
         return {"skipped": "dask-image is not installed"}
-    plan = make_plan(the_job(folder, 1))
-    mask = np.asarray(stages.mask_array(plan.works[0])[0, :part, :part])
     started = time.perf_counter()
     labels, _ = label(da.from_array((mask & 1).astype(np.uint8), chunks=1024), structure=np.ones((3, 3)))
     labels.compute(scheduler="synchronous")
     seconds = time.perf_counter() - started
     return {
-        "size": part, "layers": 1, "seconds": round(seconds, 2),
-        "Mpx_per_s_and_8_layers": round(part * part / 1e6 / seconds / LAYERS, 2),
+        "size": len(mask), "layers": 1, "seconds": round(seconds, 2),
+        "Mpx_per_s_and_8_layers": round(mask.size / 1e6 / seconds / LAYERS, 2),
     }  # fmt: skip
 
 
 def in_turn(folder: Path, size: int, workers: list[int], repeats: int) -> dict[str, Any]:
     """Runs with each number of workers one after the other, again and again; the rate of each is their median."""
-    runs = [alone(folder, size, number) for _ in range(repeats) for number in workers]
+    runs = [alone(folder, size, number, f"{turn}_{number}") for turn in range(repeats) for number in workers]
     rates = {
         str(number): median(r["Mpx_per_s_without_start"] for r in runs if r["workers"] == number)
         for number in workers
@@ -243,9 +244,11 @@ def main() -> None:
         result |= in_turn(folder, options.size, options.workers, options.repeats)
         rate = result["median_Mpx_per_s_without_start"][str(options.workers[0])]
         result["two_separate_runs_gain"] = round(at_once(folder, options.size) / rate, 2)
-        result["cc3d_whole_in_memory"] = cc3d_whole(folder, options.size)
-        result["describe_block"] = {"naive_cc3d_bincount": naive_block(folder), "spans": our_block(folder)}
-        result["dask_image"] = dask_image_part(folder, min(options.size, 4096))
+        mask = np.asarray(the_mask(folder, f"0_{options.workers[0]}")[0])
+        block = mask[:CORE, :CORE]
+        result["cc3d_whole_in_memory"] = cc3d_whole(mask)
+        result["describe_block"] = {"naive_cc3d_bincount": naive_block(block), "spans": our_block(block)}
+        result["dask_image"] = dask_image_part(mask[:PART, :PART])
         write_result("stitch", result)
     finally:
         if options.folder is None:

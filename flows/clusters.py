@@ -178,7 +178,7 @@ def _pool(client: "Client", execution: Execution) -> Pool:
         gpu=gpu,
         workers=threads,
         window=threads * execution.window,
-        together=max(execution.window // 2, 1),  # of a worker's window, one half is at work and one waits
+        together=max(execution.window // 2, 1),  # of a worker's window, one half at work, one waiting
         check=_watch(client, apart=apart),
     )
 

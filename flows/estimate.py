@@ -113,19 +113,24 @@ def _sizes(items: Sequence[Item], scratch: Ledger, done_px: int) -> Sizes:
     written = {key: size for key, size, _ in scratch.output.entries(scratch.folder)}
     tiles = sum(size for key, size in written.items() if key.startswith(("mask/", "stacks/")))
     if items[0].work.traits.link != "touch":
-        return Sizes(predicted=tiles / len(items), pieces=tiles / done_px)
+        return Sizes(predicted=tiles / len(items), rows=tiles / done_px)
     # Of an image under another name there are no layers: what is written of nothing.
     empty = Item(replace(items[0].work, key="empty"), items[0].plane, items[0].tile)
     for item in (*items, empty):
         describe_unit(item)
-    written = {key: size for key, size, _ in scratch.output.entries(f"{scratch.folder}/pieces")}
-    nothing = sum(size for key, size in written.items() if key.startswith("empty/"))
-    units = {item.work.key + item.key: item for item in items}.values()
-    rows = [from_bytes(scratch.read(pieces_keys(item)[0])) for item in units]
-    at_border = sum(column.nbytes for row in rows for name, column in row.items() if name.startswith(BORDER))
-    inside = sum(written.values()) - at_border - (len(units) + 1) * nothing
+    units = list({item.work.key + item.key: item for item in items}.values())
+    files = [[len(scratch.read(key)) for key in pieces_keys(item)] for item in (*units, empty)]
+    # Of each kind of file, what there is inside beside the border and what every file has.
+    (rows, empty_rows), (runs, empty_runs) = ((sum(kind[:-1]), kind[-1]) for kind in zip(*files, strict=True))
+    tables = [from_bytes(scratch.read(pieces_keys(item)[0])) for item in units]
+    at_border = sum(
+        column.nbytes for table in tables for name, column in table.items() if name.startswith(BORDER)
+    )
     return Sizes(
-        predicted=tiles / len(items), pieces=inside / done_px, unit=nothing,
+        predicted=tiles / len(items),
+        rows=(rows - at_border - len(units) * empty_rows) / done_px,
+        runs=(runs - len(units) * empty_runs) / done_px,
         border=at_border / sum(item.tile.core.perimeter for item in units),
-        overlaps=any(len(row["pairs"]) for row in rows),
+        empty_rows=empty_rows, empty_runs=empty_runs,
+        overlaps=any(len(table["pairs"]) for table in tables),
     )  # fmt: skip

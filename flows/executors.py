@@ -4,12 +4,11 @@ Only tiles, addresses and small values are pickled. Nothing here knows what the 
 """
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import Any, TypeVar
 
 from flows.jobs import Execution
@@ -54,7 +53,7 @@ class Pool:
     window: int
     """Pieces of work in flight."""
     together: int = 1
-    """Short pieces of work that travel as one call, where a call costs milliseconds."""
+    """Short pieces of work that travel as one call at most, where a call costs milliseconds."""
     check: Callable[[bool], None] = _always
     """Raises RunConflict when no worker is left that could do the work, which may be the network's."""
 
@@ -120,10 +119,19 @@ class Counted:
         return [self.call(item) for item in items], taken()
 
 
+def calls_of(items: Sequence[Item], *, together: int, workers: int) -> Iterator[tuple[Item, ...]]:
+    """Cut pieces of work into calls: of ``together``, then of fewer and fewer, so that all workers end at one time."""
+    start = 0
+    while start < len(items):
+        size = min(max((len(items) - start) // (2 * workers), 1), together)
+        yield tuple(items[start : start + size])
+        start += size
+
+
 def run_window(
     pool: Pool,
     call: Callable[[Item], Result],
-    items: Iterable[Item],
+    items: Sequence[Item],
     *,
     retries: int,
     gpu: bool = False,
@@ -133,18 +141,18 @@ def run_window(
 
     A call that raises is tried again up to ``retries`` times and then reported, never raised, but for what puts
     the run itself in doubt: a RunConflict at once, a `StoreLost` after the retries. Whatever ends the iteration,
-    calls that have not begun are cancelled. So many items as ``together`` says travel as one; where one of them
-    fails, each is called again by itself.
+    calls that have not begun are cancelled. Up to ``together`` items travel as one; where one of them fails, each is
+    called again by itself.
     """
-    executor, waiting = (pool.gpu if gpu else pool.cpu), iter(items)
-    counted = Counted(call)
+    executor, counted = (pool.gpu if gpu else pool.cpu), Counted(call)
+    waiting = calls_of(items, together=max(min(together, pool.window), 1), workers=pool.workers)
+    following = next(waiting, ())
     running: dict[Future[tuple[list[Result], Traffic]], tuple[tuple[Item, ...], int]] = {}
     try:
         while True:
-            while len(running) < max(pool.window // together, 1) and (
-                some := tuple(islice(waiting, together))
-            ):
-                running[executor.submit(counted, some)] = (some, 0)
+            while following and _in_flight(running) + len(following) <= pool.window:
+                running[executor.submit(counted, following)] = (following, 0)
+                following = next(waiting, ())
             if not running:
                 return
             done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
@@ -169,6 +177,10 @@ def run_window(
     finally:
         for future in running:
             future.cancel()
+
+
+def _in_flight(running: Mapping[Future, tuple[tuple[Any, ...], int]]) -> int:
+    return sum(len(some) for some, _ in running.values())
 
 
 def _error(future: Future) -> BaseException | None:

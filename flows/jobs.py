@@ -38,7 +38,7 @@ class Execution:
     the optional package."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a tile that failed is tried again before its image is set aside."""
-    window: Annotated[int, Field(ge=1)] = 4
+    window: Annotated[int, Field(ge=1)] = 8
     """Tiles in flight per worker."""
 
 

@@ -1,12 +1,13 @@
 """Painting and publishing: the last stages, on any worker.
 
 paint    pieces and their place in the stitching table -> labels and their pyramid, in the staging place
-complete of a large image: the object table, and the levels that no block writes
+         beside it, of a large image: the object table
+complete of a large image: the levels that no block writes
 finish   labels and table of an image, complete, to their place
 Doing a piece of work twice writes the same bytes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,12 +15,11 @@ import numpy as np
 from flows.joining import read_stitching
 from flows.measuring import find_objects, keep_objects, measure_objects
 from flows.memory import keep_memory
-from flows.stages import pieces_keys
+from flows.stages import read_runs
 from flows.work import Item, Work
 from pipeline.errors import BadStore, RunConflict
-from pipeline.spans import Spans, below_each_other
+from pipeline.spans import Runs
 from pipeline.spans import paint as painted
-from pipeline.stitch import from_bytes
 from pipeline.store.label_layout import layout_for
 from pipeline.store.labels import LabelWriter, create_labels, publish
 from pipeline.store.tables import write_encoded
@@ -93,72 +93,76 @@ def paint_block(todo: PaintItem) -> None:
     keep_memory()
     item, work = todo.item, todo.item.work
     core = item.tile.core
-    spans, ids, layers = _placed(todo)
+    runs, layers = _placed(todo)
     # Layer by layer: the pixels of one are still in the cache when they are encoded.
     depth = int(layers.max(initial=0)) + 1 if len(layers) else 0
     ends = np.searchsorted(layers, np.arange(depth + 1))
     for layer, (start, end) in enumerate(pairwise(ends.tolist())):
         if end > start:
-            image = painted(spans.take(slice(start, end)), ids[start:end], core.shape)
+            image = painted(runs.take(slice(start, end)), core.shape)
             with work.ledger.writing():
                 todo.writer.write(work.image.planes[item.plane], layer, core.y0, core.x0, image)
     work.ledger.mark("paint", work.key, item.key)
 
 
-def _placed(todo: PaintItem) -> tuple[Spans, np.ndarray, np.ndarray]:
-    """Spans of the objects in a block, in block coordinates, with id and output layer of each; sorted by layer."""
+def _placed(todo: PaintItem) -> tuple[Runs, np.ndarray]:
+    """Runs of the objects in a block, in block coordinates, with their ids; sorted by output layer, and that."""
     parts = []
     for unit, ids, layers in zip(todo.units, todo.ids, todo.layers):
-        spans, piece = _clipped(unit, todo.item.tile.core)
-        kept = ids[piece] > 0
-        parts.append((spans.take(kept), ids[piece[kept]], layers[piece[kept]]))
-    layer = np.concatenate([layers for _, _, layers in parts])
+        runs = _clipped(read_runs(unit), unit.tile.core, todo.item.tile.core)
+        piece = runs.value
+        runs, kept = replace(runs, value=ids[piece]), ids[piece] > 0
+        parts.append((runs.take(kept), layers[piece[kept]]))
+    layer = np.concatenate([layers for _, layers in parts])
     order = np.argsort(layer, kind="stable")
-    spans = below_each_other([spans for spans, _, _ in parts])
-    return spans.take(order), np.concatenate([ids for _, ids, _ in parts])[order], layer[order]
+    columns = {f.name: np.concatenate([getattr(runs, f.name) for runs, _ in parts]) for f in fields(Runs)}
+    return Runs(**columns).take(order), layer[order]
 
 
-def _clipped(unit: Item, box: Box) -> tuple[Spans, np.ndarray]:
-    """Spans of a unit inside a block, in block coordinates, and their pieces."""
-    table = from_bytes(unit.work.ledger.read(pieces_keys(unit)[1]))
-    core = unit.tile.core
-    y = table["y"] + np.int32(core.y0 - box.y0)
-    x0 = np.maximum(table["x0"] + np.int32(core.x0 - box.x0), 0)
-    x1 = np.minimum(table["x1"] + np.int32(core.x0 - box.x0), box.x1 - box.x0)
+def _clipped(runs: Runs, unit: Box, box: Box) -> Runs:
+    """The part of a unit's runs that lies inside a block, in block coordinates."""
+    y = runs.y + np.int32(unit.y0 - box.y0)
+    x0 = np.maximum(runs.x0 + np.int32(unit.x0 - box.x0), 0)
+    x1 = np.minimum(runs.x1 + np.int32(unit.x0 - box.x0), box.x1 - box.x0)
     inside = (y >= 0) & (y < box.y1 - box.y0) & (x0 < x1)
-    none = np.zeros(len(y), bool)
-    spans = Spans(layer=table["layer"], y=y, x0=x0, x1=x1, stretch=y, shared=none).take(inside)
-    return spans, table["piece"][inside]
+    return Runs(y, x0, x1, runs.value).take(inside)
+
+
+def large(target: Target) -> bool:
+    """Whether an image is worth several workers when its blocks are done; others are finished in one go."""
+    return layout_for(target.work.image).has_coarse_levels
+
+
+def paint_or_measure(todo: PaintItem | Target) -> None:
+    """Write a block, or measure the objects of an image: that needs no block and takes as long as several."""
+    if isinstance(todo, PaintItem):
+        paint_block(todo)
+    else:
+        keep_objects(todo.work)
 
 
 @dataclass(frozen=True)
-class Rest:
-    """What an image lacks when its blocks are painted: its object table, or the coarse levels of a layer."""
+class CoarseLevels:
+    """What one layer of a large image lacks when its blocks are painted."""
 
     target: Target
     writer: LabelWriter
-    layer: int | None = None
-    """None: the table."""
+    layer: int
 
     def __str__(self) -> str:
-        return f"{self.target} {'table' if self.layer is None else f'layer {self.layer}'}"
+        return f"{self.target} layer {self.layer}"
 
 
-def rests(target: Target) -> list[Rest]:
-    """The rest of a large image, in parts that workers do side by side; of others it is done when they are finished."""
-    if not layout_for(target.work.image).has_coarse_levels:
-        return []
+def coarse_levels(target: Target) -> list[CoarseLevels]:
+    """The layers of a large image."""
     writer = target.writer(read_stitching(target.work).depth)
-    return [Rest(target, writer), *(Rest(target, writer, layer) for layer in range(len(writer.names)))]
+    return [CoarseLevels(target, writer, layer) for layer in range(len(writer.names))]
 
 
-def complete(rest: Rest) -> None:
-    """Make a part of the rest; doing it again writes the same bytes."""
-    if rest.layer is None:
-        keep_objects(rest.target.work)
-        return
-    with rest.target.work.ledger.writing():
-        rest.writer.coarsen(rest.layer)
+def coarsen(todo: CoarseLevels) -> None:
+    """Make the coarse levels of a layer; doing it again writes the same bytes."""
+    with todo.target.work.ledger.writing():
+        todo.writer.coarsen(todo.layer)
 
 
 def finish_image(target: Target) -> dict[str, object]:

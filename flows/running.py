@@ -23,6 +23,17 @@ LOOKS = 16
 """Threads that look what is there: each look costs a round trip on object storage."""
 
 
+def pixels_of(about: Item | Work) -> int:
+    """Pixels of a tile, or of a whole image."""
+    shape = about.tile.core.shape if isinstance(about, Item) else about.extent
+    return int(np.prod(shape))
+
+
+def tile_pixels(about: Item | Work) -> int:
+    """Pixels of a tile; what is done to a whole image beside its tiles adds none."""
+    return pixels_of(about) if isinstance(about, Item) else 0
+
+
 @dataclass
 class Run:
     """A plan under way."""
@@ -52,12 +63,12 @@ class Run:
         *,
         item: Callable[[T], Item | Work],
         gpu: bool = False,
-        pixels: bool = True,
+        pixels: Callable[[Item | Work], int] = pixels_of,
     ) -> Iterator[Outcome]:
         """Run ``call`` on every piece of work in a bounded window; failures set their image aside.
 
-        ``item`` gives the tile, or the image, that a piece of work is about; ``pixels`` says that together they
-        cover the images once, so that a rate can be told.
+        ``item`` gives the tile, or the image, that a piece of work is about, and ``pixels`` what it adds to those
+        that are done, so that a rate can be told.
         """
         if not todo:
             return
@@ -76,7 +87,7 @@ class Run:
                         work = about.work if isinstance(about, Item) else about
                         self.set_aside(work, stage, about, in_words(outcome.error))
                     else:
-                        done_px += _pixels(about) if pixels else 0
+                        done_px += pixels(about)
                         yield outcome
         finally:
             self.record.spent(stage, time.perf_counter() - started, done_px, len(todo))
@@ -86,16 +97,10 @@ class Run:
     def _outcomes(
         self, call: Callable[[T], Any], todo: Sequence[T], gpu: bool
     ) -> Generator[Outcome, None, None]:
-        # The network's tiles are not short, and near the end of a stage every worker shall have something to do.
-        together = 1 if gpu else max(min(self.pool.together, len(todo) // (4 * self.pool.workers)), 1)
+        together = 1 if gpu else self.pool.together  # the network's tiles are not short
         return run_window(
             self.pool, call, todo, retries=self.plan.job.execution.retries, gpu=gpu, together=together
         )
-
-
-def _pixels(about: Item | Work) -> int:
-    shape = about.tile.core.shape if isinstance(about, Item) else about.extent
-    return int(np.prod(shape))
 
 
 def looked(look: Callable[[T], U], things: Sequence[T], *, waits: bool = True) -> list[U]:

@@ -16,12 +16,23 @@ from flows.growth import report_changes
 from flows.jobs import SegmentJob, as_table
 from flows.joining import is_joined, join_image
 from flows.limits import find_limits
+from flows.measuring import find_objects
 from flows.orchestrate import Step, direct
-from flows.painting import Target, complete, finish_image, paint_block, paint_items, rests, staging
+from flows.painting import (
+    PaintItem,
+    Target,
+    coarse_levels,
+    coarsen,
+    finish_image,
+    large,
+    paint_items,
+    paint_or_measure,
+    staging,
+)
 from flows.plan import GROUP_TILES, Plan, make_plan
 from flows.record import Progress, RunRecord, silent
-from flows.running import Run, looked
-from flows.stages import Work
+from flows.running import Run, looked, tile_pixels
+from flows.stages import Item, Work
 from pipeline.errors import RunConflict
 from pipeline.normalise import Limits
 from pipeline.store.label_writing import JOURNAL
@@ -179,7 +190,7 @@ def describe(run: Run, todo: Sequence[Work]) -> None:
         item
         for work, keys in zip(todo, there)
         for item in work.items(work.units())
-        if f"{item.key}.rows.safetensors" not in keys
+        if f"{item.key}{stages.RUNS}" not in keys
     ]
     for _ in run.each("describe", stages.describe_unit, jobs, item=lambda item: item):
         pass
@@ -202,13 +213,21 @@ def targets(plan: Plan, works: Iterable[Work]) -> list[Target]:
 def paint(run: Run, todo: Sequence[Work]) -> None:
     """Write every block of the labels that was not painted yet, then what is left of each image."""
     _forget_removed(run.plan, todo)
-    jobs = [item for found in looked(paint_items, targets(run.plan, todo)) for item in found]
-    for _ in run.each("paint", paint_block, jobs, item=lambda job: job.item):
+    images = targets(run.plan, todo)
+    tables = [image for image in images if large(image) and find_objects(image.work) is None]
+    blocks = [item for found in looked(paint_items, images) for item in found]
+    # Tables first: each takes as long as several blocks.
+    jobs: list[PaintItem | Target] = [*tables, *blocks]
+    for _ in run.each("paint", paint_or_measure, jobs, item=_about, pixels=tile_pixels):
         pass
-    painted = targets(run.plan, run.alive(todo))
-    parts = [part for found in looked(rests, painted) for part in found]
-    for _ in run.each("complete", complete, parts, item=lambda part: part.target.work, pixels=False):
+    painted = [image for image in targets(run.plan, run.alive(todo)) if large(image)]
+    layers = [layer for found in looked(coarse_levels, painted) for layer in found]
+    for _ in run.each("complete", coarsen, layers, item=lambda job: job.target.work, pixels=tile_pixels):
         pass
+
+
+def _about(job: PaintItem | Target) -> Item | Work:
+    return job.item if isinstance(job, PaintItem) else job.work
 
 
 def _forget_removed(plan: Plan, todo: Sequence[Work]) -> None:

@@ -23,7 +23,7 @@ from pipeline.errors import BadArgument, BadStore
 from pipeline.links import match_links
 from pipeline.normalise import Histogram, Limits
 from pipeline.segment import bits, bits_dtype, checked_answer
-from pipeline.spans import spans_of_bits, spans_of_stack
+from pipeline.spans import Runs, runs_of, spans_of_bits, spans_of_stack
 from pipeline.stitch import Pieces, border_spans, describe, from_bytes, to_bytes
 from pipeline.store.arrays import new_document, open_array
 from pipeline.tiling import Box, Tile, round_up
@@ -145,11 +145,14 @@ def _document(planes: int, height: int, width: int, side: int, layers: int) -> s
 ROW, BORDER = "row.", "border."
 """How the names of additive columns, and of spans at the border of the block, begin among what describing writes."""
 
+RUNS = ".runs.safetensors"
+"""End of the key that is written last: a unit that has it was described."""
+
 
 def pieces_keys(item: Item) -> tuple[str, str]:
-    """Keys of what `describe_unit` writes: what joining needs, and the spans that painting needs."""
+    """Keys of what `describe_unit` writes: what joining needs, and then the runs that painting needs."""
     place = f"pieces/{item.work.key}/{item.key}"
-    return f"{place}.rows.safetensors", f"{place}.spans.safetensors"
+    return f"{place}.rows.safetensors", f"{place}{RUNS}"
 
 
 def describe_unit(item: Item) -> int:
@@ -163,21 +166,29 @@ def describe_unit(item: Item) -> int:
         extra = _border_columns(pieces, core)
     else:
         pieces, extra = _describe_stack(item, channels)
-    rows, spans = pieces_keys(item)
-    own = pieces.spans
-    table = {
-        "layer": own.layer,
-        "y": own.y,
-        "x0": own.x0,
-        "x1": own.x1,
-        "piece": pieces.span_piece.astype(np.uint32),
-    }
-    work.ledger.write(spans, to_bytes(table))
+    rows, runs = pieces_keys(item)
     facts = {"layer": pieces.layer, "pairs": pieces.pairs, "pair_pixels": pieces.pair_pixels}
     work.ledger.write(
         rows, to_bytes({f"{ROW}{name}": column for name, column in pieces.rows.items()} | facts | extra)
     )
+    work.ledger.write(runs, to_bytes(_run_columns(pieces, core)))
     return len(pieces)
+
+
+def _run_columns(pieces: Pieces, core: Box) -> dict[str, np.ndarray]:
+    """The runs of a unit, in its coordinates; small numbers, because memory touched first is slow."""
+    own, place = runs_of(pieces.spans, pieces.span_piece), np.min_scalar_type(max(core.shape))
+    columns = {"y": own.y, "x0": own.x0, "x1": own.x1}
+    return {name: column.astype(place) for name, column in columns.items()} | {
+        "piece": own.value.astype(np.uint32)
+    }
+
+
+def read_runs(item: Item) -> Runs:
+    """The runs of a unit, in its coordinates, with the numbers of its pieces."""
+    table = from_bytes(item.work.ledger.read(pieces_keys(item)[1]))
+    y, x0, x1 = (table[name].astype(np.int32) for name in ("y", "x0", "x1"))
+    return Runs(y, x0, x1, table["piece"])
 
 
 def _border_columns(pieces: Pieces, core: Box) -> dict[str, np.ndarray]:

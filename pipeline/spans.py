@@ -140,17 +140,54 @@ def components(spans: Spans) -> tuple[np.ndarray, int]:
     return labels.astype(np.int64), int(count)
 
 
-def paint(spans: Spans, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Write ``values`` (one id per span, 0 leaves it empty) into a uint32 image; spans must not overlap.
+@dataclass(frozen=True)
+class Runs:
+    """What painting needs, sorted as `Spans` are; far fewer than those where objects overlap."""
 
-    One pass over the image in the order of its memory: stretches without an object, and spans, in turns.
+    y: np.ndarray
+    """Row."""
+    x0: np.ndarray
+    """First column."""
+    x1: np.ndarray
+    """Column after the last."""
+    value: np.ndarray
+    """What the pixels carry."""
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: np.ndarray | slice) -> "Runs":
+        """Rows selected by a boolean mask, by indices or by a slice."""
+        return Runs(self.y[rows], self.x0[rows], self.x1[rows], self.value[rows])
+
+
+def runs_of(spans: Spans, value: np.ndarray) -> Runs:
+    """Spans as runs: those side by side with the same value, which other layers had cut, are one again."""
+    if not len(spans):
+        return Runs(spans.y, spans.x0, spans.x1, value)
+    begins = np.empty(len(spans), bool)
+    begins[0] = True
+    begins[1:] = spans.x0[1:] != spans.x1[:-1]
+    for column in (value, spans.y):
+        begins[1:] |= column[1:] != column[:-1]
+    first = np.flatnonzero(begins)
+    last = np.append(first[1:], len(spans)) - 1
+    return Runs(spans.y[first], spans.x0[first], spans.x1[last], value[first])
+
+
+def paint(runs: Runs, shape: tuple[int, int]) -> np.ndarray:
+    """Write the values of runs that do not overlap into a uint32 image; elsewhere it is 0.
+
+    One pass over the image in the order of its memory: stretches without an object, and runs, in turns.
     """
-    first = spans.y.astype(np.int64) * shape[1] + spans.x0
-    order = np.argsort(first, kind="stable")
-    starts, ends = first[order], (first + (spans.x1 - spans.x0))[order]
+    starts = runs.y.astype(np.int64) * shape[1] + runs.x0
+    order = np.argsort(starts, kind="stable")
+    starts = starts[order]
+    covered = (runs.x1 - runs.x0)[order]
+    ends = starts + covered
     lengths = np.empty(2 * len(order) + 1, np.int64)
     lengths[0::2] = np.append(starts, shape[0] * shape[1]) - np.append(0, ends)
-    lengths[1::2] = ends - starts
-    ids = np.zeros(len(lengths), np.uint32)
-    ids[1::2] = values[order]
-    return np.repeat(ids, lengths).reshape(shape)
+    lengths[1::2] = covered
+    values = np.zeros(len(lengths), np.uint32)
+    values[1::2] = runs.value[order]
+    return np.repeat(values, lengths).reshape(shape)

@@ -8,7 +8,7 @@ from scipy import ndimage
 from pipeline import measure
 from pipeline.links import match_links, touch_links
 from pipeline.measure import Frame
-from pipeline.spans import paint, spans_of_bits, spans_of_stack
+from pipeline.spans import paint, runs_of, spans_of_bits, spans_of_stack
 from pipeline.stitch import (
     DECIDING,
     Filters,
@@ -56,7 +56,8 @@ def stitch(bits, image, core, filters=None, seed=0):
         for layer in range(len(stack)):
             here = (ids > 0)[piece.span_piece] & (output == layer)[piece.span_piece]
             y, x = tile.core.within(tiles_frame(bits.shape))
-            stack[layer, y, x] = paint(piece.spans.take(here), ids[piece.span_piece[here]], tile.core.shape)
+            runs = runs_of(piece.spans.take(here), ids[piece.span_piece[here]])
+            stack[layer, y, x] = paint(runs, tile.core.shape)
     return stack, objects, whole(rows, objects.of_piece, len(objects))
 
 
@@ -204,7 +205,11 @@ def test_spans_of_a_stack_paint_it_back(seed, layers):
     spans, _, ids = spans_of_stack(stack)
     for layer in range(layers):
         here = spans.layer == layer
-        assert (paint(spans.take(here), ids[here], stack.shape[1:]) == stack[layer]).all()
+        runs = runs_of(spans.take(here), ids[here])
+        assert (paint(runs, stack.shape[1:]) == stack[layer]).all()
+        # As few as there can be: a run ends where the value does.
+        changes = np.diff(np.pad(stack[layer], ((0, 0), (1, 0))).astype(np.int64), axis=1) != 0
+        assert len(runs) == np.count_nonzero(changes & (stack[layer] > 0))
 
 
 def test_match_joins_the_same_object_on_other_layers_and_never_by_containment():
