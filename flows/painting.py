@@ -7,6 +7,7 @@ finish   labels and table of an image, complete, to their place
 Doing a piece of work twice writes the same bytes.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
@@ -23,7 +24,6 @@ from pipeline.spans import paint as painted
 from pipeline.store.label_layout import layout_for
 from pipeline.store.labels import LabelWriter, create_labels, publish
 from pipeline.store.tables import write_encoded
-from pipeline.tiling import Box
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,17 +99,21 @@ def paint_block(todo: PaintItem) -> None:
     ends = np.searchsorted(layers, np.arange(depth + 1))
     for layer, (start, end) in enumerate(pairwise(ends.tolist())):
         if end > start:
-            image = painted(runs.take(slice(start, end)), core.shape)
+            strips = _strips(runs.take(slice(start, end)), core.shape, todo.writer.layout.chunk)
+            window = core.y0, core.y1, core.x0, core.x1
             with work.ledger.writing():
-                todo.writer.write(work.image.planes[item.plane], layer, core.y0, core.x0, image)
+                todo.writer.write_strips(work.image.planes[item.plane], layer, window, strips)
     work.ledger.mark("paint", work.key, item.key)
 
 
 def _placed(todo: PaintItem) -> tuple[Runs, np.ndarray]:
     """Runs of the objects in a block, in block coordinates, with their ids; sorted by output layer, and that."""
-    parts = []
+    parts, core = [], todo.item.tile.core
     for unit, ids, layers in zip(todo.units, todo.ids, todo.layers):
-        runs = _clipped(read_runs(unit), unit.tile.core, todo.item.tile.core)
+        here = unit.tile.core
+        runs = read_runs(unit).inside(
+            core.y0 - here.y0, core.y1 - here.y0, core.x0 - here.x0, core.x1 - here.x0
+        )
         piece = runs.value
         runs, kept = replace(runs, value=ids[piece]), ids[piece] > 0
         parts.append((runs.take(kept), layers[piece[kept]]))
@@ -119,13 +123,12 @@ def _placed(todo: PaintItem) -> tuple[Runs, np.ndarray]:
     return Runs(**columns).take(order), layer[order]
 
 
-def _clipped(runs: Runs, unit: Box, box: Box) -> Runs:
-    """The part of a unit's runs that lies inside a block, in block coordinates."""
-    y = runs.y + np.int32(unit.y0 - box.y0)
-    x0 = np.maximum(runs.x0 + np.int32(unit.x0 - box.x0), 0)
-    x1 = np.minimum(runs.x1 + np.int32(unit.x0 - box.x0), box.x1 - box.x0)
-    inside = (y >= 0) & (y < box.y1 - box.y0) & (x0 < x1)
-    return Runs(y, x0, x1, runs.value).take(inside)
+def _strips(runs: Runs, shape: tuple[int, int], width: int) -> Iterator[np.ndarray]:
+    """Paint a block in strips that are as wide as a chunk."""
+    height, end = shape
+    for x0 in range(0, end, width):
+        x1 = min(x0 + width, end)
+        yield painted(runs.inside(0, height, x0, x1), (height, x1 - x0))
 
 
 def large(target: Target) -> bool:

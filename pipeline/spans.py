@@ -160,6 +160,12 @@ class Runs:
         """Rows selected by a boolean mask, by indices or by a slice."""
         return Runs(self.y[rows], self.x0[rows], self.x1[rows], self.value[rows])
 
+    def inside(self, y0: int, y1: int, x0: int, x1: int) -> "Runs":
+        """The part inside a rectangle, in its coordinates."""
+        y = self.y - y0
+        first, last = np.maximum(self.x0 - x0, 0), np.minimum(self.x1 - x0, x1 - x0)
+        return Runs(y, first, last, self.value).take((y >= 0) & (y < y1 - y0) & (first < last))
+
 
 def runs_of(spans: Spans, value: np.ndarray) -> Runs:
     """Spans as runs: those side by side with the same value, which other layers had cut, are one again."""

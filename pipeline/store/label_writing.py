@@ -4,7 +4,7 @@ Many workers write at once, without locks: no two blocks share a file. The same 
 whatever the order of the blocks, and writing a block again is harmless.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
@@ -80,11 +80,43 @@ class LabelWriter:
         Raises:
             BadArgument: the block is not aligned, lies outside, or holds ids that do not fit uint32.
         """
-        ids = self._checked(layer, y0, x0, block)
-        for level in range(self.layout.block_levels):
-            y, x = y0 >> level, x0 >> level
-            window = slice(y, y + ids.shape[0]), slice(x, x + ids.shape[1])
-            self._write(layer, level, self.layout.selection(plane, window), ids)
+        window = y0, y0 + block.shape[0], x0, x0 + block.shape[1]
+        self.write_strips(plane, layer, window, [block])
+
+    def write_strips(
+        self,
+        plane: tuple[int, int],
+        layer: int,
+        window: tuple[int, int, int, int],
+        strips: Iterable[np.ndarray],
+    ) -> None:
+        """Write a block (y0, y1, x0, x1) as `write` does, from strips of it side by side, one after the other.
+
+        Strips as wide as a chunk are encoded as they are, without a copy, while they are in the cache.
+
+        Raises:
+            BadArgument: as `write`; or the strips do not begin at multiples of the chunk, or do not fill the block.
+        """
+        self._check(layer, window)
+        y, y1, x0, x1 = window
+        left, halves = x0, []
+        for strip in strips:
+            ids, right = _checked(strip), left + strip.shape[1]
+            if strip.shape[0] != y1 - y or left % max(self.layout.chunk, 2) or right > x1:
+                raise BadArgument(
+                    f"expected strips of {y1 - y} rows from multiples of {self.layout.chunk} on within columns "
+                    f"{x0} to {x1}, got {strip.shape} at {left}"
+                )
+            self._write(layer, 0, self.layout.selection(plane, (slice(y, y1), slice(left, right))), ids)
+            halves.append(np.ascontiguousarray(ids[::2, ::2]))
+            left = right
+        if left != x1:
+            raise BadArgument(f"expected strips up to column {x1}, got them up to {left}")
+        ids, x = np.concatenate(halves, axis=1) if len(halves) > 1 else halves[0], x0
+        for level in range(1, self.layout.block_levels):
+            y, x = y >> 1, x >> 1
+            window_here = slice(y, y + ids.shape[0]), slice(x, x + ids.shape[1])
+            self._write(layer, level, self.layout.selection(plane, window_here), ids)
             # Halved from level to level: reading every 8th pixel of the block costs as much as reading it.
             ids = np.ascontiguousarray(ids[::2, ::2])
 
@@ -134,13 +166,10 @@ class LabelWriter:
             self.origin,
         )
 
-    def _checked(self, layer: int, y0: int, x0: int, block: np.ndarray) -> np.ndarray:
+    def _check(self, layer: int, window: tuple[int, int, int, int]) -> None:
         if not 0 <= layer < len(self.names):
             raise BadArgument(f"expected a layer below {len(self.names)}, got {layer}")
-        self.layout.check_window(y0, y0 + block.shape[0], x0, x0 + block.shape[1])
-        if block.dtype != np.uint32 and (int(block.min()) < 0 or int(block.max()) > MAX_ID):
-            raise BadArgument(f"ids must be from 0 to {MAX_ID}, got {block.min()} to {block.max()}")
-        return block.astype(np.uint32, copy=False)
+        self.layout.check_window(*window)
 
     def _write(self, layer: int, level: int, selection: Selection, ids: np.ndarray) -> None:
         """Write ids ``(h, w)`` chunk by chunk, without the chunks that are empty.
@@ -236,6 +265,12 @@ def _is_staged(writer: LabelWriter, files: list[dict[str, bytes]]) -> bool:
         return True
     last = join(writer.staged(writer.names[-1]), str(len(files) - 1), list(files[-1])[-1])
     return writer.address.find_bytes(last) is not None
+
+
+def _checked(ids: np.ndarray) -> np.ndarray:
+    if ids.dtype != np.uint32 and (int(ids.min()) < 0 or int(ids.max()) > MAX_ID):
+        raise BadArgument(f"ids must be from 0 to {MAX_ID}, got {ids.min()} to {ids.max()}")
+    return ids.astype(np.uint32, copy=False)
 
 
 def encoded(ids: np.ndarray, chunk: tuple[int, ...]) -> bytes:

@@ -367,6 +367,39 @@ def test_blocks_that_are_not_blocks_are_refused(tmp_path, y0, x0, shape):
         writer.write((0, 0), 0, y0, x0, np.ones(shape, np.uint32))
 
 
+def in_strips(ids, width):
+    return [ids[:, x : x + width] for x in range(0, ids.shape[1], width)]
+
+
+@pytest.mark.parametrize("width", [64, 128, 192])
+def test_blocks_in_strips_give_the_same_files(tmp_path, width):
+    stack = some_stack((1, 300, 520))
+    places = [address(tmp_path / name) for name in ("whole", "strips")]
+    for place, cut in zip(places, (False, True), strict=True):
+        image = an_image(place)
+        writer = create_labels(place, "", name="n", layers=1, image=image, block=256, chunk=64)
+        for y0, y1, x0, x1 in writer.blocks():
+            ids = stack[0, y0:y1, x0:x1]
+            if cut:
+                writer.write_strips((0, 0), 0, (y0, y1, x0, x1), in_strips(ids, width))
+            else:
+                writer.write((0, 0), 0, y0, x0, ids)
+        publish(writer)
+    whole, strips = (tmp_path / name / "labels" for name in ("whole", "strips"))
+    files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
+    assert len(files) > 20 and files == sorted(p.relative_to(strips) for p in strips.rglob("*") if p.is_file())
+    assert all((whole / file).read_bytes() == (strips / file).read_bytes() for file in files)
+
+
+@pytest.mark.parametrize("widths", [[100, 156], [128, 64], [128, 192], [256, 256]])
+def test_strips_that_do_not_fill_a_block_are_refused(tmp_path, widths):
+    place = address(tmp_path)
+    writer = create_labels(place, "", name="n", layers=1, image=an_image(place), block=256, chunk=64)
+    strips = [np.ones((256, width), np.uint32) for width in widths]
+    with pytest.raises(BadArgument, match="expected strips"):
+        writer.write_strips((0, 0), 0, (0, 256, 0, 256), strips)
+
+
 @pytest.mark.parametrize("bad", [-1, 2**32])
 def test_ids_beyond_uint32_are_refused_and_the_largest_is_kept(tmp_path, bad):
     place = address(tmp_path)
