@@ -5,24 +5,31 @@ pipeline's own: pooled canonical mean AP.
 """
 
 import hashlib
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from flows.jobs import TrainJob
 from flows.segmenters import model_folder
 from pipeline.errors import BadArgument
 from pipeline.metrics.precision import mean_average_precision
 from pipeline.normalise import normalised
-from pipeline.store.address import address
-from pipeline.store.images import channel_index, open_collection
+from pipeline.store.address import Address, address
+from pipeline.store.images import Image, channel_index, open_collection
 from pipeline.store.labels import list_labels, read_stack
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
+    from model.recipe import Recipe
     from model.training import Trained
+
+logger = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 10
 """One well (or image) in so many validates when the job names no validation store."""
@@ -35,18 +42,29 @@ Pair = tuple[np.ndarray, np.ndarray]
 class Example:
     """One plane to learn from."""
 
-    group: str
-    """Well or image: never on both sides of the split."""
+    store: str
+    """Absolute address of its store."""
+    place: str
+    """Its well, or the path of its image where there are no wells."""
     pair: Pair
+
+    @property
+    def group(self) -> str:
+        """Well or image: never on both sides of the split."""
+        return f"{self.store}/{self.place}".rstrip("/")
+
+    @property
+    def name(self) -> str:
+        """The group without the place of its store."""
+        return f"{address(self.store).name}/{self.place}"
 
 
 def train_model(job: TrainJob, *, on_step: Callable[[int, int], None] | None = None) -> "Trained":
     """Train a model as a job says; a training that was killed goes on where it was."""
-    from model.recipe import read_recipe, recipe_from
     from model.training import About, train
 
     initial = _initial(job) if job.initial else None
-    recipe = recipe_from(_merged(read_recipe(job.recipe).as_dict(), job.change))
+    recipe = _recipe(job)
     if initial is not None:
         recipe = replace(recipe, method=replace(recipe.method, shape=initial.method.shape))
     learning, validating = split(job)
@@ -60,6 +78,35 @@ def train_model(job: TrainJob, *, on_step: Callable[[int, int], None] | None = N
         recipe, [e.pair for e in learning], [e.pair for e in validating], job.folder,
         score=score, initial=initial, device=job.device, about=about, on_step=on_step,
     )  # fmt: skip
+
+
+def _recipe(job: TrainJob) -> "Recipe":
+    """The recipe with the changes of the job, every value of the type its field has."""
+    from model.recipe import Recipe, read_recipe, recipe_from
+
+    with _mistakes_in(f"recipe {job.recipe!r}"):
+        recipe = TypeAdapter(Recipe).validate_python(read_recipe(job.recipe).as_dict())
+    with _mistakes_in("change"):
+        changed = recipe_from(_merged(recipe.as_dict(), job.change))
+        return TypeAdapter(Recipe).validate_python(changed.as_dict())
+
+
+@contextmanager
+def _mistakes_in(what: str) -> Iterator[None]:
+    """Name what a mistake is in."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadArgument(f"{what}: {place}: {first['msg']}, got {first['input']!r}") from None
+    except (AttributeError, TypeError) as error:
+        # A recipe is compared with numbers while it is made, before its types can be looked at.
+        raise BadArgument(
+            f"{what}: expected values of the types they have in the shipped recipes, but {error}"
+        ) from None
+    except ValueError as error:
+        raise BadArgument(f"{what}: {error}") from None
 
 
 def _normalise(job: TrainJob) -> dict[str, Any]:
@@ -86,44 +133,93 @@ def score(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> fl
 
 
 def split(job: TrainJob) -> tuple[list[Example], list[Example]]:
-    """Training and validation examples, in memory."""
+    """Training and validation examples, in memory; no well or image is on both sides.
+
+    Raises:
+        BadArgument: a validation store shares one with the data, or there is only one to choose from.
+    """
     learning = list(_examples(job, job.data))
     if job.validation:
-        return learning, list(_examples(job, job.validation))
-    held = {group for group in {e.group for e in learning} if _bucket(group) == 0}
-    if not held:
-        held = {min({e.group for e in learning}, key=_digest)}
+        validating = list(_examples(job, job.validation))
+        _check_apart({e.group for e in learning}, {e.group for e in validating})
+        _check_channels([*learning, *validating])
+        return learning, validating
+    _check_channels(learning)
+    numbers = _numbers(learning)
+    if len(numbers) == 1:
+        raise BadArgument(
+            f"data: expected at least two wells or images, one of them to validate, got {learning[0].group} alone; "
+            "name other stores as validation"
+        )
+    held = {group for group, number in numbers.items() if number % VALIDATION_SHARE == 0}
+    if not held or len(held) == len(numbers):
+        held = {min(numbers, key=lambda group: (numbers[group], group))}
     return [e for e in learning if e.group not in held], [e for e in learning if e.group in held]
 
 
-def _digest(group: str) -> int:
-    return int(hashlib.sha256(group.encode()).hexdigest()[:8], 16)
+def _numbers(examples: Iterable[Example]) -> dict[str, int]:
+    """What decides the side of a group: the same wherever its store lies and however the job spells it."""
+    numbers: dict[str, int] = {}
+    seen: Counter[str] = Counter()
+    for group, name in sorted({(e.group, e.name) for e in examples}):
+        # Stores in several folders may have one name; their images are not all alike for that.
+        numbers[group] = _digest(f"{name}#{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return numbers
 
 
-def _bucket(group: str) -> int:
-    return _digest(group) % VALIDATION_SHARE
+def _digest(text: str) -> int:
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
+
+
+def _check_apart(learning: set[str], validating: set[str]) -> None:
+    """One side may be named by plate and the other by a well or an image of it."""
+    shared = [v for v in sorted(validating) if any(_within(v, g) or _within(g, v) for g in learning)]
+    if shared:
+        raise BadArgument(
+            f"validation: expected wells or images that are not in data, got {shared[0]} and {len(shared) - 1} more "
+            "that are in both; take them out of one"
+        )
+
+
+def _within(inner: str, outer: str) -> bool:
+    return f"{inner}/".startswith(f"{outer}/")
+
+
+def _check_channels(examples: Sequence[Example]) -> None:
+    first = examples[0]
+    for other in examples:
+        if len(other.pair[0]) != len(first.pair[0]):
+            raise BadArgument(
+                f"{other.group}: expected {len(first.pair[0])} channel(s) like {first.group}, "
+                f"got {len(other.pair[0])}; name the channels to learn from, which every image must have"
+            )
 
 
 def _examples(job: TrainJob, stores: Iterable[str]) -> Iterator[Example]:
-    found = False
+    if job.normalise.scope != "image":
+        raise BadArgument(
+            f"normalise.scope: expected 'image', the only one that training knows, got {job.normalise.scope!r}"
+        )
     for store in stores:
         collection = open_collection(address(store))
-        for image in collection.images:
-            if job.truth not in list_labels(collection.address, image.path):
-                continue
-            channels = tuple(channel_index(image, c) for c in job.channel) or tuple(
-                range(len(image.channels))
-            )
-            group = f"{store}/{'/'.join(image.well) if image.well else image.path}"
-            for plane in image.planes:
-                pixels = image.read(plane, channels, 0, image.size[0], 0, image.size[1])
-                stack = read_stack(collection.address, image.path, job.truth, plane=plane)
-                found = True
-                yield Example(group, (normalised(pixels, job.normalise), stack))
-    if not found:
-        raise BadArgument(
-            f"{', '.join(stores)}: no image has labels {job.truth!r}; ingest with truth, or set truth"
-        )
+        for message in collection.missing:
+            logger.warning("left out: %s", message)
+        known = [i for i in collection.images if job.truth in list_labels(collection.address, i.path)]
+        if not known:
+            raise BadArgument(f"{store}: no image has labels {job.truth!r}; ingest with truth, or set truth")
+        for image in known:
+            yield from _planes(job, collection.address, image)
+
+
+def _planes(job: TrainJob, store: Address, image: Image) -> Iterator[Example]:
+    """All planes of an image share their limits, as they do when it is segmented."""
+    channels = tuple(channel_index(image, c) for c in job.channel) or tuple(range(len(image.channels)))
+    planes = [image.read(plane, channels, 0, image.size[0], 0, image.size[1]) for plane in image.planes]
+    pixels = normalised(np.concatenate(planes, axis=1), job.normalise)
+    place = "/".join(image.well) if image.well else image.path
+    for plane, one in zip(image.planes, np.split(pixels, len(planes), axis=1)):
+        yield Example(str(store), place, (one, read_stack(store, image.path, job.truth, plane=plane)))
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 import sys
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from flows.jobs import TrainJob, job, read_toml, with_settings
 from flows.jobs import example as job_example
 from pipeline.errors import BadArgument
+
+if TYPE_CHECKING:
+    from model.training import Trained
 
 LINE_S = 15
 """Seconds between lines of progress."""
@@ -32,27 +35,47 @@ def train(
     work = job(TrainJob, with_settings(table, set or []))
     from flows.train import train_model
 
+    lines = _Lines()
     try:
-        trained = train_model(work, on_step=_Lines())
+        trained = train_model(work, on_step=lines)
     except ValueError as error:
         raise BadArgument(str(error)) from None
-    sys.stdout.write(
-        f"{trained.steps} steps, best validation score {trained.score:.4f} -> {trained.folder}\n"
-    )
+    _say(trained, fresh=lines.called)
     return 0
 
 
+def _say(trained: "Trained", *, fresh: bool) -> None:
+    from model.parallel import is_first
+
+    if not is_first():
+        return
+    # A recipe may choose its best model by the loss, which then counts with a minus.
+    score = trained.score
+    best = f"best validation score {score:.4f}" if score >= 0 else f"lowest validation loss {-score:.4f}"
+    steps = (
+        f"{trained.steps} steps" if fresh else f"nothing to do: all {trained.steps} steps were done before"
+    )
+    sys.stdout.write(f"{steps}, {best} -> {trained.folder}\n")
+
+
 class _Lines:
-    """Says now and then how far the training is."""
+    """Says now and then how far the training is; of several processes, the first one speaks."""
 
     def __init__(self) -> None:
         self._began = self._said = time.perf_counter()
         self._first: int | None = None
 
+    @property
+    def called(self) -> bool:
+        """Whether there was a step."""
+        return self._first is not None
+
     def __call__(self, step: int, steps: int) -> None:
+        from model.parallel import is_first
+
         now = time.perf_counter()
         self._first = step if self._first is None else self._first
-        if now - self._said > LINE_S or step == steps:
+        if is_first() and (now - self._said > LINE_S or step == steps):
             self._said = now
             rate = (step - self._first) / max(now - self._began, 1e-3)
             left = f", {(steps - step) / rate / 60:.0f} min left" if rate else ""
