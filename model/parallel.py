@@ -1,7 +1,13 @@
 """Several GPUs through torch's own distributed data parallel; one process without it.
 
-The invariant: the processes together see the batch one process would see; the first one validates and writes.
-Started with ``torchrun``, whose environment variables say how many there are.
+The invariant: the processes together see the crops one process would see and take one step with the mean of their
+gradients; the first one validates and writes. Started with ``torchrun``, whose environment variables say how many
+there are.
+
+Two things make that step another than one process would take. On CPUs batch norm sees the crops of its process
+only, and the statistics that are kept are the first one's; on GPUs it sees the whole batch. And loss terms that are
+a mean over the batch, not over its images (``balance``, the boundary-weighted foreground, the entropy completion),
+are taken per process and averaged.
 """
 
 import os
@@ -57,7 +63,12 @@ def wait() -> None:
 
 
 def spread(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return the network, wrapped so that gradients are averaged where several processes train."""
+    """Return the network, wrapped so that gradients are averaged where several processes train.
+
+    On GPUs its batch norm is replaced in place by one over all processes; parameters and their names stay.
+    """
     if world() == 1:
         return network
+    if device.type == "cuda":  # torch has it for GPUs only
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return DistributedDataParallel(network, device_ids=[device.index or 0] if device.type == "cuda" else None)
