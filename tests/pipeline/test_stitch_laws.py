@@ -1,11 +1,14 @@
 """Laws of exact stitching: however an image is cut, the same objects, ids, layers and rows come out."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from pipeline import measure
+from pipeline.errors import BadArgument
+from pipeline.layers import MOST_LAYERS, assign_layers
 from pipeline.links import match_links, touch_links
 from pipeline.measure import Frame
 from pipeline.spans import paint, runs_of, spans_of_bits, spans_of_stack
@@ -240,3 +243,11 @@ def test_columns_survive_the_scratch():
     for name, column in columns.items():
         assert again[name].dtype == column.dtype and again[name].shape == column.shape
         assert np.array_equal(again[name], column, equal_nan=column.dtype.kind == "f")
+
+
+def test_as_many_objects_over_each_other_as_there_are_layers_and_no_more():
+    pairs = np.array([(a, b) for a in range(MOST_LAYERS) for b in range(a)])
+    assert assign_layers(MOST_LAYERS, pairs).tolist() == list(range(MOST_LAYERS))
+    one_more = np.array([(MOST_LAYERS, b) for b in range(MOST_LAYERS)])
+    with pytest.raises(BadArgument, match="at most 255 objects over each other"):
+        assign_layers(MOST_LAYERS + 1, np.concatenate([pairs, one_more]))

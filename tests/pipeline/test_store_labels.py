@@ -387,7 +387,9 @@ def test_blocks_in_strips_give_the_same_files(tmp_path, width):
         publish(writer)
     whole, strips = (tmp_path / name / "labels" for name in ("whole", "strips"))
     files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
-    assert len(files) > 20 and files == sorted(p.relative_to(strips) for p in strips.rglob("*") if p.is_file())
+    assert len(files) > 20 and files == sorted(
+        p.relative_to(strips) for p in strips.rglob("*") if p.is_file()
+    )
     assert all((whole / file).read_bytes() == (strips / file).read_bytes() for file in files)
 
 
