@@ -133,7 +133,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text())
     except FileNotFoundError:
-        raise BadArgument(f"{path}: no such job file; `platelayer segment --example` prints one") from None
+        raise BadArgument(f"{path}: no such job file; the command's --example prints one") from None
     except tomllib.TOMLDecodeError as error:
         raise BadArgument(f"{path}: not valid TOML ({error})") from None
 

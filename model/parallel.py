@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 def join() -> None:
     """Join the other processes if ``torchrun`` started several."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        distributed.init_process_group()  # torch chooses the backend of each device
 
 
 def world() -> int:

@@ -126,6 +126,7 @@ def train(
         check_samples([*samples[:1], *validation], name="validation", least_px=stride)
     check_depth([*samples, *validation], layers=recipe.method.layers)
     join()
+    share_of(recipe.batch)  # refuses a batch that cannot be dealt out, before anything is written
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     run = Training(recipe, channels=channels, device=choose_device(own_device(device)), initial=initial)
