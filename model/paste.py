@@ -57,8 +57,10 @@ def paste(
     source = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
     target = (slice(y0, y1), slice(x0, x1))
     image, stack = image.clone(), stack.clone()
-    image[(slice(None), *target)] += torch.from_numpy(contrast[(slice(None), *source)].copy())
-    shape = torch.from_numpy(mask[source].copy())
+    image[(slice(None), *target)] += torch.from_numpy(contrast[(slice(None), *source)].copy()).to(
+        image.device
+    )
+    shape = torch.from_numpy(mask[source].copy()).to(stack.device)
     free = next((k for k, part in enumerate(stack) if not part[target][shape].any()), None)
     if free is None:
         free = len(stack)

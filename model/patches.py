@@ -32,15 +32,28 @@ class Batch:
 
 
 class Patches:
-    """Draws augmented crops from samples; neighbours are found once per sample, before augmentation."""
+    """Draws augmented crops from samples, which lie on ``device`` and are resampled and varied there.
+
+    Neighbours are found once per sample, before augmentation.
+    """
 
     def __init__(
-        self, samples: Sequence[Sample], *, crop_px: int, augment: Augment, adjacency_px: float, seed: int
+        self,
+        samples: Sequence[Sample],
+        *,
+        crop_px: int,
+        augment: Augment,
+        adjacency_px: float,
+        seed: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         check_samples(samples)
         self.crop_px, self.augment, self.adjacency_px, self.seed = crop_px, augment, adjacency_px, seed
-        self._images = [torch.from_numpy(np.ascontiguousarray(image, np.float32)) for image, _ in samples]
-        self._stacks = [torch.from_numpy(stack.astype(np.int32)) for _, stack in samples]
+        self._samples = samples
+        self._images = [
+            torch.from_numpy(np.ascontiguousarray(image, np.float32)).to(device) for image, _ in samples
+        ]
+        self._stacks = [torch.from_numpy(stack.astype(np.int32)).to(device) for _, stack in samples]
         self._ids = [np.unique(stack[stack > 0]) for _, stack in samples]
         self._pairs = [adjacent_pairs(stack, distance_px=adjacency_px) for _, stack in samples]
         self._weights = np.array([np.sqrt(image[0].size) for image, _ in samples])
@@ -58,13 +71,13 @@ class Patches:
         image, stack = self._images[chosen], self._stacks[chosen]
         centre = self._centre(rng, image.shape[-2:])
         grid = sampling_grid(rng, self.augment, centre=centre, size=self.crop_px)
-        image, stack = resample(image, stack, grid)
+        image, stack = resample(image, stack, grid.to(image.device))
         pairs = self._pairs[chosen]
         if rng.random() < self.augment.paste:
             image, stack, new = self._paste(rng, image, stack)
-            more = adjacent_pairs(stack.numpy(), distance_px=self.adjacency_px, of=new)
+            more = adjacent_pairs(stack.cpu().numpy(), distance_px=self.adjacency_px, of=new)
             pairs = np.concatenate([pairs, more])
-        return vary_intensities(rng, self.augment, image), stack.numpy(), pairs
+        return vary_intensities(rng, self.augment, image), stack.cpu().numpy(), pairs
 
     def _centre(self, rng: np.random.Generator, shape: Sequence[int]) -> tuple[float, float]:
         """A place from which the crop stays inside the image, give or take an eighth of its edge."""
@@ -89,7 +102,7 @@ class Patches:
             if not len(self._ids[other]):
                 continue
             chosen = int(rng.choice(self._ids[other]))
-            contrast, mask = cut_out(self._images[other].numpy(), self._stacks[other].numpy(), chosen)
+            contrast, mask = cut_out(*self._samples[other], chosen)
             contrast, mask = _turned(rng, contrast, mask)
             label += 1
             image, stack = paste(
@@ -100,7 +113,7 @@ class Patches:
 
     def _target(self, rng: np.random.Generator, stack: torch.Tensor, mask: np.ndarray) -> tuple[int, int]:
         """A pixel near an object three times out of four, else any pixel."""
-        ys, xs = np.nonzero(stack.numpy().any(0))
+        ys, xs = np.nonzero(stack.any(0).cpu().numpy())
         if not len(ys) or rng.random() < 0.25:
             return int(rng.integers(self.crop_px)), int(rng.integers(self.crop_px))
         index = int(rng.integers(len(ys)))

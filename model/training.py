@@ -137,6 +137,7 @@ def train(
         augment=recipe.augment,
         adjacency_px=recipe.method.adjacency_px,
         seed=recipe.seed,
+        device=run.device,
     )
     if is_first():
         curves.start_table(target, last_step=run.total)
