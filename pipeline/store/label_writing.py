@@ -98,26 +98,15 @@ class LabelWriter:
             BadArgument: as `write`; or the strips do not begin at multiples of the chunk, or do not fill the block.
         """
         self._check(layer, window)
-        y, y1, x0, x1 = window
-        left, halves = x0, []
-        for strip in strips:
-            ids, right = _checked(strip), left + strip.shape[1]
-            if strip.shape[0] != y1 - y or left % max(self.layout.chunk, 2) or right > x1:
-                raise BadArgument(
-                    f"expected strips of {y1 - y} rows from multiples of {self.layout.chunk} on within columns "
-                    f"{x0} to {x1}, got {strip.shape} at {left}"
-                )
-            self._write(layer, 0, self.layout.selection(plane, (slice(y, y1), slice(left, right))), ids)
+        y, _, x, _ = window
+        halves = []
+        for left, ids in self._placed(window, strips):
+            self._write(layer, 0, self.layout.selection(plane, _window(y, left, ids)), ids)
             halves.append(np.ascontiguousarray(ids[::2, ::2]))
-            left = right
-        if left != x1:
-            raise BadArgument(f"expected strips up to column {x1}, got them up to {left}")
-        ids, x = np.concatenate(halves, axis=1) if len(halves) > 1 else halves[0], x0
+        # Halved from level to level: reading every 8th pixel of the block costs as much as reading it.
+        ids = np.concatenate(halves, axis=1)
         for level in range(1, self.layout.block_levels):
-            y, x = y >> 1, x >> 1
-            window_here = slice(y, y + ids.shape[0]), slice(x, x + ids.shape[1])
-            self._write(layer, level, self.layout.selection(plane, window_here), ids)
-            # Halved from level to level: reading every 8th pixel of the block costs as much as reading it.
+            self._write(layer, level, self.layout.selection(plane, _window(y >> level, x >> level, ids)), ids)
             ids = np.ascontiguousarray(ids[::2, ::2])
 
     def coarsen(self, layer: int) -> None:
@@ -170,6 +159,23 @@ class LabelWriter:
         if not 0 <= layer < len(self.names):
             raise BadArgument(f"expected a layer below {len(self.names)}, got {layer}")
         self.layout.check_window(*window)
+
+    def _placed(
+        self, window: tuple[int, int, int, int], strips: Iterable[np.ndarray]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the first column of each strip and its ids, after a look whether they fill the block."""
+        y0, y1, left, end = window
+        step = max(self.layout.chunk, 2)  # even, or the halves of strips would not be those of the block
+        for strip in strips:
+            if strip.shape[0] != y1 - y0 or left % step or left + strip.shape[1] > end:
+                raise BadArgument(
+                    f"expected strips of {y1 - y0} rows that begin at multiples of {step} and end by column {end}, "
+                    f"got {strip.shape} at column {left}"
+                )
+            yield left, _checked(strip)
+            left += strip.shape[1]
+        if left != end:
+            raise BadArgument(f"expected strips up to column {end}, got them up to {left}")
 
     def _write(self, layer: int, level: int, selection: Selection, ids: np.ndarray) -> None:
         """Write ids ``(h, w)`` chunk by chunk, without the chunks that are empty.
@@ -265,6 +271,10 @@ def _is_staged(writer: LabelWriter, files: list[dict[str, bytes]]) -> bool:
         return True
     last = join(writer.staged(writer.names[-1]), str(len(files) - 1), list(files[-1])[-1])
     return writer.address.find_bytes(last) is not None
+
+
+def _window(y: int, x: int, ids: np.ndarray) -> tuple[slice, slice]:
+    return slice(y, y + ids.shape[0]), slice(x, x + ids.shape[1])
 
 
 def _checked(ids: np.ndarray) -> np.ndarray:
