@@ -4,7 +4,7 @@ Reads what describing wrote, decides which pieces are one object, and keeps that
 scratch, so that painting, measuring and a restart find it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from pipeline.links import touch_links
 from pipeline.measure import Columns
 from pipeline.spans import Spans
 from pipeline.stitch import DECIDING, Filters, Objects, from_bytes, join, to_bytes
+
+DECIDING_ROWS = tuple(f"{ROW}{name}" for name in DECIDING)
 
 
 @dataclass(frozen=True)
@@ -74,21 +76,22 @@ def join_image(work: Work, filters: Filters) -> int:
     return base
 
 
-def read_pieces(items: Sequence[Item]) -> list[Columns]:
-    """What describing wrote of some units, in order."""
+def read_pieces(items: Sequence[Item], *, wanted: Callable[[str], bool]) -> list[Columns]:
+    """The wanted columns of what describing wrote of some units, in order: of all units of a large image, few fit."""
 
     def read(item: Item) -> Columns:
-        return from_bytes(item.work.ledger.read(pieces_keys(item)[0]))
+        columns = from_bytes(item.work.ledger.read(pieces_keys(item)[0]))
+        return {name: column for name, column in columns.items() if wanted(name)}
 
     return looked(read, items, waits=not items[0].work.ledger.output.is_local)
 
 
 def _join_plane(work: Work, items: Sequence[Item], filters: Filters) -> tuple[Objects, list[int], int]:
     """Objects of a plane, the number of pieces of each unit, and the number of ambiguous matches."""
-    parts = read_pieces(items)
+    parts = read_pieces(items, wanted=lambda name: not name.startswith(ROW) or name in DECIDING_ROWS)
     counts = [len(part["layer"]) for part in parts]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    rows = {name: np.concatenate([part[f"{ROW}{name}"] for part in parts]) for name in DECIDING}
+    rows = {name: np.concatenate([part.pop(f"{ROW}{name}") for part in parts]) for name in DECIDING}
     layer = np.concatenate([part["layer"] for part in parts])
     pairs = np.concatenate([part["pairs"] + offset for part, offset in zip(parts, offsets)])
     pixels = np.concatenate([part["pair_pixels"] for part in parts])

@@ -25,7 +25,8 @@ def measure_objects(work: Work) -> bytes:
         ids, layers = stitching.of_all(items)
         count = max(int(ids.max(initial=0)) - base, 0)
         of_piece = np.where(ids > 0, ids.astype(np.int64) - 1 - base, -1)
-        rows = whole(measure.stacked([_rows(part) for part in read_pieces(items)]), of_piece, count)
+        parts = [_rows(part) for part in read_pieces(items, wanted=lambda name: name.startswith(ROW))]
+        rows = whole(measure.stacked(parts), of_piece, count)
         layer = np.zeros(count, np.uint8)
         layer[of_piece[of_piece >= 0]] = layers[of_piece >= 0]
         for part in _table(work, plane, rows, layer, partners.slice(base, count), base):
@@ -49,8 +50,7 @@ def _key(work: Work) -> str:
 
 
 def _rows(part: Columns) -> Columns:
-    """The additive columns of a description."""
-    return {name.removeprefix(ROW): column for name, column in part.items() if name.startswith(ROW)}
+    return {name.removeprefix(ROW): column for name, column in part.items()}
 
 
 def _table(
