@@ -23,9 +23,9 @@ from machine import machine, write_result
 
 from flows.ingest import ingest_samples
 from flows.jobs import SegmentJob, job
-from flows.segment import segment
+from flows.segmentation.run import segment
 from pipeline.datasets.catalogue import dataset
-from pipeline.store.address import Address, address
+from pipeline.store.places.address import Address, address
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from s3_on_loopback import BUCKET, ProxyServer, environment, s3_on_loopback

@@ -21,9 +21,9 @@ from machine import machine, write_result
 from skimage.draw import disk
 
 from flows.jobs import SegmentJob, job
-from flows.segment import segment
-from pipeline.store.address import address
-from pipeline.store.writing import create_image
+from flows.segmentation.run import segment
+from pipeline.store.ome.image_writing import create_image
+from pipeline.store.places.address import address
 
 BLOCK = 2048
 SEED = 3

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from machine import machine, write_result
 
+from flows.execution.segmenters import loaded
 from flows.ingest import ingest_synthetic
 from flows.jobs import SegmentJob, job
-from flows.plan import items, make_plan
-from flows.segment import segment
-from flows.segmenters import loaded
+from flows.segmentation.plan import items, make_plan
+from flows.segmentation.run import segment
 
 SEED = 5
 CORE = 2048

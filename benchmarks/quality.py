@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from machine import machine, write_result
 
-from flows.comparing import Compared, compare
+from flows.evaluation.comparing import Compared, compare
 from flows.ingest import ingest_samples
 from flows.jobs import SegmentJob, job
-from flows.segment import segment
+from flows.segmentation.run import segment
 from model.card import read_card, shipped
 from model.segmenter import load_segmenter
 from pipeline.datasets.catalogue import dataset
-from pipeline.store.address import address
-from pipeline.store.images import open_collection
-from pipeline.store.labels import read_stack
+from pipeline.store.ome.collection import open_collection
+from pipeline.store.ome.labels import read_stack
+from pipeline.store.places.address import address
 
 DATA = {"worms": "bbbc010", "nuclei": "dsb2018", "chromosomes": "mfish"}
 """Dataset each shipped model was trained on."""

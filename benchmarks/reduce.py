@@ -24,7 +24,7 @@ from pipeline.links import touch_links
 from pipeline.measure import Columns, object_table, stacked
 from pipeline.spans import Spans
 from pipeline.stitch import DECIDING, Filters, join, whole
-from pipeline.store.tables import table_bytes
+from pipeline.store.ome.tables import table_bytes
 
 SEED = 5
 SIDE = 20
@@ -108,7 +108,7 @@ def descriptions(p: dict[str, np.ndarray], side: int, core: int) -> list[dict[st
 
 
 def reduce(parts: list[dict[str, Any]]) -> dict[str, float]:
-    """What `flows.joining` and `flows.measuring` do with the descriptions of a plane; seconds of their parts."""
+    """Join and measure as a run does with the descriptions of a plane; seconds of the parts."""
     marks = [time.perf_counter()]
     offsets = np.concatenate([[0], np.cumsum([len(part["layer"]) for part in parts])])
     rows = {name: np.concatenate([part["rows"][name] for part in parts]) for name in DECIDING}

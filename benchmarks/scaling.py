@@ -19,7 +19,7 @@ from machine import machine, write_result
 
 from flows.ingest import ingest_synthetic
 from flows.jobs import SegmentJob, job
-from flows.segment import segment
+from flows.segmentation.run import segment
 
 SEED = 9
 CORE = 1024

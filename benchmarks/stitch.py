@@ -27,13 +27,13 @@ import zarr
 from machine import machine, write_result
 from skimage.draw import disk
 
-from flows import stages
 from flows.jobs import SegmentJob, job
-from flows.plan import items, make_plan
-from flows.segment import segment
+from flows.segmentation import stages
+from flows.segmentation.plan import items, make_plan
+from flows.segmentation.run import segment
 from pipeline.segment import bits
-from pipeline.store.address import address
-from pipeline.store.writing import create_image
+from pipeline.store.ome.image_writing import create_image
+from pipeline.store.places.address import address
 
 LAYERS = 8
 CORE = 2048

@@ -10,7 +10,7 @@ import time
 
 from machine import machine, write_result
 
-from flows.executors import pool, run_window
+from flows.execution.executors import pool, run_window
 from flows.jobs import Execution
 
 SEED = 0

@@ -12,7 +12,7 @@ import sys
 from cyclopts import App
 from cyclopts.exceptions import CycloptsError
 
-from flows.orchestrate import reach_server
+from flows.execution.orchestrate import reach_server
 from model.errors import BadCheckpoint, BadSample, NoDevice
 from pipeline.errors import BadArgument, BadStore, RunConflict
 

@@ -11,10 +11,10 @@ from pipeline.datasets.folder import Field
 from pipeline.datasets.sample import Sample
 from pipeline.datasets.synthetic import Scene, scene
 from pipeline.errors import BadArgument, RunConflict
-from pipeline.store.address import Address, address
-from pipeline.store.images import Image, open_collection
-from pipeline.store.labels import create_labels, publish, write_stack
-from pipeline.store.writing import create_image, create_plate, create_series, write_image
+from pipeline.store.ome.collection import Image, open_collection
+from pipeline.store.ome.image_writing import create_image, create_plate, create_series, write_image
+from pipeline.store.ome.labels import create_labels, publish, write_stack
+from pipeline.store.places.address import Address, address
 
 TRUTH = "truth"
 """Name of the label stack that holds the truth."""

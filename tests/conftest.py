@@ -3,7 +3,7 @@
 import pytest
 from s3_on_loopback import BUCKET, environment, s3_on_loopback
 
-from pipeline.store.address import address
+from pipeline.store.places.address import address
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pipeline.errors import BadArgument
-from pipeline.store.address import address
 from pipeline.store.ledger import ROOT, Ledger, held
+from pipeline.store.places.address import address
 
 SCRATCH = ("mask", "stacks", "pieces", "join", "done", "staging", "limits")
 

@@ -8,12 +8,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from flows.commands.segment import summary
-from flows.comparing import compare
-from flows.evaluate import write_report
+from flows.commands.terminal import watcher
+from flows.evaluation.comparing import compare
+from flows.evaluation.evaluate import write_report
 from flows.ingest import ingest_synthetic
 from flows.jobs import SegmentJob, job
-from flows.segment import segment
-from flows.terminal import watcher
+from flows.segmentation.run import segment
 from pipeline.errors import RunConflict
 
 NAME = "objects"

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from flows.commands.serve import NONE, JobFile, Wishes, deployments_of, read_work
-from flows.orchestrate import configured_api
+from flows.execution.orchestrate import configured_api
 
 
 def deploy(
@@ -20,7 +20,7 @@ def deploy(
 ) -> int:
     """Register a job, or a watch, on a work pool; its workers do the runs."""
     made = deployments_of(read_work(job_file, wishes), wishes)
-    from flows import serve as serving
+    from flows.scheduling import serve as serving
 
     serving.register(made, pool=pool, image=image)
     sys.stdout.write(f"{', '.join(one.full_name for one in made)} on {configured_api()}, work pool {pool}\n")

@@ -105,7 +105,7 @@ def _models() -> tuple[str, str]:
 
 
 def _cores() -> tuple[str, str]:
-    from flows.executors import usable_cores
+    from flows.execution.executors import usable_cores
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return "ok", f"{usable_cores()} usable of {os.cpu_count()}, {memory:.0f} GiB memory"
@@ -118,7 +118,7 @@ def _temp() -> tuple[str, str]:
 
 
 def _dask() -> tuple[str, str]:
-    from flows.executors import pool
+    from flows.execution.executors import pool
     from flows.jobs import Execution
 
     with pool(Execution(executor="dask", workers=1)) as workers:
@@ -131,7 +131,7 @@ def _dask() -> tuple[str, str]:
 
 
 def _prefect() -> tuple[str, str]:
-    from flows.orchestrate import is_prefect_configured, reach_api
+    from flows.execution.orchestrate import is_prefect_configured, reach_api
 
     if not is_prefect_configured():
         return "note", "no API configured; runs go without it (set PREFECT_API_URL to use a server)"

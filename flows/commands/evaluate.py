@@ -6,9 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.evaluate import Evaluated, EvaluateJob
+from flows.evaluation.evaluate import Evaluated, EvaluateJob
+from flows.execution.orchestrate import is_prefect_configured
 from flows.jobs import field_comments
-from flows.orchestrate import is_prefect_configured
 
 _ABOUT = field_comments(EvaluateJob)
 
@@ -36,12 +36,12 @@ def evaluate(
         baseline=tuple(baseline or ()), strict=strict, markdown=markdown, csv=csv,
     )  # fmt: skip
     if is_prefect_configured():
-        from flows.orchestrate import reach_api
+        from flows.execution.orchestrate import reach_api
 
         reach_api()
-        from flows.prefect_flows import run_evaluate as run
+        from flows.scheduling.prefect_flows import run_evaluate as run
     else:
-        from flows.evaluate import evaluate as run
+        from flows.evaluation.evaluate import evaluate as run
     _say(run(job))
     return 0
 

@@ -6,12 +6,12 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from flows.terminal import wide_console
-from pipeline.store.address import Address, address
-from pipeline.store.images import Collection, Image, open_collection
-from pipeline.store.labels import list_labels, stack_layers
+from flows.commands.terminal import wide_console
 from pipeline.store.ledger import ROOT, Ledger
-from pipeline.store.tables import list_tables
+from pipeline.store.ome.collection import Collection, Image, open_collection
+from pipeline.store.ome.labels import list_labels, stack_layers
+from pipeline.store.ome.tables import list_tables
+from pipeline.store.places.address import Address, address
 
 SHOWN = 24
 """Images listed one by one before the rest is summed up."""

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
+from flows.commands.terminal import wide_console
+from flows.execution.segmenters import model_folder
 from flows.jobs import DEFAULT_MODEL
-from flows.segmenters import model_folder
-from flows.terminal import wide_console
 from model.card import read_card, shipped
 
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.layout import read_layout
-from flows.report import report_page
+from flows.evaluation.layout import read_layout
+from flows.evaluation.report import report_page
 from pipeline.report.layout import CONDITION
 from pipeline.report.markdown import markdown_page
 from pipeline.report.page import html_page

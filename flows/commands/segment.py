@@ -63,9 +63,9 @@ def _print_example() -> int:
 
 
 def _estimate(work: SegmentJob, match: str | None) -> int:
-    from flows.archive import find_stores, jobs_of
-    from flows.estimate import estimate
-    from pipeline.store.address import address
+    from flows.segmentation.archive import find_stores, jobs_of
+    from flows.segmentation.estimate import estimate
+    from pipeline.store.places.address import address
 
     if match is None:
         sys.stdout.write(estimate(work))
@@ -97,15 +97,15 @@ def _run(work: SegmentJob) -> int:
 
 
 def _run_archive(work: SegmentJob, match: str) -> int:
-    from flows.archive import segment_archive
-    from flows.orchestrate import is_prefect_configured
+    from flows.execution.orchestrate import is_prefect_configured
+    from flows.segmentation.archive import segment_archive
 
     _say_model(work)
     found = segment_archive(work, match, run=_record, on_store=lambda key, of: print_line(f"{key} (of {of})"))
     for line in found.lines():
         print_line(line)
     if is_prefect_configured():
-        from flows.artifacts import publish_archive
+        from flows.scheduling.artifacts import publish_archive
 
         publish_archive(found)
     return found.exit_code
@@ -130,17 +130,17 @@ def _say_model(work: SegmentJob) -> None:
 
 
 def _record(work: SegmentJob) -> Any:
-    from flows.orchestrate import is_prefect_configured
-    from flows.terminal import watcher
+    from flows.commands.terminal import watcher
+    from flows.execution.orchestrate import is_prefect_configured
 
     watching = watcher()
     try:
         if is_prefect_configured():
-            from flows.prefect_flows import run_segment
+            from flows.scheduling.prefect_flows import run_segment
 
             record = run_segment(work, watching)
         else:
-            from flows.segment import segment as run
+            from flows.segmentation.run import segment as run
 
             record = run(work, progress=watching)
     finally:

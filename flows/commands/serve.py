@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from flows.execution.orchestrate import configured_api
 from flows.jobs import SegmentJob, WatchJob, field_comments, job, read_toml, with_settings
-from flows.orchestrate import configured_api
 from pipeline.errors import BadArgument
 
 _ABOUT = field_comments(WatchJob)
@@ -58,7 +58,7 @@ def serve(job_file: JobFile, *, wishes: Wishes = NONE) -> int:
         f"serving {', '.join(one.full_name for one in made)} on {configured_api()}; Ctrl-C stops\n"
     )
     sys.stdout.flush()
-    from flows import serve as serving
+    from flows.scheduling import serve as serving
 
     serving.serve(made, at_once=isinstance(work, WatchJob) and not wishes.cron)
     return 0
@@ -66,7 +66,7 @@ def serve(job_file: JobFile, *, wishes: Wishes = NONE) -> int:
 
 def deployments_of(work: SegmentJob | WatchJob, wishes: Wishes) -> list[Any]:
     """Deployments as they were wished for; Prefect is imported here and not before."""
-    from flows import serve as serving
+    from flows.scheduling import serve as serving
 
     schedule = serving.Schedule(
         cron=wishes.cron, every_s=serving.seconds(wishes.every) if wishes.every else None
@@ -76,7 +76,7 @@ def deployments_of(work: SegmentJob | WatchJob, wishes: Wishes) -> list[Any]:
 
 def read_work(path: str, wishes: Wishes) -> SegmentJob | WatchJob:
     """The job of a file, or a watch with it as template; options before settings."""
-    from flows.serve import seconds
+    from flows.scheduling.serve import seconds
 
     quiet_s = seconds(wishes.quiet) if wishes.quiet else None
     options = {"match": wishes.match, "marker": wishes.marker, "quiet_s": quiet_s}

@@ -33,7 +33,7 @@ def train(
         raise BadArgument("train: expected a job file; `platelayer train --example` prints one")
     table: dict[str, Any] = read_toml(job_file) if job_file else {}
     work = job(TrainJob, with_settings(table, set or []))
-    from flows.train import train_model
+    from flows.training.train import train_model
 
     lines = _Lines()
     try:

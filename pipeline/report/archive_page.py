@@ -18,7 +18,7 @@ from pipeline.report.blocks import (
     Table,
     counted,
 )
-from pipeline.store.traffic import Traffic
+from pipeline.store.places.traffic import Traffic
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.report.blocks import Block, Column, Note, Row, Table, Value
-from pipeline.store.traffic import KINDS, Traffic, traffic_of
+from pipeline.store.places.traffic import KINDS, Traffic, traffic_of
 
 ELSEWHERE = ("stages", "failures", "images", "traffic")
 """Keys with a table of their own, or shown in another part of the page."""

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BadStore, RunConflict
-from pipeline.store.address import Address
-from pipeline.store.faults import StoreLost, explained
+from pipeline.store.places.address import Address
+from pipeline.store.places.faults import StoreLost, explained
 
 ROOT = ".platelayer"
 """Folder in the output store that holds all runs."""

@@ -10,11 +10,11 @@ import pytest
 from scipy import ndimage
 
 from flows.jobs import SegmentJob, job
-from flows.segment import segment
-from pipeline.store.address import address
-from pipeline.store.labels import read_stack
-from pipeline.store.tables import read_table
-from pipeline.store.writing import create_plate, write_image
+from flows.segmentation.run import segment
+from pipeline.store.ome.image_writing import create_plate, write_image
+from pipeline.store.ome.labels import read_stack
+from pipeline.store.ome.tables import read_table
+from pipeline.store.places.address import address
 
 MODULES = itertools.count()
 

@@ -1,0 +1,1 @@
+"""Predictions against truth, and the pages that show them."""

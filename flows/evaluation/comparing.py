@@ -1,0 +1,253 @@
+"""Predicted against true label stacks of a dataset, image by image, never more than a block of pixels in memory.
+
+Both sides are stores, plates or folders of stores, and may be the same. A truth without a prediction counts as
+all missed; a prediction without a truth is listed and left out, for nothing is known of it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from flows.execution.orchestrate import Step, direct
+from pipeline.errors import BadArgument, BadStore
+from pipeline.metrics.evaluation import Evaluation, Measured, assemble, measure
+from pipeline.metrics.overlap import Overlap, overlap_streamed
+from pipeline.report.layout import Layout, Spot, assign
+from pipeline.report.wells import well_name
+from pipeline.store.ome.collection import Collection, Image, open_collection
+from pipeline.store.ome.labels import list_labels, open_label, read_stack
+from pipeline.store.places.address import Address, address
+
+TRUTH = "truth"
+"""Default name of the true labels."""
+
+MOST_GROUPS = 64
+"""Groups of images an evaluation is cut into; each is one task where tasks are counted."""
+
+Key = tuple[str, tuple[int, int]]
+"""An image plane: name of the image and its (t, z)."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labels of one plane of an image."""
+
+    address: Address
+    image: Image
+    name: str
+    plane: tuple[int, int]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in px."""
+        return open_label(self.address, self.image.path, self.name).size
+
+    def read(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        """Label stack ``(L, y, x)`` of a window."""
+        return read_stack(self.address, self.image.path, self.name, region=(y0, y1, x0, x1), plane=self.plane)
+
+
+Pair = tuple[Labelled, Labelled | None]
+"""Truth and prediction of an image plane."""
+
+Place = tuple[str, Address, Image]
+"""Name of an image on both sides, its store, and the image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaps:
+    """What one side knows and the other does not."""
+
+    without_prediction: list[str]
+    """Images whose objects all count as missed."""
+    without_truth: list[str]
+    """Images that were left out."""
+    without_condition: list[str] = field(default_factory=list)
+    """Images that the layout does not name; they are in no condition."""
+    unknown_places: list[str] = field(default_factory=list)
+    """Places of the layout without an image."""
+
+    def named(self) -> dict[str, list[str]]:
+        """The gaps there are, by what they are called."""
+        return {name.replace("_", " "): names for name, names in vars(self).items() if names}
+
+    def refuse(self) -> None:
+        """Raise `BadArgument` unless there is no gap."""
+        if found := "; ".join(f"{what}: {', '.join(names)}" for what, names in self.named().items()):
+            raise BadArgument(f"--strict: {found}")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An evaluation, what it was made from, and what could not be compared."""
+
+    evaluation: Evaluation
+    prediction_name: str
+    truth_name: str
+    pairs: dict[str, Pair]
+    """Truth and prediction of each image, by the name it has in the tables."""
+    gaps: Gaps
+
+    def facts(self) -> dict[str, Any]:
+        """What a reader of the numbers has to know about the two sides."""
+        return {"prediction_name": self.prediction_name, "truth_name": self.truth_name, **vars(self.gaps)}
+
+
+def compare(
+    prediction: str,
+    truth: str,
+    *,
+    prediction_name: str | None = None,
+    truth_name: str = TRUTH,
+    layout: Layout | None = None,
+    strict: bool = False,
+    step: Step = direct,
+) -> Compared:
+    """Evaluate every image of two sides; ``step`` calls the measuring of a group of images.
+
+    Raises:
+        BadArgument: no image has a truth, shapes differ, a stack breaks the law, no place of the layout is there, or
+            (strict) a side lacks images, or images their condition.
+        BadStore: a side cannot be read.
+    """
+    chosen = prediction_name or _only_name(prediction, truth, truth_name)
+    images = list(_images(truth, None))
+    true = _labelled(images, truth_name)
+    predicted = _labelled(_images(prediction, truth), chosen)
+    if not true:
+        raise BadArgument(f"{truth}: no image has labels {truth_name!r}; name them with --truth-name")
+    gaps = Gaps(
+        without_prediction=[_name(key) for key in true if key not in predicted],
+        without_truth=[_name(key) for key in predicted if key not in true],
+    )
+    if len(gaps.without_prediction) == len(true):
+        raise BadArgument(
+            f"{prediction}: no image has labels {chosen!r} that the truth knows; see platelayer inspect"
+        )
+    pairs = {_name(key): (labelled, predicted.get(key)) for key, labelled in true.items()}
+    extras, gaps = _described(pairs, images, layout, gaps)
+    if strict:
+        gaps.refuse()
+    return Compared(assemble(_measured(pairs, extras, step)), chosen, truth_name, pairs, gaps)
+
+
+def _name(key: Key) -> str:
+    path, (t, z) = key
+    return path if (t, z) == (0, 0) else f"{path} t{t} z{z}"
+
+
+def _described(
+    pairs: Mapping[str, Pair], images: Sequence[Place], layout: Layout | None, gaps: Gaps
+) -> tuple[dict[str, dict[str, Any]], Gaps]:
+    """Plate, well and condition of every image that is compared; what the layout leaves open joins the gaps."""
+    several = len({store.url for _, store, _ in images}) > 1
+    spots = {name: _spot(name, true) for name, (true, _) in pairs.items()}
+    extras: dict[str, dict[str, Any]] = {}
+    for name, spot in spots.items():
+        plate = {"plate": spot.plate} if several else {}
+        well = f"{spot.plate} {spot.well}" if several else spot.well
+        extras[name] = plate | ({"well": well} if spot.well else {})
+    if layout is None:
+        return extras, gaps
+    unseen = [_spot(name, Labelled(store, image, "", (0, 0))) for name, store, image in images]
+    everywhere = assign(layout, [*spots.values(), *unseen], name="--layout")
+    for name in pairs:
+        extras[name] |= {"condition": everywhere.conditions[name]}
+    lacking = [name for name in everywhere.without_condition if name in pairs]
+    return extras, replace(
+        gaps, without_condition=list(dict.fromkeys(lacking)), unknown_places=everywhere.unknown_places
+    )
+
+
+def _spot(name: str, labelled: Labelled) -> Spot:
+    well = labelled.image.well
+    plate = labelled.address.name.removesuffix(".zarr")
+    return Spot(image=name, plate=plate, well=well_name(*well) if well else "")
+
+
+def _measured(
+    pairs: Mapping[str, Pair], extras: Mapping[str, Mapping[str, Any]], step: Step
+) -> list[Measured]:
+    jobs = [(name, *pair, extras[name]) for name, pair in pairs.items()]
+    size = -(-len(jobs) // MOST_GROUPS)
+    found: list[Measured] = []
+    for number, start in enumerate(range(0, len(jobs), size)):
+        found += step(measure_group, jobs[start : start + size], name=f"compare group {number}")
+    return found
+
+
+def measure_group(jobs: Sequence[tuple[str, Labelled, Labelled | None, Mapping[str, Any]]]) -> list[Measured]:
+    """Read and measure some images: name, truth, prediction, extra columns of each."""
+    return [measure(name, _overlap(name, true, predicted), extra) for name, true, predicted, extra in jobs]
+
+
+def _overlap(name: str, true: Labelled, predicted: Labelled | None) -> Overlap:
+    size = true.size
+    if predicted is not None and predicted.size != size:
+        raise BadArgument(
+            f"{name}: expected labels of one shape, got truth {size} and prediction {predicted.size}"
+        )
+    try:
+        return overlap_streamed(true.read, predicted.read if predicted is not None else _nothing, size)
+    except BadArgument as error:
+        raise BadArgument(f"{name}: {error}") from None
+
+
+def _nothing(y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+    return np.zeros((1, y1 - y0, x1 - x0), np.uint32)
+
+
+def _labelled(images: Iterable[Place], name: str) -> dict[Key, Labelled]:
+    """Planes that have labels of this name, in the order of the store."""
+    return {
+        (key, plane): Labelled(store, image, name, plane)
+        for key, store, image in images
+        if name in list_labels(store, image.path)
+        for plane in image.planes
+    }
+
+
+def _images(place: str, like: str | None) -> Iterator[Place]:
+    """Images of a store, or of every store in a folder, with a name that is the same on both sides."""
+    for prefix, store, collection in _collections(address(place), address(like) if like else None):
+        for image in collection.images:
+            name = "/".join(part for part in (prefix, image.path) if part)
+            yield name or "image", store, image
+
+
+def _opened(store: Address, like: Address | None) -> Collection:
+    """Images of a store; one that holds only results has those of the store ``like`` it."""
+    try:
+        return open_collection(store)
+    except BadStore:
+        if like is None or not store.exists():
+            raise
+        return open_collection(like)
+
+
+def _collections(place: Address, like: Address | None) -> Iterator[tuple[str, Address, Collection]]:
+    try:
+        yield "", place, _opened(place, like)
+        return
+    except BadStore:
+        stores = [name for name in place.children() if name.endswith(".zarr")] if place.exists() else []
+        if not stores:
+            raise
+    for name in stores:
+        store = place.child(name)
+        yield name.removesuffix(".zarr"), store, _opened(store, like.child(name) if like else None)
+
+
+def _only_name(place: str, like: str, truth_name: str) -> str:
+    """The one label beside the truth, where there is just one."""
+    names: dict[str, None] = {}
+    for _, store, image in _images(place, like):
+        names |= dict.fromkeys(name for name in list_labels(store, image.path) if name != truth_name)
+    if len(names) != 1:
+        there = ", ".join(names) or "none"
+        raise BadArgument(
+            f"{place}: expected one label beside {truth_name!r}, got {there}; choose with --prediction-name"
+        )
+    return next(iter(names))

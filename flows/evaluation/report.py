@@ -1,0 +1,145 @@
+"""The report of a run without truth, from what the run left in its output store."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from flows.evaluation.pictures import Views
+from pipeline.errors import BadArgument
+from pipeline.report.blocks import Page
+from pipeline.report.layout import Layout, Spot, assign
+from pipeline.report.run_numbers import Run
+from pipeline.report.run_page import run_page
+from pipeline.report.seams import SeamReport, seam_quality
+from pipeline.report.wells import well_name
+from pipeline.store.ledger import ROOT, Ledger
+from pipeline.store.ome.collection import Collection, Image, channel_index, open_collection
+from pipeline.store.ome.labels import list_labels
+from pipeline.store.ome.tables import list_tables, read_table
+from pipeline.store.places.address import Address, address
+
+
+def report_page(
+    store: str,
+    *,
+    name: str | None = None,
+    source: str | None = None,
+    run: str | None = None,
+    layout: Layout | None = None,
+) -> Page:
+    """Lay out the report of a run (`pipeline.report.blocks.Page`).
+
+    Args:
+        store: the output store of the run.
+        name: labels to report on; default: those of the run.
+        source: where the images are, for a run that wrote to another store; default: what the record says.
+        run: which run, where there are several.
+        layout: conditions of the wells.
+    """
+    output = address(store)
+    record = _record(output, name, run)
+    collection = _collection(output, source or (record or {}).get("job", {}).get("source") or store)
+    name = name or (record["name"] if record else _only_table(output, collection))
+    images = {image.path or "image": image for image in collection.images}
+    objects = _objects(output, images, name)
+    facts = record or {}
+    listing = _listing(output, images, name, facts)
+    gaps: dict[str, list[str]] = {}
+    if layout is not None:
+        found = assign(
+            layout, [_spot(key, image, collection) for key, image in images.items()], name="--layout"
+        )
+        listing["condition"] = [found.conditions[key] for key in listing["image"]]
+        gaps = {"that the layout does not name": found.without_condition}
+        gaps |= {"of the layout without an image": found.unknown_places}
+    described = Run(
+        title=f"{collection.address.name}: {name}",
+        objects=objects,
+        images=listing,
+        facts=facts,
+        seams=_seams(objects, images, facts),
+        layout_gaps=gaps,
+    )
+    views = Views(images, output, name, _channel(images, facts))
+    return run_page(described, picture=views.picture, window=views.window)
+
+
+def _spot(key: str, image: Image, collection: Collection) -> Spot:
+    plate = collection.address.name.removesuffix(".zarr")
+    return Spot(image=key, plate=plate, well=well_name(*image.well) if image.well else "")
+
+
+def _record(output: Address, name: str | None, run: str | None) -> dict[str, Any] | None:
+    """The record asked for; with several and no choice, the one that is newest by its own listing of images."""
+    records = {key: Ledger(output, key).find_json("record.json") for key in output.children(ROOT)}
+    found = {key: record for key, record in records.items() if record and name in (None, record["name"])}
+    if run is not None:
+        if run not in found:
+            raise BadArgument(f"{output}: no record of run {run!r}; there are: {', '.join(found) or 'none'}")
+        return found[run]
+    if len({record["name"] for record in found.values()}) > 1:
+        choices = ", ".join(f"{record['name']} (--run {key})" for key, record in found.items())
+        raise BadArgument(f"{output}: several runs, choose with --name or --run: {choices}")
+    return max(found.values(), key=lambda record: record.get("ended", ""), default=None)
+
+
+def _collection(output: Address, source: str) -> Collection:
+    try:
+        return open_collection(address(source))
+    except ValueError:
+        return open_collection(output)
+
+
+def _only_table(output: Address, collection: Collection) -> str:
+    names = list(dict.fromkeys(n for image in collection.images for n in list_tables(output, image.path)))
+    if len(names) != 1:
+        raise BadArgument(
+            f"{output}: expected one object table, got {', '.join(names) or 'none'}; choose with --name"
+        )
+    return names[0]
+
+
+def _objects(output: Address, images: Mapping[str, Image], name: str) -> pd.DataFrame:
+    tables = []
+    for key, image in images.items():
+        if name in list_tables(output, image.path):
+            tables.append(read_table(output, image.path, name).assign(image=key))
+    if not tables:
+        raise BadArgument(f"{output}: no image has a table {name!r}; see platelayer inspect")
+    return pd.concat(tables, ignore_index=True)
+
+
+def _listing(
+    output: Address, images: Mapping[str, Image], name: str, facts: Mapping[str, Any]
+) -> pd.DataFrame:
+    failed = {failure["image"] or "image": failure for failure in facts.get("failures", [])}
+    rows = []
+    for key, image in images.items():
+        failure = failed.get(key)
+        done = name in list_labels(output, image.path)
+        row, column = image.well or (None, None)
+        rows.append(
+            {
+                "image": key, "row": row, "column": column, "field": image.field,
+                "status": "done" if done and not failure else "set aside" if failure else "not done",
+                "reason": failure["reason"] if failure else "", "failed_tiles": int(failure is not None),
+                "height_px": image.size[0], "width_px": image.size[1],
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _seams(objects: pd.DataFrame, images: Mapping[str, Image], facts: Mapping[str, Any]) -> SeamReport | None:
+    core = facts.get("tiling", {}).get("core")
+    if not core or not len(objects):
+        return None
+    return seam_quality(objects, {key: image.size for key, image in images.items()}, core_px=int(core))
+
+
+def _channel(images: Mapping[str, Image], facts: Mapping[str, Any]) -> int:
+    chosen = (facts.get("job") or {}).get("channel") or [0]
+    try:
+        return channel_index(next(iter(images.values())), chosen[0])
+    except BadArgument:
+        return 0

@@ -1,0 +1,1 @@
+"""Where work runs: executors, clusters, segmenters, Prefect tasks."""

@@ -1,0 +1,212 @@
+"""Dask as an executor: a cluster of processes on this machine, or an existing scheduler.
+
+Tasks are tiles, never a graph over the image. GPU workers are taken by the resource ``GPU``; every task of the
+network asks for a part of it, so that a worker reads and writes tiles while another is in its network.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask
+
+from flows.execution.executors import Pool
+from flows.execution.memory import KEPT_BYTES, keep_memory
+from flows.jobs import Execution
+from flows.segmentation.record import versions
+from pipeline.errors import RunConflict
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CONNECT_S = 10
+"""How long an existing scheduler, and its first worker, may take to answer."""
+
+ALONE_S = 60
+"""A run gives up when there was no worker for so long."""
+
+GPU_SHARE = 0.3
+"""Part of a worker's GPU that one tile asks for: three are under way at once, one of them in the network."""
+
+GPU_THREADS = 3
+"""Threads of a GPU worker: one in the network, the others reading and writing."""
+
+GPU_PROCESSES = 2
+"""Worker processes that share a GPU."""
+
+TOLD = ("platelayer", "python", "numpy", "zarr", "dask")
+"""Versions that must be the same here and on the workers."""
+
+
+@contextmanager
+def dask_pool(execution: Execution, workers: int, *, threads: int = 1) -> Iterator[Pool]:
+    """Connect to the scheduler a job names, or start worker processes of so many threads on this machine."""
+    _quiet()
+    keep_memory()
+    local = execution.executor == "dask"
+    opened = _local(execution, workers, threads) if local else _connected(execution.executor)
+    with opened as client:
+        yield _pool(client, execution)
+
+
+def _quiet() -> None:
+    """Logs of Dask are for those who ask for them; they are configured when it is imported, here and on workers."""
+    dask.config.set({"logging": {"distributed": _log_level().lower(), "tornado": "critical"}})
+
+
+def _log_level() -> str:
+    return os.environ.get("PLATELAYER_LOG", "CRITICAL")
+
+
+ENVIRONMENT = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1),
+    **dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), KEPT_BYTES),
+    "MALLOC_ARENA_MAX": 1,
+}
+"""Of workers: one thread each, and memory kept as `keep_memory` does, from the start: Dask's own threads come first."""
+
+
+@contextmanager
+def _local(execution: Execution, workers: int, threads: int) -> "Iterator[Client]":
+    """Worker processes on this machine, gone with this process."""
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    # Processes: torch and numpy hold the interpreter's lock too long for threads, but while one of them waits.
+    options: dict[str, Any] = {
+        "host": "127.0.0.1", "nthreads": threads, "memory_limit": 0, "dashboard": False,
+    }  # fmt: skip
+    options |= {"silence_logs": _log_level(), "preload": ["flows.execution.worker"]}
+    spec = {f"cpu-{i}": {"cls": Nanny, "options": options} for i in range(workers)}
+    for gpu in _gpus(execution.device):
+        mine = options | {"nthreads": GPU_THREADS, "resources": {"GPU": 1}}
+        mine["env"] = {"CUDA_VISIBLE_DEVICES": gpu}
+        spec |= {f"gpu-{gpu}-{i}": {"cls": Nanny, "options": mine} for i in range(GPU_PROCESSES)}
+    # Without a port of its own every cluster warns that the usual one is taken.
+    place = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": Scheduler, "options": place}
+    with (
+        dask.config.set(
+            {
+                "distributed.worker.daemon": True,
+                "distributed.worker.profile.enabled": False,  # looks at every thread 100 times a second
+                "distributed.admin.tick.interval": "1s",  # 50 times a second costs idle processes 8 % of a core
+                "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
+            }
+        ),
+        SpecCluster(workers=spec, scheduler=scheduler, silence_logs=False) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _gpus(device: str) -> list[str]:
+    """GPUs of this machine that a job may use, as CUDA_VISIBLE_DEVICES names them."""
+    # The driver files tell quickly; torch, which takes seconds to import, is asked only where they are.
+    if device in ("cpu", "openvino") or not (
+        any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
+    ):
+        return []
+    import torch
+
+    count = torch.cuda.device_count()
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return chosen.split(",")[:count] if chosen else [str(index) for index in range(count)]
+
+
+@contextmanager
+def _connected(url: str) -> "Iterator[Client]":
+    from distributed import Client
+
+    try:
+        client = Client(url, timeout=CONNECT_S)
+    except (OSError, ValueError, TypeError) as error:  # TypeError: tls:// without a certificate
+        raise RunConflict(
+            f"no Dask scheduler answered at {url} within {CONNECT_S} s ({error}); is it running?"
+        ) from None
+    with client:
+        _check_workers(client, url)
+        yield client
+
+
+def _check_workers(client: "Client", url: str) -> None:
+    """Refuse a cluster without workers, or with workers of another installation."""
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_S)
+    except TimeoutError:
+        raise RunConflict(
+            f"the Dask scheduler at {url} has no workers; start some (dask worker {url}) and try again"
+        ) from None
+    # A worker that is gone by the time it is asked is left to the run, which does without it.
+    told = client.run(versions, on_error="return")
+    told = {worker: answer for worker, answer in told.items() if not isinstance(answer, OSError)}
+    failed = next((answer for answer in told.values() if isinstance(answer, Exception)), None)
+    if failed is not None:
+        raise RunConflict(
+            f"the Dask workers of {url} cannot run platelayer ({failed}); install it on every worker"
+        )
+    own = versions()
+    for worker, theirs in told.items():
+        other = [
+            f"{name} {theirs.get(name)} (here {own.get(name)})"
+            for name in TOLD
+            if theirs.get(name) != own.get(name)
+        ]
+        if other:
+            raise RunConflict(
+                f"the Dask worker {worker} has another installation: {', '.join(other)}; install the same versions"
+            )
+
+
+def _pool(client: "Client", execution: Execution) -> Pool:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    offered = any(worker["resources"].get("GPU") for worker in workers)
+    if execution.device == "cuda" and not offered:
+        raise RunConflict(
+            "the job asks for a GPU (execution.device=cuda) but no worker offers one; start workers with "
+            '--resources "GPU=1", or set execution.device=cpu'
+        )
+    cpu = client.get_executor(pure=False)
+    share = {"GPU": GPU_SHARE}
+    apart = offered and execution.device in ("auto", "cuda")
+    gpu = client.get_executor(pure=False, resources=share) if apart else cpu
+    threads = max(sum(worker["nthreads"] for worker in workers), 1)
+    return Pool(
+        cpu=cpu,
+        gpu=gpu,
+        workers=threads,
+        window=threads * execution.window,
+        together=max(execution.window // 2, 1),  # of a worker's window, one half at work, one waiting
+        check=_watch(client, apart=apart),
+    )
+
+
+def _watch(client: "Client", *, apart: bool) -> Callable[[bool], None]:
+    """A look at the cluster: RunConflict when the scheduler has gone, or had no worker for the work for too long.
+
+    ``apart``: the network's tiles go to GPU workers only, and would wait for one for ever.
+    """
+    missing_since: float | None = None
+
+    def check(gpu: bool) -> None:
+        nonlocal missing_since
+        try:
+            workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise RunConflict(
+                f"the Dask scheduler has gone ({error}); start it and give the same command again, "
+                "finished work is kept"
+            ) from None
+        kind = "Dask worker with a GPU" if gpu and apart else "Dask worker"
+        if any(worker["resources"].get("GPU") for worker in workers) if gpu and apart else workers:
+            missing_since = None
+            return
+        missing_since = missing_since or time.monotonic()
+        if time.monotonic() - missing_since > ALONE_S:
+            raise RunConflict(
+                f"no {kind} for {ALONE_S} s; start some and give the same command again, finished work is kept"
+            )
+
+    return check

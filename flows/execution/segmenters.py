@@ -1,0 +1,118 @@
+"""From the job's words to a segmenter: a shipped or given checkpoint, the classical one, or the user's function.
+
+The reference is small and travels with every tile; the segmenter itself is loaded once per process.
+"""
+
+import difflib
+import hashlib
+import os
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from flows.jobs import DEFAULT_MODEL, SegmentJob
+from model.card import CARD, WEIGHTS, answers_digest, read_card, shipped
+from pipeline.errors import BadArgument
+from pipeline.segment import Segmenter, Traits, imported, traits
+from pipeline.store.places.address import Address, address
+from pipeline.threshold import Threshold
+
+
+@dataclass(frozen=True)
+class SegmenterRef:
+    """What to load: ``kind`` and the name, path or ``module:function`` in it."""
+
+    kind: Literal["model", "threshold", "import"]
+    reference: str
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+def reference(job: SegmentJob) -> SegmenterRef:
+    """The segmenter a job asks for."""
+    device = job.execution.device
+    classical = job.segmenter == "threshold" or (job.segmenter is None and job.model == "threshold")
+    if (classical or job.segmenter) and job.precision != "float32":
+        raise BadArgument(f"precision: only a model has one, got {job.precision}; leave precision out")
+    if classical:
+        if device in ("cuda", "openvino"):
+            raise BadArgument(
+                f"device: threshold computes on the CPU only, got {device}; leave execution.device out"
+            )
+        return SegmenterRef("threshold", "threshold", device)
+    if job.segmenter:
+        return SegmenterRef("import", job.segmenter, device)
+    return SegmenterRef("model", job.model or DEFAULT_MODEL, device, job.precision)
+
+
+class Guarded:
+    """A segmenter that one thread at a time may use, so that reading and writing overlap with the network."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+        self._lock = threading.Lock()
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        """Segment a block."""
+        with self._lock:
+            return self.segmenter(block)
+
+
+@lru_cache(maxsize=4)
+def loaded(reference: SegmenterRef) -> Guarded:
+    """The segmenter, loaded once per process."""
+    return Guarded(_load(reference))
+
+
+def _load(reference: SegmenterRef) -> Segmenter:
+    if reference.kind == "threshold":
+        return Threshold()
+    if reference.kind == "import":
+        return imported(reference.reference)
+    from model.segmenter import load_segmenter
+
+    folder = model_folder(reference.reference)
+    return load_segmenter(folder, device=reference.device, precision=reference.precision)
+
+
+def model_folder(reference: str) -> Path:
+    """Folder of a shipped model, of a path, or of a URL (copied once to the user's cache)."""
+    known = shipped()
+    if reference in known:
+        return known[reference]
+    if "://" in reference:
+        return _downloaded(address(reference))
+    if Path(reference).exists():
+        return Path(reference)
+    near = difflib.get_close_matches(reference, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"shipped models: {', '.join(known) or 'none'}"
+    raise BadArgument(f"model {reference!r}: neither a shipped model nor a folder; {hint}")
+
+
+def _downloaded(place: Address) -> Path:
+    """Copy a checkpoint's two files beside each other; its digest is checked when it is read."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "platelayer" / "models"
+    name = hashlib.sha256(str(place).encode()).hexdigest()[:16]
+    local = address(cache / name)
+    for file in (CARD, WEIGHTS):
+        local.write_bytes(file, place.read_bytes(file))
+    return cache / name
+
+
+def known_traits(reference: SegmenterRef) -> Traits | None:
+    """What can be known without loading the network: enough to see that a run is finished."""
+    if reference.kind != "model":
+        return None
+    card = read_card(model_folder(reference.reference))
+    names = ("name", "reach_px", "stride", "layers", "channels", "normalise", "min_area")
+    digest = answers_digest(card["digest"], precision=reference.precision)
+    return Traits(link="touch", digest=digest, **{name: card[name] for name in names})
+
+
+def full_traits(reference: SegmenterRef, probe: np.ndarray) -> Traits:
+    """What the pipeline must know of the segmenter; a plain function is asked with ``probe``."""
+    return known_traits(reference) or traits(loaded(reference).segmenter, probe=probe)

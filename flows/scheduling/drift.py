@@ -1,0 +1,122 @@
+"""Drift: does a plate look like the plates before it.
+
+Compares a few numbers of a plate with the median of earlier ones; a change beyond a stated threshold is reported,
+never acted upon. The history is one small file per plate beside the data, so that servers need no database.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+
+import numpy as np
+import pandas as pd
+
+from pipeline.store.ledger import safe_name
+from pipeline.store.places.address import Address
+
+LEAST = 3
+"""Fewer earlier plates say nothing."""
+
+KEPT = 30
+"""So many of the latest plates are looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlateNumbers:
+    """What is compared of a plate."""
+
+    plate: str
+    """Path of the plate below the watched place."""
+    ended: str
+    """When it was done, ISO 8601 in UTC: the order of the history."""
+    images: int
+    objects: int
+    objects_per_well: float
+    """Median over wells (over images, where there are none)."""
+    median_area_px: float
+    """Median over objects; 0 without objects."""
+
+
+COMPARED = ("objects_per_well", "median_area_px")
+"""Numbers that may drift."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """A number of a plate that is far from that of earlier plates."""
+
+    number: str
+    value: float
+    usual: float
+    """Median of earlier plates."""
+    change: float
+    """Relative: 0.5 is half as much again; infinite where the usual is 0."""
+    threshold: float
+    plates: int
+    """Earlier plates compared with."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.number.replace('_', ' ')} {self.value:g} against {self.usual:g} in {self.plates} earlier plates "
+            f"({self.change:+.0%}, threshold {self.threshold:.0%})"
+        )
+
+
+def drift(plate: PlateNumbers, earlier: Sequence[PlateNumbers], *, threshold: float) -> list[Drift]:
+    """Find the numbers of a plate that differ by more than ``threshold`` (relative) from the median of earlier ones."""
+    others = [numbers for numbers in earlier if numbers.plate != plate.plate][-KEPT:]
+    if len(others) < LEAST:
+        return []
+    found = []
+    for name in COMPARED:
+        value, usual = getattr(plate, name), median(getattr(numbers, name) for numbers in others)
+        change = (value - usual) / usual if usual else float(np.inf) * value if value else 0.0
+        if abs(change) > threshold:
+            found.append(
+                Drift(
+                    number=name, value=value, usual=usual, change=change, threshold=threshold, plates=len(others)
+                )
+            )  # fmt: skip
+    return found
+
+
+def plate_numbers(plate: str, ended: str, objects: pd.DataFrame, images: Iterable[str]) -> PlateNumbers:
+    """Numbers of a plate from the object tables of its images, put together; images without objects count too.
+
+    ``images`` are the paths of all images that are done (``A/1/0``); the table has their path in ``image``.
+    """
+    paths = list(images)
+    wells = [_well(path) for path in paths]
+    counts = pd.Series(0, index=sorted(set(wells))).add(
+        objects["image"].map(_well).value_counts(), fill_value=0
+    )
+    return PlateNumbers(
+        plate=plate,
+        ended=ended,
+        images=len(paths),
+        objects=len(objects),
+        objects_per_well=float(counts.median()) if len(counts) else 0.0,
+        median_area_px=float(objects["area_px"].median()) if len(objects) else 0.0,
+    )
+
+
+def _well(path: str) -> str:
+    parts = path.split("/")
+    return "/".join(parts[:2]) if len(parts) == 3 else path
+
+
+def keep(history: Address, numbers: PlateNumbers) -> None:
+    """Add a plate to the history; named by time, so that a listing is in order."""
+    stamp = numbers.ended.replace(":", "").replace("+0000", "Z")
+    history.write_bytes(
+        f"{stamp}~{safe_name(numbers.plate)}.json", json.dumps(asdict(numbers), indent=1).encode()
+    )
+
+
+def recall(history: Address) -> list[PlateNumbers]:
+    """The latest plates of the history, oldest first; of a plate that was done again only the last time."""
+    names = [name for name in history.children() if name.endswith(".json")][-2 * KEPT :]
+    texts = [history.find_bytes(name) for name in names]
+    found = [PlateNumbers(**json.loads(text)) for text in texts if text]
+    return list({numbers.plate: numbers for numbers in found}.values())

@@ -1,0 +1,169 @@
+"""Serving: flows as deployments of a Prefect server, in this process or on a work pool.
+
+The parameters of a deployment are the job itself, checked before anything is sent; credentials are a matter of the
+environment of the process that does the work. What was missed while nothing was serving is done by the next look.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import prefect
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
+from prefect.exceptions import ObjectNotFound
+from prefect.flows import EntrypointType
+
+from flows.execution.orchestrate import reach_api
+from flows.jobs import SegmentJob, WatchJob, as_table
+from flows.scheduling.prefect_flows import plate_flow, segment_flow, watch_flow
+from flows.scheduling.watch import open_watch
+from pipeline.errors import BadArgument, RunConflict
+from pipeline.store.places.address import address
+
+PROCESSES = 3
+"""Flow runs at once in one serving process: a long look, the next one, which sees that and ends, a plate by hand."""
+
+SERVER_LIMIT = 200
+"""As many runs as a Prefect server lists at once; it schedules no more ahead."""
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """When a deployment runs; with neither it runs when somebody asks."""
+
+    cron: str | None = None
+    """Five fields: minute, hour, day, month, weekday."""
+    every_s: float | None = None
+    """Seconds between starts."""
+
+    def __post_init__(self) -> None:
+        if self.cron and self.every_s:
+            raise BadArgument("expected --cron or --every, got both")
+        if self.every_s is not None and self.every_s < 1:
+            raise BadArgument(f"--every: expected at least a second, got {self.every_s!r}")
+        if self.cron and not re.fullmatch(r"\S+(\s+\S+){4}", self.cron.strip()):
+            raise BadArgument(f"--cron: expected five fields such as '0 2 * * *', got {self.cron!r}")
+
+
+def seconds(text: str) -> float:
+    """Read a duration such as ``30s``, ``5m``, ``2h``, ``1d`` or plain seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    if not found:
+        raise BadArgument(f"expected a duration such as 30s, 5m, 2h or 1d, got {text!r}")
+    return float(found[1]) * UNITS[found[2] or "s"]
+
+
+def absolute(job: SegmentJob) -> SegmentJob:
+    """A job that means the same in another process: addresses checked and made absolute."""
+    model = job.model
+    if model is not None and "://" not in model and Path(model).exists():
+        model = str(Path(model).resolve())
+    output = str(address(job.output)) if job.output else None
+    return replace(job, source=str(address(job.source)), output=output, model=model)
+
+
+def deployments(
+    job: SegmentJob | WatchJob,
+    schedule: Schedule,
+    *,
+    name: str | None = None,
+    tags: Sequence[str] = (),
+    limit: int | None = None,
+) -> list[RunnerDeployment]:
+    """Deployments of a job: one of the main job, or two of a watch (the look, and a single plate by hand).
+
+    ``limit``: runs of each at once; more of them wait.
+    """
+    made = partial(_deployment, tags=tags, limit=limit)
+    if isinstance(job, SegmentJob):
+        job = absolute(job)
+        return [made(segment_flow, {"job": as_table(job)}, name or _name(job.source), schedule)]
+    job = replace(job, place=str(address(job.place)), job=absolute(job.job))
+    opened = open_watch(job)
+    name = name or f"{_name(job.place)}-{opened.name}"
+    table = {"watch": as_table(job)}
+    return [
+        made(watch_flow, table, name, schedule),
+        made(plate_flow, table, name, Schedule()),
+    ]
+
+
+def _name(place: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", address(place).name) or "place"
+
+
+def _deployment(
+    flow: Any,
+    parameters: dict[str, Any],
+    name: str,
+    schedule: Schedule,
+    *,
+    tags: Sequence[str],
+    limit: int | None,
+) -> RunnerDeployment:
+    try:
+        return flow.to_deployment(
+            name=name, cron=schedule.cron, interval=schedule.every_s, parameters=parameters,
+            tags=["platelayer", *tags], concurrency_limit=limit, entrypoint_type=EntrypointType.MODULE_PATH,
+        )  # fmt: skip
+    except ValueError as error:
+        raise BadArgument(f"--cron {schedule.cron!r}: {error}") from None
+
+
+def register(
+    made: Sequence[RunnerDeployment], *, pool: str | None = None, image: str | None = None
+) -> list[UUID]:
+    """Create or update deployments on the server, on a work pool where one is named; their ids.
+
+    Raises:
+        RunConflict: no server answers, or it refuses them.
+    """
+    reach_api()
+    try:
+        return [UUID(str(deployment.apply(work_pool_name=pool, image=image))) for deployment in made]
+    except (ValueError, ObjectNotFound, DeploymentApplyError) as error:
+        hint = (
+            f" (prefect work-pool create {pool} --type process)" if pool and "not found" in str(error) else ""
+        )
+        raise RunConflict(f"the Prefect server refused the deployment: {error}{hint}") from None
+
+
+def serve(made: Sequence[RunnerDeployment], *, at_once: bool) -> None:
+    """Serve deployments in this process until it is stopped.
+
+    The first of them has the schedule; ``at_once``: its first run starts now instead of at its time.
+    """
+    first = register(made)[0]
+    with get_client(sync_client=True) as client:
+        forget_missed(client, first)
+        if at_once:
+            client.create_flow_run_from_deployment(first)
+    # Two servers may share a deployment: one that stops must not pause it for the other.
+    prefect.serve(*made, pause_on_shutdown=False, print_starting_message=False, limit=PROCESSES)
+
+
+def forget_missed(client: SyncPrefectClient, deployment: UUID) -> int:
+    """Drop runs whose time passed while nobody served: one look does the work of all; how many."""
+    missed = {
+        "state": {"type": {"any_": ["SCHEDULED"]}},
+        "expected_start_time": {"before_": datetime.now(UTC)},
+    }
+    late = client.read_flow_runs(
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=SERVER_LIMIT,
+        flow_run_filter=FlowRunFilter.model_validate(missed),
+        deployment_filter=DeploymentFilter.model_validate({"id": {"any_": [deployment]}}),
+    )
+    for run in late:
+        client.delete_flow_run(run.id)
+    return len(late)

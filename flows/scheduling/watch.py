@@ -1,0 +1,222 @@
+"""Watching a place: which plates are new, complete, free, done.
+
+All state lies beside the data, in ``.platelayer/watch/<name of the labels>/`` of the output root, written whole
+and last, so any number of servers may watch one place and be killed at any instant. A plate is taken by a claim
+that a living process renews; the run's own lock and ledger stand behind it. No Prefect here, and no pixel.
+"""
+
+import hashlib
+import json
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+from flows.jobs import DEFAULT_MODEL, SegmentJob, WatchJob
+from flows.segmentation.archive import find_stores, jobs_of
+from flows.segmentation.stage_runner import looked
+from pipeline.errors import BadArgument
+from pipeline.store.ledger import ROOT, Hold, held, safe_name
+from pipeline.store.places.address import Address, address
+
+OURS = frozenset({ROOT, "labels", "tables"})
+"""Folders in which results land: a plate does not change by being segmented."""
+
+State = Literal["ready", "waiting", "done", "given up"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a plate; kept beside the data."""
+
+    plate: str
+    """Path below the watched place."""
+    status: str
+    """complete; partial (images set aside); failed; changed (grew meanwhile); conflict and busy are not kept."""
+    signature: str = ""
+    """Listing of the plate when it was begun."""
+    attempts: int = 0
+    """How often this state of the plate was tried."""
+    ended: str = ""
+    """ISO 8601, UTC."""
+    output: str = ""
+    run: str = ""
+    name: str = ""
+    images: int = 0
+    objects: int = 0
+    failures: list[dict[str, str]] = field(default_factory=list)
+    report: str = ""
+    """Address of the page; empty where there is none."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """Against the truth, where there is one."""
+    drift: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What else a person should know."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What a look at a plate found."""
+
+    plate: str
+    state: State
+    due: float | None = None
+    """When it is complete if it stays as it is, seconds since the epoch; None: nobody knows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """A watched place and its state."""
+
+    job: WatchJob
+    place: Address
+    root: Address
+    """Where results land and state is kept: the output root, or the place itself."""
+    name: str
+    """What tells this watch from others of the same place: the name of its labels."""
+
+    @property
+    def state(self) -> Address:
+        """Folder of the state."""
+        return self.root.child(f"{ROOT}/watch/{self.name}")
+
+    @property
+    def history(self) -> Address:
+        """Folder of the numbers of earlier plates."""
+        return self.root.child(f"{ROOT}/history/{self.name}")
+
+    def plate(self, plate: str) -> Address:
+        """Folder of the state of a plate."""
+        return self.state.child(f"plates/{safe_name(plate)}")
+
+    def job_of(self, plate: str) -> SegmentJob:
+        """The job of a plate: from the template, with the plate's own source and output."""
+        template = replace(self.job.job, source=str(self.place))
+        return next(job for _, job in jobs_of(template, [plate]))
+
+    def outcome(self, plate: str) -> Outcome | None:
+        """What came of a plate; None as long as it was not tried."""
+        data = self.plate(plate).find_bytes("outcome.json")
+        return None if data is None else Outcome(**json.loads(data))
+
+    def keep(self, outcome: Outcome) -> None:
+        """Write an outcome; the last step, under the claim."""
+        self.plate(outcome.plate).write_bytes("outcome.json", json.dumps(asdict(outcome), indent=1).encode())
+
+    def claim(self, plate: str) -> AbstractContextManager[Hold]:
+        """Take a plate; RunConflict when another living process has it."""
+        return held(self.plate(plate), f"watch {self.name}")
+
+    def alone(self) -> AbstractContextManager[Hold]:
+        """Be the only tick of this watch on this host; RunConflict when another is under way."""
+        host = re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname()) or "host"
+        return held(self.state.child(f"hosts/{host}"), "tick")
+
+    def is_settled(self, outcome: Outcome | None, signature: Callable[[], str]) -> State | None:
+        """``done`` or ``given up`` where nothing is left to do; None where there is (or was never an outcome)."""
+        if outcome is None:
+            return None
+        if outcome.status == "complete":
+            return "done" if not self.job.recheck or signature() == outcome.signature else None
+        tried = outcome.attempts >= self.job.attempts
+        return "given up" if tried and signature() == outcome.signature else None
+
+
+def open_watch(job: WatchJob) -> Watch:
+    """Check a watch and find its places; nothing is read yet.
+
+    Raises:
+        BadArgument: results would land where nothing can be written.
+    """
+    place = address(job.place)
+    root = address(job.job.output) if job.job.output else place
+    if not root.is_writable_kind:
+        raise BadArgument(f"{root}: this kind of address cannot be written; give the job an output root")
+    chosen = job.job.name or job.job.model or job.job.segmenter or DEFAULT_MODEL
+    name = re.sub(r"[^a-z0-9_-]+", "_", chosen.rstrip("/").rpartition("/")[2].lower()).strip("_") or "labels"
+    return Watch(job=job, place=place, root=root, name=name)
+
+
+def signature(watch: Watch, plate: str) -> str:
+    """Hash of names, sizes and tokens of all files of a plate but results: one listing, no content."""
+    digest = hashlib.sha256()
+    for key, size, token in watch.place.child(plate).entries():
+        if not OURS.intersection(key.split("/")):
+            digest.update(f"{key}\0{size}\0{token}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def look(watch: Watch, now: float) -> list[Sight]:
+    """See every plate of the place, in order."""
+    plates = find_stores(watch.place, watch.job.match, output=watch.root)
+    return looked(partial(sight, watch, now=now), plates)
+
+
+def sight(watch: Watch, plate: str, *, now: float) -> Sight:
+    """Find out whether a plate is done, complete, or still being written."""
+    outcome = watch.outcome(plate)
+    settled = watch.is_settled(outcome, partial(signature, watch, plate))
+    if settled is not None:
+        return Sight(plate=plate, state=settled)
+    if watch.job.marker is not None:
+        return Sight(plate=plate, state="ready" if _has_marker(watch, plate) else "waiting")
+    since = _unchanged_since(watch, plate, now)
+    if now - since >= watch.job.quiet_s:
+        return Sight(plate=plate, state="ready")
+    return Sight(plate=plate, state="waiting", due=since + watch.job.quiet_s)
+
+
+def _has_marker(watch: Watch, plate: str) -> bool:
+    marker = watch.job.marker or ""
+    beside = marker.replace("{plate}", plate)
+    return watch.place.exists(beside if beside != marker else f"{plate}/{marker}")
+
+
+def _unchanged_since(watch: Watch, plate: str, now: float) -> float:
+    """When the listing was first seen as it is; kept beside the data, so that a restart does not wait anew."""
+    current = signature(watch, plate)
+    seen: dict[str, Any] = json.loads(watch.plate(plate).find_bytes("seen.json") or b"{}")
+    if seen.get("signature") == current:
+        return float(seen["since"])
+    watch.plate(plate).write_bytes("seen.json", json.dumps({"signature": current, "since": now}).encode())
+    return now
+
+
+def tick(
+    watch: Watch,
+    process: Callable[[str], Outcome],
+    *,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Outcome]:
+    """One look at a place: yield the outcome of each plate that was ready, one after the other.
+
+    A plate that settles within the quiet period is waited for; each plate is tried at most once.
+    """
+    tried: set[str] = set()
+    now = clock()
+    patience = now + watch.job.quiet_s
+    while True:
+        sights = look(watch, now)
+        ready = [seen.plate for seen in sights if seen.state == "ready" and seen.plate not in tried]
+        for plate in ready:
+            tried.add(plate)
+            yield process(plate)
+        due = [seen.due for seen in sights if seen.due is not None and seen.due <= patience]
+        if not ready and not due:
+            return
+        if not ready:
+            sleep(max(min(due) - clock(), 0.0))
+        now = clock()
+
+
+def changed(watch: Watch, outcome: Outcome) -> Outcome:
+    """The outcome, or that the plate grew or changed while it was processed: then it is done again when quiet."""
+    if signature(watch, outcome.plate) == outcome.signature:
+        return outcome
+    problem = "the plate changed while it was processed; it is done again when it is complete"
+    return replace(outcome, status="changed", attempts=0, problems=[*outcome.problems, problem])

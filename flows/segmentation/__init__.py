@@ -1,0 +1,1 @@
+"""The main job: plan, stages, record; one image, a plate, an archive."""

@@ -1,0 +1,193 @@
+"""What a run asks of object storage: requests and bytes, stage by stage, before anything is run.
+
+The counts follow from the plan as the stages do their work; bytes come from one listing of the source and from the
+tiles that were probed. A first run that nothing disturbs is meant: retries, and the lock's beat, come on top.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from flows.execution.executors import usable_cores
+from flows.segmentation.plan import Plan
+from flows.segmentation.work import Work
+from pipeline.store.ome.collection import Image
+from pipeline.store.ome.groups import join
+from pipeline.store.ome.label_layout import LabelLayout, layout_for
+from pipeline.store.places.address import Address
+from pipeline.store.places.chunk_cache import KEPT_BYTES
+from pipeline.store.places.traffic import Traffic
+from pipeline.tiling import Box, Tile, round_up, tiles
+
+PAGE = 1000
+"""Keys in one answer of a LIST."""
+
+LABEL_SHARE = 0.55
+"""Bytes of labels and tables over those of the pieces they are made of: 0.42 to 0.65 on generated scenes of 1,024 px.
+
+On one of 3,000 px, whose table is kept in the scratch besides, 0.92: too little is said of large images then.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What probed tiles wrote."""
+
+    predicted: float = 0.0
+    """Bytes of a tile's layers."""
+    rows: float = 0.0
+    """Bytes of the pieces' rows, per pixel."""
+    runs: float = 0.0
+    """Bytes of their runs, per pixel."""
+    border: float = 0.0
+    """Bytes of the rows at the border of a unit, per pixel of it."""
+    empty_rows: float = 0.0
+    """Bytes that the rows of a unit take beside that, however empty it is."""
+    empty_runs: float = 0.0
+    """The same of its runs."""
+    overlaps: bool = False
+    """Whether objects share pixels, so that there is a second output layer."""
+
+
+def demand(plan: Plan, sizes: Sizes) -> Traffic:
+    """Requests and bytes of a whole run; nothing where source and output are local."""
+    total = Traffic()
+    if not plan.source.address.is_local:
+        total += _source(plan)
+    if not plan.output.is_local:
+        total += _output(plan, sizes)
+    return total
+
+
+def _source(plan: Plan) -> Traffic:
+    """Opening it twice, listing it twice, looking for lost chunks, and the chunks themselves."""
+    images = plan.source.images
+    files = _files_of(plan.source.address, images)
+    wells = len({image.well for image in images if image.well})
+    opening = (1 if plan.source.zarr_format == 3 else 2) + wells + 2 * len(images)
+    mirrored = 0 if plan.in_place else wells + 1
+    listed = 2 * _pages(sum(len(sizes) for sizes in files.values()))
+    listed += sum(_pages(len(files[work.image.path])) for work in plan.works)
+    found = Traffic(requests={"GET": 2 * opening + mirrored, "LIST": listed})
+    for work in plan.works:
+        number = round(_fetches(plan, work, sum(map(sum, files.values()))))
+        mean = sum(files[work.image.path]) / max(len(files[work.image.path]), 1)
+        found += Traffic(requests={"GET": number}, bytes_in=round(number * mean))
+    return found
+
+
+def _files_of(place: Address, images: Iterable[Image]) -> dict[str, list[int]]:
+    """Bytes of the files of each image's finest level, by one listing."""
+    found: dict[str, list[int]] = {join(image.path, image.levels[0]): [] for image in images}
+    for key, size, _ in place.entries():
+        parts = key.split("/")
+        for depth in range(1, len(parts)):
+            if (folder := "/".join(parts[:depth])) in found and parts[-1] not in ("zarr.json", ".zarray"):
+                found[folder].append(size)
+    return {image.path: found[join(image.path, image.levels[0])] for image in images}
+
+
+def _fetches(plan: Plan, work: Work, all_bytes: int) -> float:
+    """How often the chunks of an image are fetched, by all processes, in all stages."""
+    height, width = work.image.shards or work.image.chunks
+    files = -(-work.extent[0] // height) * -(-work.extent[1] // width)
+    planes = len(work.image.planes) * len(work.channels)
+    passes = [] if plan.normalise.kind == "none" else [_meets(tiles(work.extent, core=2048), height, width)]
+    passes += [_meets(work.tiles(), height, width), _meets(work.units(), height, width)]
+    execution = plan.job.execution
+    local = execution.executor in ("serial", "threads")
+    processes = 1 if local else execution.workers or usable_cores()
+    # A process keeps what it fetched: whole small sources, of large ones what the next tiles need.
+    once = [sum(passes)] if all_bytes <= KEPT_BYTES else passes
+    per_file = sum(processes * (1 - (1 - 1 / processes) ** (meets / files)) for meets in once)
+    return files * planes * per_file
+
+
+def _meets(boxes: Iterable[Tile], height: int, width: int) -> int:
+    """How many files all boxes meet, with repetition."""
+    return sum(_cells(tile.read, height, width) for tile in boxes)
+
+
+def _cells(box: Box, height: int, width: int) -> int:
+    rows = -(-box.y1 // height) - box.y0 // height
+    return rows * (-(-box.x1 // width) - box.x0 // width)
+
+
+def _output(plan: Plan, sizes: Sizes) -> Traffic:
+    groups = len(list(plan.groups()))
+    # record, lock and job at the start; the record after every group and at the end; the lock's end
+    total = Traffic(requests={"GET": 7, "PUT": 4 + groups, "LIST": 2 + groups, "DELETE": 1})
+    total += _mirror(plan)
+    depth = 1 + int(sizes.overlaps)
+    for work in plan.works:
+        total += _tiles(work, sizes) + _blocks(work, sizes, depth) + _finish(work, depth)
+    return total
+
+
+def _mirror(plan: Plan) -> Traffic:
+    if plan.in_place:
+        return Traffic()
+    images = plan.source.images
+    rows, wells = ({image.well[:n] for image in images if image.well} for n in (1, 2))
+    found = 1 if plan.source.zarr_format == 3 else 2
+    made = len(rows) + len(images)
+    return Traffic(requests={"GET": 3 + found * made, "PUT": made + found * (len(wells) + 1)})
+
+
+def _tiles(work: Work, sizes: Sizes) -> Traffic:
+    """Limits and predict: the layers and the mark of each tile."""
+    number = len(work.items(work.tiles()))
+    found = 2 if work.image.zarr_format == 3 else 4  # are labels or a table of that name there?
+    return Traffic(
+        requests={"GET": found + 1, "PUT": 2 + 2 * number, "LIST": 1},
+        bytes_out=round(number * sizes.predicted),
+    )
+
+
+def _blocks(work: Work, sizes: Sizes, depth: int) -> Traffic:
+    """Describe, join, measure and paint: pieces of each unit, labels of each block."""
+    units, blocks = work.items(work.units()), work.items(work.blocks())
+    side = round_up(work.core, work.traits.stride)
+    masks = sum(_cells(unit.tile.core, side, side) for unit in units)
+    read = masks if work.traits.link == "touch" else 5 * len(units)
+    over = sum(len(work.units_over(item.tile)) for item in blocks)
+    layout = layout_for(work.image)
+    pixels = len(work.image.planes) * work.extent[0] * work.extent[1]
+    rows = sizes.rows * pixels
+    rows += sum(sizes.empty_rows + sizes.border * unit.tile.core.perimeter for unit in units)
+    runs = sizes.runs * pixels + sizes.empty_runs * len(units)
+    put = 2 * len(units) + 1 + depth * (len(layout.shapes) + _chunks(layout)) + len(blocks)
+    return Traffic(
+        requests={"GET": read + 1 + 2 * len(units) + 6 + over, "PUT": put, "LIST": 2},
+        # Joining reads the rows, and measuring does.
+        bytes_in=round(len(work.items(work.tiles())) * sizes.predicted + 2 * rows + runs),
+        bytes_out=round((rows + runs) * (1 + LABEL_SHARE)),
+    )
+
+
+def _finish(work: Work, depth: int) -> Traffic:
+    layout = layout_for(work.image)
+    copies = depth * (len(layout.shapes) + _chunks(layout) + 1)
+    return Traffic(
+        requests={
+            "GET": 15 + depth,
+            "PUT": 7 + 2 * depth,
+            "LIST": 1 + 3 * depth,
+            "DELETE": depth,
+            "COPY": copies,
+        }
+    )
+
+
+def _chunks(layout: LabelLayout) -> int:
+    """Chunks of all levels of one label image."""
+    total = 0
+    for level, shape in enumerate(layout.shapes):
+        number = 1
+        for extent, step in zip(shape, layout.chunks(level), strict=True):
+            number *= -(-extent // step)
+        total += number
+    return total
+
+
+def _pages(keys: int) -> int:
+    return max(-(-keys // PAGE), 1)

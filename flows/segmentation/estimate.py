@@ -1,0 +1,136 @@
+"""The dry run: what a job would do and what it would cost, measured on a few probed tiles."""
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from flows.execution.executors import usable_cores
+from flows.jobs import SegmentJob
+from flows.segmentation.demand import Sizes, demand
+from flows.segmentation.plan import Plan, count_tiles, items, make_plan
+from flows.segmentation.stages import BORDER, Item, describe_unit, pieces_keys, predict
+from pipeline import normalise
+from pipeline.stitch import from_bytes
+from pipeline.store.ledger import Ledger
+from pipeline.store.places.address import address
+from pipeline.store.places.traffic import Traffic
+from pipeline.tiling import round_up
+
+PROBED = 3
+"""Tiles that are read and predicted to estimate the time."""
+
+AFTER_NETWORK_MPX_S = 15.2
+"""Mpx/s and core of everything after the network, as measured (benchmarks/results/stitch.json)."""
+
+
+def estimate(job: SegmentJob) -> str:
+    """Describe a job without running it."""
+    plan = make_plan(job)
+    tiles = sum(count_tiles(work) for work in plan.works)
+    pixels = sum(len(w.image.planes) * int(np.prod(w.extent)) for w in plan.works)
+    read = sum(_read_pixels(plan))
+    itemsize = max((w.image.dtype.itemsize * len(w.channels) for w in plan.works), default=1)
+    seconds, rate, sizes = _probe(plan, pixels)
+    workers = 1 if job.execution.executor == "serial" else job.execution.workers or usable_cores()
+    traits = plan.traits
+    lines = [
+        f"source      {plan.source.address}, {len(plan.works)} image(s), {pixels / 1e6:.1f} Mpx",
+        f"output      {plan.output}, labels and tables {plan.name!r}, run {plan.ledger.run}",
+        f"segmenter   {traits.name} ({traits.link}, reach {traits.reach_px} px, stride {traits.stride})",
+        f"tiles       {tiles} of core {plan.works[0].core} px and halo {plan.works[0].halo} px",
+        f"to read     {read * itemsize / 2**20:.0f} MiB uncompressed for the network, once more to measure",
+        f"halo waste  {100 * (1 - pixels / read):.0f} % of the pixels the network sees",
+        f"memory      about {_memory(plan) / 2**20:.0f} MiB per worker, whatever the size of the image",
+        f"time        about {seconds / workers:.0f} s with {workers} worker(s), "
+        f"network {rate:.2f} Mpx/s per worker (probed on {min(PROBED, tiles)} tiles)",
+        *_object_storage(demand(plan, sizes)),
+        *(f"refused     {path or 'image'}: {reason}" for path, reason in plan.refused.items()),
+        *(f"missing     {message}" for message in plan.source.missing),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _object_storage(traffic: Traffic) -> list[str]:
+    if not traffic:
+        return []
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in traffic.requests.items())
+    sizes = f"{traffic.bytes_in / 2**20:.2f} MiB in, {traffic.bytes_out / 2**20:.2f} MiB out"
+    return [f"requests    about {traffic.total:,} to object storage ({kinds}), {sizes}"]
+
+
+def _read_pixels(plan: Plan) -> list[int]:
+    """Pixels the network sees, halos included, per image."""
+    return [sum(int(np.prod(t.read.shape)) for t in w.tiles()) * len(w.image.planes) for w in plan.works]
+
+
+def _memory(plan: Plan) -> float:
+    """Rough peak of a worker: the block as float32, its layers, and the blocks of the later stages."""
+    work = plan.works[0]
+    side = min(round_up(work.core, plan.traits.stride) + 2 * work.halo, max(work.extent))
+    block = min(2048, max(work.extent)) ** 2
+    return side**2 * (4 * len(work.channels) + 2 * plan.traits.layers) + block * (
+        8 + 16 * len(work.channels) + 16
+    )
+
+
+def _probe(plan: Plan, pixels: int) -> tuple[float, float, Sizes]:
+    """Seconds for all pixels on one worker, Mpx/s of the network including reading, and what tiles write."""
+    every = list(items(plan.works))
+    chosen = (
+        [every[i] for i in np.linspace(0, len(every) - 1, min(PROBED, len(every))).astype(int)]
+        if every
+        else []
+    )
+    if not chosen:
+        return 0.0, 0.0, Sizes()
+    scratch = Ledger(address(f"memory://{uuid.uuid4().hex}"), plan.ledger.run)
+    try:
+        _predict(plan, chosen[0], scratch)
+        started = time.perf_counter()
+        mine = [_predict(plan, item, scratch) for item in chosen]
+        spent = time.perf_counter() - started
+        done = sum(int(np.prod(item.tile.core.shape)) for item in chosen)
+        sizes = _sizes(mine, scratch, done)
+    finally:
+        scratch.output.remove()
+    return pixels * spent / done + pixels / 1e6 / AFTER_NETWORK_MPX_S, done / 1e6 / spent, sizes
+
+
+def _predict(plan: Plan, item: Item, scratch: Ledger) -> Item:
+    """Run the network on a tile, as the run will, with a scratch in memory."""
+    mine = Item(replace(item.work, ledger=scratch), item.plane, item.tile)
+    block = item.work.read(item.plane, item.tile.read)
+    grid = normalise.grid(block.dtype, *normalise.value_range(block))
+    predict((mine, normalise.limits(normalise.histogram(block, *grid), plan.normalise)))
+    return mine
+
+
+def _sizes(items: Sequence[Item], scratch: Ledger, done_px: int) -> Sizes:
+    """What the probed tiles wrote; tiles that number their objects need their neighbours to be described."""
+    written = {key: size for key, size, _ in scratch.output.entries(scratch.folder)}
+    tiles = sum(size for key, size in written.items() if key.startswith(("mask/", "stacks/")))
+    if items[0].work.traits.link != "touch":
+        return Sizes(predicted=tiles / len(items), rows=tiles / done_px)
+    # Of an image under another name there are no layers: what is written of nothing.
+    empty = Item(replace(items[0].work, key="empty"), items[0].plane, items[0].tile)
+    for item in (*items, empty):
+        describe_unit(item)
+    units = list({item.work.key + item.key: item for item in items}.values())
+    files = [[len(scratch.read(key)) for key in pieces_keys(item)] for item in (*units, empty)]
+    # Of each kind of file, what there is inside beside the border and what every file has.
+    (rows, empty_rows), (runs, empty_runs) = ((sum(kind[:-1]), kind[-1]) for kind in zip(*files, strict=True))
+    tables = [from_bytes(scratch.read(pieces_keys(item)[0])) for item in units]
+    at_border = sum(
+        column.nbytes for table in tables for name, column in table.items() if name.startswith(BORDER)
+    )
+    return Sizes(
+        predicted=tiles / len(items),
+        rows=(rows - at_border - len(units) * empty_rows) / done_px,
+        runs=(runs - len(units) * empty_runs) / done_px,
+        border=at_border / sum(item.tile.core.perimeter for item in units),
+        empty_rows=empty_rows, empty_runs=empty_runs,
+        overlaps=any(len(table["pairs"]) for table in tables),
+    )  # fmt: skip

@@ -1,0 +1,224 @@
+"""The plan of a segmentation: which images, cut how, under which name of a run. Nothing is computed yet."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from flows.execution.segmenters import SegmenterRef, full_traits, reference
+from flows.jobs import SegmentJob, as_table
+from flows.segmentation.work import Item, Work
+from pipeline.errors import BadArgument, BadStore
+from pipeline.normalise import Normalise, normalised
+from pipeline.segment import Traits
+from pipeline.stitch import Filters
+from pipeline.store.ledger import Ledger, fingerprint, safe_name
+from pipeline.store.ome.collection import Collection, Image, channel_index, open_collection
+from pipeline.store.ome.label_reading import layer_names
+from pipeline.store.places.address import Address, address
+from pipeline.tiling import round_up
+
+GROUP_TILES = 64
+"""Small images are put together until a group has so many tiles: enough to keep workers busy between barriers."""
+
+PROBE_PX = 256
+"""Side of the crop on which a plain function shows what it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that is known before the first pixel is segmented."""
+
+    job: SegmentJob
+    source: Collection
+    output: Address
+    name: str
+    segmenter: SegmenterRef
+    traits: Traits
+    normalise: Normalise
+    filters: Filters
+    ledger: Ledger
+    works: tuple[Work, ...]
+    """One per image that can be segmented."""
+    refused: dict[str, str]
+    """Why an image cannot be segmented, by path."""
+
+    @cached_property
+    def label_fingerprint(self) -> str:
+        """What labels say of the work they come from: the same for every tiling, machine and store."""
+        facts = {
+            "name": self.name,
+            "segmenter": [self.traits.name, self.traits.digest],
+            "channel": self.job.channel,
+        }
+        return fingerprint(facts | {"normalise": as_table(self.normalise), "filters": as_table(self.filters)})
+
+    @property
+    def in_place(self) -> bool:
+        """Whether results land in the source."""
+        return self.job.output is None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether images or results are on a server."""
+        return not (self.source.address.is_local and self.output.is_local)
+
+    def groups(self, *, least_tiles: int = GROUP_TILES) -> Iterator[list[Work]]:
+        """Images that go through the stages together: whole wells, or as many small ones as fill the workers."""
+        if self.normalise.scope == "plate" and self.normalise.kind != "none":
+            yield list(self.works)
+            return
+        group: list[Work] = []
+        for unit in _units(self.works):
+            group += unit
+            if sum(count_tiles(work) for work in group) >= least_tiles:
+                yield group
+                group = []
+        if group:
+            yield group
+
+
+def _units(works: Iterable[Work]) -> Iterator[list[Work]]:
+    """Wells whole, other images alone."""
+    well: list[Work] = []
+    for work in works:
+        if well and (work.image.well is None or work.image.well != well[-1].image.well):
+            yield well
+            well = []
+        well.append(work)
+    if well:
+        yield well
+
+
+def count_tiles(work: Work) -> int:
+    """Tiles of the network over all planes."""
+    side = round_up(work.core, work.traits.stride)
+    height, width = work.extent
+    return len(work.image.planes) * -(-height // side) * -(-width // side)
+
+
+def make_plan(job: SegmentJob) -> Plan:
+    """Look at the source, the segmenter and the job, and fix everything the result depends on."""
+    source = open_collection(address(job.source))
+    output = _output(job, source)
+    segmenter = reference(job)
+    channels, refused = _channels(job, source.images)
+    first = next((image for image in source.images if image.path in channels), None)
+    if first is None:
+        raise BadArgument(next(iter(refused.values())))
+    traits = full_traits(segmenter, _probe(first, channels[first.path]))
+    _check_channels(traits, channels[first.path])
+    normalise = job.normalise.filled(traits.normalise)
+    filters = replace(job.filters, min_area=_min_area(job, traits))
+    halo = _halo(job, traits)
+    name = layer_names(job.name or _name(traits), 1)[0]
+    digests = source.digests()
+    ledger = Ledger(output, fingerprint(_facts(job, source, name, traits, normalise, filters, halo, digests)))
+    works = tuple(
+        Work(
+            ledger=ledger, image=image, key=work_key(image.path, digests[image.path]),
+            segmenter=segmenter, traits=traits, channels=channels[image.path],
+            core=round_up(job.tiling.core, traits.stride), halo=round_up(halo, traits.stride),
+        )
+        for image in source.images if image.path in channels
+    )  # fmt: skip
+    return Plan(
+        job=job, source=source, output=output, name=name, segmenter=segmenter, traits=traits, normalise=normalise,
+        filters=filters, ledger=ledger, works=works, refused=refused,
+    )  # fmt: skip
+
+
+def _output(job: SegmentJob, source: Collection) -> Address:
+    """Where results go; a place that cannot hold them is refused before anything is written."""
+    output = address(job.output) if job.output else source.address
+    if not output.is_writable_kind:
+        raise BadArgument(
+            f"{output}: this kind of address cannot be written; name another store with --output"
+        )
+    if job.output and f"{output.url}/".startswith(f"{source.address.url}/"):
+        raise BadArgument(f"--output {output}: expected another place than the source {source.address}")
+    return output
+
+
+def _halo(job: SegmentJob, traits: Traits) -> int:
+    halo = traits.reach_px if job.tiling.halo is None else job.tiling.halo
+    if traits.link == "match" and halo == 0:
+        raise BadArgument(
+            f"segmenter {traits.name} numbers its objects, so tiles are joined where they overlap: expected a "
+            "tiling.halo > 0, got 0; leave it out, or give the size of an object"
+        )
+    return halo
+
+
+def _name(traits: Traits) -> str:
+    """A name of labels made of the name of a segmenter."""
+    return re.sub(r"[^a-z0-9_.-]+", "_", traits.name.lower()).lstrip("_.-") or "labels"
+
+
+def _facts(
+    job: SegmentJob, source: Collection, name: str, traits: Traits, normalise: Normalise, filters: Filters,
+    halo: int, digests: dict[str, str],
+) -> dict[str, Any]:  # fmt: skip
+    """What the result depends on. Images are told apart by their own keys, so a plate may grow under its run."""
+    return {
+        "source": str(source.address),
+        "name": name,
+        "segmenter": [traits.name, traits.digest],
+        "channel": job.channel,
+        "tiling": as_table(job.tiling) | {"halo": halo},
+        "normalise": as_table(normalise),
+        "filters": as_table(filters),
+        "plate": digests if normalise.scope != "image" and normalise.kind != "none" else None,
+    }
+
+
+def _channels(job: SegmentJob, images: Iterable[Image]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Channel indices by image, and why an image has none."""
+    found, refused = {}, {}
+    for image in images:
+        try:
+            found[image.path] = tuple(channel_index(image, channel) for channel in job.channel) or (0,)
+        except BadArgument as error:
+            refused[image.path] = str(error)
+    return found, refused
+
+
+def _check_channels(traits: Traits, channels: tuple[int, ...]) -> None:
+    if traits.channels is not None and traits.channels != len(channels):
+        raise BadArgument(
+            f"model {traits.name} expects {traits.channels} channel(s), got {len(channels)}; "
+            "name them in the model's order with --channel"
+        )
+
+
+def _min_area(job: SegmentJob, traits: Traits) -> int:
+    chosen = job.filters.min_area
+    return chosen if chosen is not None else traits.min_area or 0
+
+
+def _probe(image: Image, channels: tuple[int, ...]) -> np.ndarray:
+    """A normalised crop from the middle of an image."""
+    height, width = image.shape[-2:]
+    y, x = max((height - PROBE_PX) // 2, 0), max((width - PROBE_PX) // 2, 0)
+    try:
+        crop = image.read(
+            image.planes[0], channels, y, min(y + PROBE_PX, height), x, min(x + PROBE_PX, width)
+        )
+        return normalised(crop, Normalise())
+    except BadStore:
+        # The image will be set aside when its turn comes; a segmenter can be asked with nothing too.
+        return np.zeros((len(channels), min(PROBE_PX, height), min(PROBE_PX, width)), np.float32)
+
+
+def work_key(path: str, digest: str) -> str:
+    """Name of a state of an image in the scratch."""
+    return f"{safe_name(path)}-{digest[:8]}"
+
+
+def items(works: Iterable[Work]) -> Iterator[Item]:
+    """Every tile of every plane of some images."""
+    for work in works:
+        yield from work.items(work.tiles())

@@ -1,0 +1,155 @@
+"""The record of a run: what was done, how long each stage took, what was tried again and what was set aside.
+
+Written beside the result; reports are drawn from it. Times of a resumed run add up over its starts.
+"""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flows.jobs import as_table
+from pipeline.store.places.traffic import Traffic, traffic_of
+
+if TYPE_CHECKING:
+    from flows.segmentation.plan import Plan
+    from flows.segmentation.work import Item
+
+PACKAGES = ("platelayer", "numpy", "scipy", "zarr", "torch", "dask", "prefect", "pandas", "pyarrow")
+
+
+class Progress(Protocol):
+    """Observer of a run; called in the driving process only."""
+
+    def start(self, stage: str, total: int) -> None:
+        """A stage begins with so many pieces of work."""
+
+    def advance(self, stage: str, item: "Item | None") -> None:
+        """One of them ended."""
+
+    def finish(self, stage: str) -> None:
+        """The stage is over."""
+
+
+class Silent:
+    """Watches nothing."""
+
+    def start(self, stage: str, total: int) -> None:
+        """Do nothing."""
+
+    def advance(self, stage: str, item: "Item | None") -> None:
+        """Do nothing."""
+
+    def finish(self, stage: str) -> None:
+        """Do nothing."""
+
+
+silent = Silent()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass
+class RunRecord:
+    """Facts of a run, JSON-ready."""
+
+    run: str
+    output: str
+    name: str
+    segmenter: str
+    job: dict[str, Any]
+    versions: dict[str, str] = field(default_factory=versions)
+    tiling: dict[str, int] = field(default_factory=dict)
+    status: str = "running"
+    """running, complete, partial (images were set aside), or unchanged (nothing was left to do)."""
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    retries: dict[str, int] = field(default_factory=dict)
+    network_s: dict[str, float] = field(default_factory=dict)
+    """Seconds inside predict: reading, in the network, writing; summed over workers."""
+    traffic: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Requests to servers by stage (`Traffic`), of this process and of all workers; empty for local files."""
+    failures: list[dict[str, str]] = field(default_factory=list)
+    images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    """Wells and fields that the plate lists but that cannot be read."""
+
+    @classmethod
+    def begin(cls, plan: "Plan") -> "RunRecord":
+        """The record of a plan; what earlier starts of the same run did is kept, their failures are not."""
+        record = cls(
+            run=plan.ledger.run, output=str(plan.output), name=plan.name, segmenter=plan.traits.name,
+            job=as_table(plan.job), missing=list(plan.source.missing),
+        )  # fmt: skip
+        before = plan.ledger.find_json("record.json") or {}
+        for name in ("stages", "retries", "network_s", "traffic", "images"):
+            setattr(record, name, before.get(name, {}))
+        if plan.works:
+            record.tiling = {name: getattr(plan.works[0], name) for name in ("core", "halo")}
+        for path, reason in plan.refused.items():
+            record.failure(image=path, stage="plan", where=path or "image", reason=reason)
+        return record
+
+    @property
+    def objects(self) -> int:
+        """Objects found over all images."""
+        return sum(int(facts["objects"]) for facts in self.images.values())
+
+    def spent(self, stage: str, seconds: float, px: int, pieces: int) -> None:
+        """Add the time of a stage."""
+        total = self.stages.setdefault(stage, {"seconds": 0.0, "px": 0, "pieces": 0})
+        total["seconds"] = round(total["seconds"] + seconds, 4)
+        total["px"] += px
+        total["pieces"] += pieces
+
+    def network(self, seconds: Mapping[str, float]) -> None:
+        """Add what a tile spent reading, in the network and writing."""
+        for name, value in seconds.items():
+            self.network_s[name] = round(self.network_s.get(name, 0.0) + value, 4)
+
+    def retried(self, stage: str, times: int) -> None:
+        """Count retries."""
+        if times:
+            self.retries[stage] = self.retries.get(stage, 0) + times
+
+    def moved(self, stage: str, traffic: Traffic) -> None:
+        """Add requests to servers."""
+        if traffic:
+            before = self.traffic.get(stage)
+            self.traffic[stage] = asdict(traffic_of(before) + traffic if before else traffic)
+
+    @property
+    def requests(self) -> Traffic:
+        """Requests to servers over all stages."""
+        return sum((traffic_of(facts) for facts in self.traffic.values()), Traffic())
+
+    def failure(self, *, image: str, stage: str, where: str, reason: str) -> None:
+        """Name a piece of work that failed for good."""
+        self.failures.append({"image": image, "stage": stage, "where": where, "reason": reason})
+
+    def image(self, facts: dict[str, Any]) -> None:
+        """Name an image that is complete."""
+        self.images[facts["image"]] = facts
+
+    def write(self, plan: "Plan") -> None:
+        """Keep the record as it is now."""
+        plan.ledger.write_json("record.json", asdict(self))
+
+    def finish(self, plan: "Plan") -> None:
+        """Close the record and write it."""
+        self.status = "partial" if self.failures or self.missing else "complete"
+        self.write(plan)
+
+    def finished_before(self, plan: "Plan") -> "RunRecord":
+        """The record of a run that has nothing left to do."""
+        self.status = "partial" if self.failures or self.missing else "unchanged"
+        return self

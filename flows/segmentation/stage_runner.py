@@ -1,0 +1,111 @@
+"""A run under way: its plan, its workers, its record, and the images it had to set aside."""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from flows.execution.executors import Outcome, Pool, in_words, run_window
+from flows.segmentation.plan import Plan
+from flows.segmentation.record import Progress, RunRecord
+from flows.segmentation.stages import Item, Work
+from pipeline.store.ledger import Hold
+from pipeline.store.places.traffic import taken
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+LOOKS = 16
+"""Threads that look what is there: each look costs a round trip on object storage."""
+
+
+def pixels_of(about: Item | Work) -> int:
+    """Pixels of a tile, or of a whole image."""
+    shape = about.tile.core.shape if isinstance(about, Item) else about.extent
+    return int(np.prod(shape))
+
+
+def tile_pixels(about: Item | Work) -> int:
+    """Pixels of a tile; what is done to a whole image beside its tiles adds none."""
+    return pixels_of(about) if isinstance(about, Item) else 0
+
+
+@dataclass
+class Run:
+    """A plan under way."""
+
+    plan: Plan
+    pool: Pool
+    record: RunRecord
+    progress: Progress
+    hold: Hold
+    failed: set[str] = field(default_factory=set)
+    """Images that were set aside, by their keys in the scratch."""
+
+    def alive(self, works: Iterable[Work]) -> list[Work]:
+        """Images that were not set aside."""
+        return [work for work in works if work.key not in self.failed]
+
+    def set_aside(self, work: Work, stage: str, where: object, reason: str) -> None:
+        """Name an image that cannot be finished; it is never written as zeros."""
+        self.failed.add(work.key)
+        self.record.failure(image=work.image.path, stage=stage, where=str(where), reason=reason)
+
+    def each(
+        self,
+        stage: str,
+        call: Callable[[T], Any],
+        todo: Sequence[T],
+        *,
+        item: Callable[[T], Item | Work],
+        gpu: bool = False,
+        pixels: Callable[[Item | Work], int] = pixels_of,
+    ) -> Iterator[Outcome]:
+        """Run ``call`` on every piece of work in a bounded window; failures set their image aside.
+
+        ``item`` gives the tile, or the image, that a piece of work is about, and ``pixels`` what it adds to those
+        that are done, so that a rate can be told.
+        """
+        if not todo:
+            return
+        started, done_px = time.perf_counter(), 0
+        self.progress.start(stage, len(todo))
+        try:
+            # Closed at once, whatever is raised here: what has not begun is cancelled before the workers go.
+            with closing(self._outcomes(call, todo, gpu)) as outcomes:
+                for outcome in outcomes:
+                    self.hold.check()
+                    about = item(outcome.item)
+                    self.record.retried(stage, outcome.retries)
+                    self.record.moved(stage, outcome.traffic)
+                    self.progress.advance(stage, about if isinstance(about, Item) else None)
+                    if outcome.error is not None:
+                        work = about.work if isinstance(about, Item) else about
+                        self.set_aside(work, stage, about, in_words(outcome.error))
+                    else:
+                        done_px += pixels(about)
+                        yield outcome
+        finally:
+            self.record.spent(stage, time.perf_counter() - started, done_px, len(todo))
+            self.record.moved(stage, taken())
+        self.progress.finish(stage)
+
+    def _outcomes(
+        self, call: Callable[[T], Any], todo: Sequence[T], gpu: bool
+    ) -> Generator[Outcome, None, None]:
+        together = 1 if gpu else self.pool.together  # the network's tiles are not short
+        return run_window(
+            self.pool, call, todo, retries=self.plan.job.execution.retries, gpu=gpu, together=together
+        )
+
+
+def looked(look: Callable[[T], U], things: Sequence[T], *, waits: bool = True) -> list[U]:
+    """Answers of ``look`` in order, at once if each ``waits`` for a server; threads only slow down local files."""
+    if not waits:
+        return [look(thing) for thing in things]
+    with ThreadPoolExecutor(LOOKS) as threads:
+        return list(threads.map(look, things))

@@ -1,0 +1,235 @@
+"""The stages of the main job, as plain functions that run on any worker.
+
+predict   read core and halo, normalise, network, layers      -> scratch: layer mask, or the tile's own stack
+describe  scratch -> components, rows, border, spans          -> scratch: pieces
+Joining and painting have rooms of their own. Each stage writes its result whole and then its mark; doing a piece
+of work twice writes the same bytes.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import zarr
+
+from flows.execution.memory import keep_memory
+from flows.execution.segmenters import SegmenterRef, loaded
+from flows.segmentation.work import Item, Work
+from pipeline import normalise
+from pipeline.errors import BadArgument, BadStore
+from pipeline.links import match_links
+from pipeline.normalise import Histogram, Limits
+from pipeline.segment import bits, bits_dtype, checked_answer
+from pipeline.spans import Runs, runs_of, spans_of_bits, spans_of_stack
+from pipeline.stitch import Pieces, border_spans, describe, from_bytes, to_bytes
+from pipeline.store.ome.arrays import new_document, open_array
+from pipeline.tiling import Box, Tile, round_up
+
+
+def ready(segmenter: SegmenterRef) -> None:
+    """Load a segmenter, so that one that cannot be loaded, or a GPU that is not there, is told before any work."""
+    loaded(segmenter)
+
+
+def check_pixels(work: Work) -> None:
+    """Refuse an image of which chunks were lost: they would read as zeros."""
+    lost = work.image.lost_chunks()
+    if lost:
+        level = f"{work.image.place}/{work.image.levels[0]}"
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise BadStore(
+            f"{level}: expected pixels in chunk {lost[0]}{more}, as the coarser level shows some, but it is missing; "
+            "copy the image again from its source"
+        )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Bins of a histogram, the same for all images that share their limits."""
+
+    dtype: np.dtype
+    low: np.ndarray
+    width: np.ndarray
+    bins: int
+
+
+def value_range(item: Item) -> tuple[np.ndarray, np.ndarray]:
+    """Minimum and maximum per channel of a block."""
+    core = item.tile.core
+    return normalise.value_range(item.work.read(item.plane, core), origin=(core.y0, core.x0))
+
+
+def histogram(job: tuple[Item, Grid]) -> Histogram:
+    """Histogram per channel of a block."""
+    item, grid = job
+    block = item.work.read(item.plane, item.tile.core).astype(grid.dtype, copy=False)
+    return normalise.histogram(block, grid.low, grid.width, grid.bins)
+
+
+def predict(job: tuple[Item, Limits]) -> dict[str, Any]:
+    """Segment a tile and keep what lies in its core (touch) or in its whole read (match); seconds it took."""
+    keep_memory()
+    item, limits = job
+    work, tile = item.work, item.tile
+    started = time.perf_counter()
+    raw = normalise.check_finite(work.read(item.plane, tile.read), origin=(tile.read.y0, tile.read.x0))
+    block = limits.apply(raw)
+    read = time.perf_counter()
+    layers = checked_answer(loaded(work.segmenter)(block), tile.read.shape, work.traits.name)
+    answered = time.perf_counter()
+    if work.traits.link == "touch":
+        _write_mask(item, layers[(slice(None), *tile.core.within(tile.read))])
+    else:
+        work.ledger.write(_stack_key(work, item.key), to_bytes({"stack": _dense(layers)}))
+    work.ledger.mark("predict", work.key, item.key)
+    written = time.perf_counter()
+    return {"read_s": read - started, "network_s": answered - read, "write_s": written - answered}
+
+
+def _write_mask(item: Item, layers: np.ndarray) -> None:
+    if layers.dtype != bool or len(layers) > item.work.traits.layers:
+        traits = item.work.traits
+        raise BadArgument(
+            f"segmenter {traits.name} said it returns {traits.layers} boolean layers, got {len(layers)} of "
+            f"{layers.dtype}; give it the attributes link and layers that hold for every block"
+        )
+    core = item.tile.core
+    packed = bits(layers).astype(bits_dtype(item.work.traits.layers))
+    with item.work.ledger.writing():
+        mask_array(item.work)[item.plane, core.y0 : core.y1, core.x0 : core.x1] = packed
+
+
+def _dense(stack: np.ndarray) -> np.ndarray:
+    """Number local objects 1 ... n in the order of their ids."""
+    ids, inverse = np.unique(stack, return_inverse=True)
+    start = 0 if len(ids) and ids[0] == 0 else 1
+    return (inverse.reshape(stack.shape) + start).astype(np.uint32)
+
+
+def _stack_key(work: Work, key: str) -> str:
+    return f"stacks/{work.key}/{key}.safetensors"
+
+
+def create_mask(work: Work) -> None:
+    """Write the metadata of an image's layer mask; the tiles bring the chunks, empty ones too."""
+    work.ledger.write(f"mask/{work.key}/zarr.json", _mask_document(work).encode())
+
+
+def mask_array(work: Work) -> zarr.Array:
+    """The layer mask of an image, chunk = core; opened without a request."""
+    ledger = work.ledger
+    return open_array(
+        ledger.output, f"{ledger.folder}/mask/{work.key}", _mask_document(work), read_only=False
+    )
+
+
+def _mask_document(work: Work) -> str:
+    height, width = work.extent
+    return _document(
+        len(work.image.planes), height, width, round_up(work.core, work.traits.stride), work.traits.layers
+    )
+
+
+@lru_cache(maxsize=64)
+def _document(planes: int, height: int, width: int, side: int, layers: int) -> str:
+    files = new_document(
+        shape=(planes, height, width), dtype=bits_dtype(layers), chunks=(1, min(side, height), min(side, width)),
+        shards=None, axes=("plane", "y", "x"), codec="label", zarr_format=3,
+    )  # fmt: skip
+    return files["zarr.json"].decode()
+
+
+ROW, BORDER = "row.", "border."
+"""How the names of additive columns, and of spans at the border of the block, begin among what describing writes."""
+
+RUNS = ".runs.safetensors"
+"""End of the key that is written last: a unit that has it was described."""
+
+
+def pieces_keys(item: Item) -> tuple[str, str]:
+    """Keys of what `describe_unit` writes: what joining needs, and then the runs that painting needs."""
+    place = f"pieces/{item.work.key}/{item.key}"
+    return f"{place}.rows.safetensors", f"{place}{RUNS}"
+
+
+def describe_unit(item: Item) -> int:
+    """Find the pieces of a unit, measure them and write what joining and painting need; their number."""
+    keep_memory()
+    work, core = item.work, item.tile.core
+    channels = list(work.read(item.plane, core))
+    if work.traits.link == "touch":
+        mask = mask_array(work)[item.plane, core.y0 : core.y1, core.x0 : core.x1]
+        pieces = describe(*spans_of_bits(np.asarray(mask)), core, work.frame(item.plane), channels=channels)
+        extra = _border_columns(pieces, core)
+    else:
+        pieces, extra = _describe_stack(item, channels)
+    rows, runs = pieces_keys(item)
+    facts = {"layer": pieces.layer, "pairs": pieces.pairs, "pair_pixels": pieces.pair_pixels}
+    work.ledger.write(
+        rows, to_bytes({f"{ROW}{name}": column for name, column in pieces.rows.items()} | facts | extra)
+    )
+    work.ledger.write(runs, to_bytes(_run_columns(pieces, core)))
+    return len(pieces)
+
+
+def _run_columns(pieces: Pieces, core: Box) -> dict[str, np.ndarray]:
+    """The runs of a unit, in its coordinates; small numbers, because memory touched first is slow."""
+    own, place = runs_of(pieces.spans, pieces.span_piece), np.min_scalar_type(max(core.shape))
+    columns = {"y": own.y, "x0": own.x0, "x1": own.x1}
+    return {name: column.astype(place) for name, column in columns.items()} | {
+        "piece": own.value.astype(np.uint32)
+    }
+
+
+def read_runs(item: Item) -> Runs:
+    """The runs of a unit, in its coordinates, with the numbers of its pieces."""
+    table = from_bytes(item.work.ledger.read(pieces_keys(item)[1]))
+    y, x0, x1 = (table[name].astype(np.int32) for name in ("y", "x0", "x1"))
+    return Runs(y, x0, x1, table["piece"])
+
+
+def _border_columns(pieces: Pieces, core: Box) -> dict[str, np.ndarray]:
+    spans, piece = border_spans(pieces, core)
+    columns = {"layer": spans.layer, "y": spans.y, "x0": spans.x0, "x1": spans.x1, "piece": piece}
+    return {f"{BORDER}{name}": column for name, column in columns.items()}
+
+
+def _describe_stack(item: Item, channels: Sequence[np.ndarray]) -> tuple[Pieces, dict[str, np.ndarray]]:
+    """Pieces of a tile that numbered its objects itself, and their links to the tiles after it."""
+    work, tile = item.work, item.tile
+    stack = _read_stack(work, item.key)
+    y, x = tile.core.within(tile.read)
+    spans, stretches, ids = spans_of_stack(np.ascontiguousarray(stack[:, y, x]))
+    own, piece = np.unique(ids, return_inverse=True)
+    pieces = describe(spans, stretches, tile.core, work.frame(item.plane), channels=channels, piece=piece)
+    links, ambiguous = [], 0
+    for other in _later_neighbours(work, tile):
+        band = _common(tile.read, other.read)
+        there = _read_stack(work, f"{item.plane}_{other.key}")
+        matches = match_links(
+            stack[(slice(None), *band.within(tile.read))], there[(slice(None), *band.within(other.read))]
+        )
+        place = np.full((len(matches.pairs), 2), (other.row, other.column))
+        links.append(np.concatenate([matches.pairs, place], axis=1))
+        ambiguous += len(matches.ambiguous)
+    table = np.concatenate(links or [np.zeros((0, 4), np.int64)])
+    return pieces, {"ids": own, "links": table, "ambiguous": np.array(ambiguous)}
+
+
+def _read_stack(work: Work, key: str) -> np.ndarray:
+    return from_bytes(work.ledger.read(_stack_key(work, key)))["stack"]
+
+
+def _later_neighbours(work: Work, tile: Tile) -> list[Tile]:
+    """The neighbours to the right and below, so that each pair of tiles is compared once."""
+    steps = ((0, 1), (1, -1), (1, 0), (1, 1))
+    found = [work.tile(tile.row + down, tile.column + right) for down, right in steps]
+    return [other for other in found if other is not None]
+
+
+def _common(a: Box, b: Box) -> Box:
+    y0, x0 = max(a.y0, b.y0), max(a.x0, b.x0)
+    return Box(y0, max(min(a.y1, b.y1), y0), x0, max(min(a.x1, b.x1), x0))

@@ -1,0 +1,110 @@
+"""What travels to workers: an image with all that is known of it, and one tile or block of it.
+
+Small frozen values without pixels; everything that a stage needs to find its input and its place to write.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from flows.execution.segmenters import SegmenterRef
+from pipeline import measure
+from pipeline.segment import Traits
+from pipeline.store.ledger import Ledger
+from pipeline.store.ome.collection import Image
+from pipeline.store.ome.labels import BLOCK
+from pipeline.store.places.chunk_cache import kept_for
+from pipeline.tiling import Box, Tile, round_up, tile_at, tiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """All a worker has to know of an image; small, and pickled with every tile."""
+
+    ledger: Ledger
+    image: Image
+    key: str
+    """Name of the image in the scratch: its path and the digest of its pixels."""
+    segmenter: SegmenterRef
+    traits: Traits
+    channels: tuple[int, ...]
+    core: int
+    halo: int
+
+    def __str__(self) -> str:
+        return self.image.path or "image"
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Height and width of a plane."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the pixels as `read` returns them."""
+        return np.dtype(np.uint8) if self.image.dtype == bool else self.image.dtype
+
+    @property
+    def channel_names(self) -> list[str]:
+        """Names of the channels in use, for the columns of the table."""
+        return [self.image.channels[index] for index in self.channels]
+
+    def frame(self, plane: int) -> measure.Frame:
+        """The plane as measurements see it."""
+        return measure.Frame(*self.extent, plane=plane)
+
+    def tiles(self) -> Iterable[Tile]:
+        """Tiles of the network."""
+        return tiles(self.extent, core=self.core, halo=self.halo, stride=self.traits.stride)
+
+    def tile(self, row: int, column: int) -> Tile | None:
+        """One of the tiles of the network; None outside of the image."""
+        return tile_at(self.extent, row, column, core=self.core, halo=self.halo, stride=self.traits.stride)
+
+    def blocks(self) -> Iterable[Tile]:
+        """Blocks in which labels are painted."""
+        return tiles(self.extent, core=BLOCK)
+
+    def units(self) -> Iterable[Tile]:
+        """What is described at once: blocks of the mask, or tiles whose objects are numbered already."""
+        return self.blocks() if self.traits.link == "touch" else self.tiles()
+
+    def units_over(self, block: Tile) -> list[Tile]:
+        """The units that meet a block."""
+        if self.traits.link == "touch":
+            return [block]
+        side, box = round_up(self.core, self.traits.stride), block.core
+        rows, columns = (
+            range(a // side, (b - 1) // side + 1) for a, b in ((box.y0, box.y1), (box.x0, box.x1))
+        )
+        return [tile for row in rows for column in columns if (tile := self.tile(row, column))]
+
+    def read(self, plane: int, box: Box) -> np.ndarray:
+        """Pixels ``(C, y, x)`` of the job's channels, native dtype (bool as uint8)."""
+        where = self.image.planes[plane]
+        with kept_for(f"{self.ledger.run} {self.key}"):  # the key holds the digest of the pixels' files
+            block = self.image.read(where, self.channels, box.y0, box.y1, box.x0, box.x1)
+        return block.astype(np.uint8) if block.dtype == bool else block
+
+    def items(self, tiles: Iterable[Tile]) -> "list[Item]":
+        """Some tiles on every plane."""
+        tiles = list(tiles)
+        return [Item(self, plane, tile) for plane in range(len(self.image.planes)) for tile in tiles]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One piece of work: a tile or block of a plane of an image."""
+
+    work: Work
+    plane: int
+    tile: Tile
+
+    @property
+    def key(self) -> str:
+        """Name of the mark."""
+        return f"{self.plane}_{self.tile.key}"
+
+    def __str__(self) -> str:
+        return f"{self.work} plane {self.plane} tile {self.tile.row},{self.tile.column}"

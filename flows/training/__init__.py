@@ -1,0 +1,1 @@
+"""Training of a model from ingested stores."""

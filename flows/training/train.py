@@ -1,0 +1,233 @@
+"""Training from ingested stores: the pipeline's images and truth go to the model wing as plain arrays.
+
+Validation never shares a well or an image with training. The score that chooses the best model is the
+pipeline's own: pooled canonical mean AP.
+"""
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from flows.execution.segmenters import model_folder
+from flows.jobs import TrainJob
+from pipeline.errors import BadArgument
+from pipeline.metrics.precision import mean_average_precision
+from pipeline.normalise import normalised
+from pipeline.store.ome.collection import Image, channel_index, open_collection
+from pipeline.store.ome.labels import list_labels, read_stack
+from pipeline.store.places.address import Address, address
+
+if TYPE_CHECKING:
+    from model.checkpoint import Checkpoint
+    from model.recipe import Recipe
+    from model.training import Trained
+
+logger = logging.getLogger(__name__)
+
+VALIDATION_SHARE = 10
+"""One well (or image) in so many validates when the job names no validation store."""
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""Normalised image ``(C, y, x)`` and label stack ``(L, y, x)``."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One plane to learn from."""
+
+    store: str
+    """Absolute address of its store."""
+    place: str
+    """Its well, or the path of its image where there are no wells."""
+    pair: Pair
+
+    @property
+    def group(self) -> str:
+        """Well or image: never on both sides of the split."""
+        return f"{self.store}/{self.place}".rstrip("/")
+
+    @property
+    def name(self) -> str:
+        """The group without the place of its store."""
+        return f"{address(self.store).name}/{self.place}"
+
+
+def train_model(job: TrainJob, *, on_step: Callable[[int, int], None] | None = None) -> "Trained":
+    """Train a model as a job says; a training that was killed goes on where it was."""
+    from model.training import About, train
+
+    initial = _initial(job) if job.initial else None
+    recipe = _recipe(job)
+    if initial is not None:
+        recipe = replace(recipe, method=replace(recipe.method, shape=initial.method.shape))
+    learning, validating = split(job)
+    about = About(
+        name=job.name,
+        normalise=_normalise(job),
+        licence=job.source.licence,
+        fields={"data": asdict(job.source)},
+    )
+    return train(
+        recipe, [e.pair for e in learning], [e.pair for e in validating], job.folder,
+        score=score, initial=initial, device=job.device, about=about, on_step=on_step,
+    )  # fmt: skip
+
+
+def _recipe(job: TrainJob) -> "Recipe":
+    """The recipe with the changes of the job, every value of the type its field has."""
+    from model.recipe import Recipe, read_recipe, recipe_from
+
+    with _mistakes_in(f"recipe {job.recipe!r}"):
+        recipe = TypeAdapter(Recipe).validate_python(read_recipe(job.recipe).as_dict())
+    with _mistakes_in("change"):
+        changed = recipe_from(_merged(recipe.as_dict(), job.change))
+        return TypeAdapter(Recipe).validate_python(changed.as_dict())
+
+
+@contextmanager
+def _mistakes_in(what: str) -> Iterator[None]:
+    """Name what a mistake is in."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadArgument(f"{what}: {place}: {first['msg']}, got {first['input']!r}") from None
+    except (AttributeError, TypeError) as error:
+        # A recipe is compared with numbers while it is made, before its types can be looked at.
+        raise BadArgument(
+            f"{what}: expected values of the types they have in the shipped recipes, but {error}"
+        ) from None
+    except ValueError as error:
+        raise BadArgument(f"{what}: {error}") from None
+
+
+def _normalise(job: TrainJob) -> dict[str, Any]:
+    return {name: v for name, v in asdict(job.normalise.filled(None)).items() if name != "scope"}
+
+
+def _initial(job: TrainJob) -> "Checkpoint":
+    """The model to start from; what it learnt holds for intensities as it knows them only."""
+    from model.checkpoint import load_checkpoint
+
+    initial = load_checkpoint(model_folder(job.initial))
+    known = initial.card["normalise"]
+    if known is not None and known != _normalise(job):
+        raise BadArgument(
+            f"initial model {job.initial!r}: expected its normalisation {known}, got {_normalise(job)}; "
+            "set normalise to it"
+        )
+    return initial
+
+
+def score(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
+    """Pooled canonical mean AP over IoU 0.5 to 0.9: what the best model is chosen by."""
+    return mean_average_precision(zip(truths, predictions, strict=True))
+
+
+def split(job: TrainJob) -> tuple[list[Example], list[Example]]:
+    """Training and validation examples, in memory; no well or image is on both sides.
+
+    Raises:
+        BadArgument: a validation store shares one with the data, or there is only one to choose from.
+    """
+    learning = list(_examples(job, job.data))
+    if job.validation:
+        validating = list(_examples(job, job.validation))
+        _check_apart({e.group for e in learning}, {e.group for e in validating})
+        _check_channels([*learning, *validating])
+        return learning, validating
+    _check_channels(learning)
+    numbers = _numbers(learning)
+    if len(numbers) == 1:
+        raise BadArgument(
+            f"data: expected at least two wells or images, one of them to validate, got {learning[0].group} alone; "
+            "name other stores as validation"
+        )
+    held = {group for group, number in numbers.items() if number % VALIDATION_SHARE == 0}
+    if not held or len(held) == len(numbers):
+        held = {min(numbers, key=lambda group: (numbers[group], group))}
+    return [e for e in learning if e.group not in held], [e for e in learning if e.group in held]
+
+
+def _numbers(examples: Iterable[Example]) -> dict[str, int]:
+    """What decides the side of a group: the same wherever its store lies and however the job spells it."""
+    numbers: dict[str, int] = {}
+    seen: Counter[str] = Counter()
+    for group, name in sorted({(e.group, e.name) for e in examples}):
+        # Stores in several folders may have one name; their images are not all alike for that.
+        numbers[group] = _digest(f"{name}#{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return numbers
+
+
+def _digest(text: str) -> int:
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
+
+
+def _check_apart(learning: set[str], validating: set[str]) -> None:
+    """One side may be named by plate and the other by a well or an image of it."""
+    shared = [v for v in sorted(validating) if any(_within(v, g) or _within(g, v) for g in learning)]
+    if shared:
+        raise BadArgument(
+            f"validation: expected wells or images that are not in data, got {shared[0]} and {len(shared) - 1} more "
+            "that are in both; take them out of one"
+        )
+
+
+def _within(inner: str, outer: str) -> bool:
+    return f"{inner}/".startswith(f"{outer}/")
+
+
+def _check_channels(examples: Sequence[Example]) -> None:
+    first = examples[0]
+    for other in examples:
+        if len(other.pair[0]) != len(first.pair[0]):
+            raise BadArgument(
+                f"{other.group}: expected {len(first.pair[0])} channel(s) like {first.group}, "
+                f"got {len(other.pair[0])}; name the channels to learn from, which every image must have"
+            )
+
+
+def _examples(job: TrainJob, stores: Iterable[str]) -> Iterator[Example]:
+    if job.normalise.scope != "image":
+        raise BadArgument(
+            f"normalise.scope: expected 'image', the only one that training knows, got {job.normalise.scope!r}"
+        )
+    for store in stores:
+        collection = open_collection(address(store))
+        for message in collection.missing:
+            logger.warning("left out: %s", message)
+        known = [i for i in collection.images if job.truth in list_labels(collection.address, i.path)]
+        if not known:
+            raise BadArgument(f"{store}: no image has labels {job.truth!r}; ingest with truth, or set truth")
+        for image in known:
+            yield from _planes(job, collection.address, image)
+
+
+def _planes(job: TrainJob, store: Address, image: Image) -> Iterator[Example]:
+    """All planes of an image share their limits, as they do when it is segmented."""
+    channels = tuple(channel_index(image, c) for c in job.channel) or tuple(range(len(image.channels)))
+    planes = [image.read(plane, channels, 0, image.size[0], 0, image.size[1]) for plane in image.planes]
+    pixels = normalised(np.concatenate(planes, axis=1), job.normalise)
+    place = "/".join(image.well) if image.well else image.path
+    for plane, one in zip(image.planes, np.split(pixels, len(planes), axis=1)):
+        yield Example(str(store), place, (one, read_stack(store, image.path, job.truth, plane=plane)))
+
+
+def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the keys of ``change`` replaced, tables key by key."""
+    result = dict(base)
+    for key, entry in change.items():
+        inner = result.get(key)
+        if isinstance(inner, Mapping) and isinstance(entry, Mapping):
+            entry = _merged(inner, entry)
+        result[key] = entry
+    return result

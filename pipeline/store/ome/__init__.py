@@ -1,0 +1,1 @@
+"""OME-Zarr: images, labels and tables, read and written."""

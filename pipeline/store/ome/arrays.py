@@ -1,0 +1,204 @@
+"""Zarr arrays opened from a metadata document that travels with the task: no request but for the chunks.
+
+Invariant: what a region read returns is what the chunks hold; a chunk that cannot be decoded is named, never
+replaced by zeros. A chunk that is not there is the fill value, as zarr defines it.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr import AsyncArray
+from zarr.storage import MemoryStore, StorePath
+
+from pipeline.errors import BadStore
+from pipeline.store.ome.groups import join, read_json
+from pipeline.store.places.address import Address
+from pipeline.store.places.chunk_cache import RecentChunks
+from pipeline.store.places.faults import explained, is_backend_fault
+from pipeline.store.places.remote import mark_of_environment
+from pipeline.store.places.whole_chunks import WholeChunks, ends_in_blosc
+
+Selection = tuple[slice, ...]
+"""One slice with start and stop per axis."""
+
+
+def find_document(address: Address, path: str, *, zarr_format: int) -> str | None:
+    """Read an array's metadata document as JSON text; None when there is no array at the path."""
+    found = read_json(address, join(path, "zarr.json" if zarr_format == 3 else ".zarray"))
+    if found is None or (zarr_format == 3 and found.get("node_type") != "array"):
+        return None
+    # Attributes of arrays do not matter for pixels, and they may hold what JSON cannot compare.
+    return json.dumps({**found, "attributes": {}} if zarr_format == 3 else found, sort_keys=True)
+
+
+def new_document(
+    *,
+    shape: Sequence[int],
+    dtype: np.dtype,
+    chunks: Sequence[int],
+    shards: Sequence[int] | None,
+    axes: Sequence[str],
+    codec: str,
+    zarr_format: int,
+) -> dict[str, bytes]:
+    """Return the metadata files of a new array, name to bytes; ``codec`` is ``image`` or ``label``."""
+    memory = MemoryStore()
+    options: dict[str, Any] = {"compressors": _compressor(codec, zarr_format), "zarr_format": zarr_format}
+    if zarr_format == 3:
+        options |= {"dimension_names": tuple(axes), "shards": tuple(shards) if shards else None}
+    else:
+        options |= {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+    zarr.create_array(
+        memory,
+        shape=tuple(shape),
+        dtype=dtype,
+        chunks=tuple(chunks),
+        fill_value=0,
+        **options,
+    )
+    return {key: buffer.to_bytes() for key, buffer in memory._store_dict.items()}
+
+
+def open_array(address: Address, path: str, document: str, *, read_only: bool = True) -> zarr.Array:
+    """Open an array by its document, without reading it again; cached per process."""
+    return _open_array(address, path, document, read_only, os.getpid(), mark_of_environment(address.url))
+
+
+@lru_cache(maxsize=4096)
+def _open_array(
+    address: Address, path: str, document: str, read_only: bool, pid: int, mark: str
+) -> zarr.Array:
+    below = address.zarr_store(read_only=read_only)
+    if read_only and not address.is_local:
+        below = RecentChunks(below, url=address.url, shard_bytes=_shard_bytes(document))
+    place = StorePath(WholeChunks(below, blosc=ends_in_blosc(document)), path)
+    try:
+        # Looking for empty chunks costs zarr more than compressing them; writers that care look themselves.
+        opened = AsyncArray(_metadata(document), place, config={"write_empty_chunks": True})
+        return zarr.Array(opened)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise BadStore(f"{address}/{path}: this array cannot be read ({reason}); rewrite it") from None
+
+
+@lru_cache(maxsize=256)
+def _metadata(document: str) -> Any:
+    """Parse a document once: the thousands of fields of a plate share theirs."""
+    return zarr.Array.from_dict(StorePath(MemoryStore()), json.loads(document)).metadata
+
+
+def _shard_bytes(document: str) -> int:
+    """Bytes of a shard, not encoded; 0 where there are no shards."""
+    found = json.loads(document)
+    codecs = found.get("codecs") or [{}]
+    if found.get("zarr_format") != 3 or codecs[0].get("name") != "sharding_indexed":
+        return 0
+    grid = found["chunk_grid"]["configuration"]["chunk_shape"]
+    return int(np.prod(grid)) * np.dtype(found["data_type"]).itemsize
+
+
+def read_region(address: Address, path: str, document: str, selection: Selection) -> np.ndarray:
+    """Read a region in the native byte order.
+
+    Raises:
+        BadStore: names the store and the reason, or the array and the index of the chunk that cannot be decoded.
+    """
+    array = open_array(address, path, document)
+    try:
+        block = np.asarray(array[selection])
+    except Exception as error:
+        raise _blame(address, path, array, selection, error) from None
+    return block.astype(block.dtype.newbyteorder("="), copy=False)
+
+
+def write_region(address: Address, path: str, document: str, selection: Selection, block: np.ndarray) -> None:
+    """Write a region that covers whole chunks (or shards), those of zeros only too."""
+    array = open_array(address, path, document, read_only=False)
+    with explained(f"{address}/{path}"):
+        array[selection] = block
+
+
+def parts_of(selection: Selection, step: Sequence[int]) -> Iterator[Selection]:
+    """Cut a region that begins at a multiple of ``step`` into pieces of that size, the last ones smaller."""
+    ranges = [range(part.start, part.stop, size) for part, size in zip(selection, step, strict=True)]
+    for starts in product(*ranges):
+        yield tuple(
+            slice(start, min(start + size, part.stop))
+            for start, size, part in zip(starts, step, selection, strict=True)
+        )
+
+
+def grid_of(array: zarr.Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return (size, number) of the files' extents per axis: shards where there are some, else chunks."""
+    size = tuple(array.shards or array.chunks)
+    return size, tuple(-(-extent // step) for extent, step in zip(array.shape, size, strict=True))
+
+
+def absent_chunks(address: Address, path: str, document: str) -> tuple[tuple[int, ...], ...]:
+    """List the indices of the files (chunks or shards) that are not in the store, by one listing."""
+    array = open_array(address, path, document)
+    present = set(address.list(path))
+    _, count = grid_of(array)
+    encode = array.metadata.encode_chunk_key
+    indices = product(*(range(number) for number in count))
+    return tuple(index for index in indices if encode(index) not in present)
+
+
+def _compressor(codec: str, zarr_format: int) -> Any:
+    if zarr_format == 3:
+        from zarr.codecs import BloscCodec, ZstdCodec
+
+        return (
+            BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
+            if codec == "image"
+            else ZstdCodec(level=0)
+        )
+    from numcodecs import Blosc, Zstd
+
+    return Blosc(cname="zstd", clevel=3, shuffle=Blosc.BITSHUFFLE) if codec == "image" else Zstd(level=0)
+
+
+def _blame(
+    address: Address, path: str, array: zarr.Array, selection: Selection, error: Exception
+) -> Exception:
+    """Find out which chunk made a read fail, by reading the chunks one by one."""
+    if is_backend_fault(error):
+        return _as_bad_store(address, path, error)
+    for index, part in _chunks_in(array, selection):
+        try:
+            array[part]
+        except Exception as cause:
+            if is_backend_fault(cause):
+                return _as_bad_store(address, path, cause)
+            return BadStore(
+                f"{address}/{path}: chunk {index} cannot be decoded ({type(cause).__name__}: {cause!s:.120}); "
+                "copy the image again from its source"
+            )
+    return BadStore(
+        f"{address}/{path}: reading failed once ({type(error).__name__}) and not again; try again"
+    )
+
+
+def _as_bad_store(address: Address, path: str, error: Exception) -> Exception:
+    try:
+        with explained(f"{address}/{path}"):
+            raise error
+    except BadStore as wrapped:
+        return wrapped
+
+
+def _chunks_in(array: zarr.Array, selection: Selection) -> Iterator[tuple[tuple[int, ...], Selection]]:
+    ranges = [
+        range(part.start // step, -(-part.stop // step))
+        for part, step in zip(selection, array.chunks, strict=True)
+    ]
+    for index in product(*ranges):
+        starts = [i * step for i, step in zip(index, array.chunks, strict=True)]
+        stops = [min(s + step, n) for s, step, n in zip(starts, array.chunks, array.shape, strict=True)]
+        yield index, tuple(slice(a, b) for a, b in zip(starts, stops, strict=True))

@@ -1,0 +1,302 @@
+"""OME-Zarr images and plates as values: what is there, and regions of it.
+
+An `Image` is small, frozen and picklable; it carries the metadata of its finest level, so that a worker reads
+pixels without reading metadata again. Nothing here writes.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from dataclasses import field as value
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import BadArgument, BadStore
+from pipeline.store.ome.arrays import absent_chunks, find_document, open_array, read_region
+from pipeline.store.ome.groups import Group, join
+from pipeline.store.ome.metadata import Multiscale, channel_names, parse_multiscale
+from pipeline.store.places.address import Address
+from pipeline.store.places.faults import StoreLost
+
+ALL_CHUNKS = {"platelayer": {"chunks": "all"}}
+"""Attributes of images whose writer leaves no chunk out: a chunk that is not there was lost."""
+
+PIXEL_KINDS = "buif"
+"""Kinds of dtype that hold pixels: bool, integers, floats."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """One image (a field, a slide) of a collection; plane indices are (t, z), 0 where the axis is absent."""
+
+    address: Address
+    """The collection it belongs to."""
+    path: str
+    """Where in the collection, ``A/1/0``; '' for a single image."""
+    axes: tuple[str, ...]
+    """Subset of t, c, z, y, x in that order, y and x last."""
+    shape: tuple[int, ...]
+    """Pixels of the finest level per axis."""
+    dtype: np.dtype
+    """Type of the pixels, in native byte order."""
+    channels: tuple[str, ...]
+    """Unique names; one for an image without a channel axis."""
+    spacing_um: tuple[float, float] | None
+    """Pixel size (y, x); None when the metadata give no physical unit."""
+    scale: tuple[float, ...]
+    """Pixel size per axis in the metadata's units."""
+    translation: tuple[float, ...]
+    """Position of the first pixel per axis in the metadata's units."""
+    units: tuple[str | None, ...]
+    """Unit per axis as in the metadata."""
+    levels: tuple[str, ...]
+    """Paths of the pyramid's arrays below the image, finest first."""
+    zarr_format: int
+    """2 or 3."""
+    ngff: str
+    """OME-Zarr version, ``0.4`` or ``0.5``."""
+    chunks: tuple[int, int]
+    """Chunk of the finest level (y, x)."""
+    shards: tuple[int, int] | None = None
+    """Shard of the finest level (y, x); None when there are none."""
+    well: tuple[str, str] | None = None
+    """Row and column, ``("A", "1")``; None outside a plate."""
+    field: str | None = None
+    """Name of the field in its well."""
+    name: str = ""
+    """Name in the image's own metadata, may be empty."""
+    has_all_chunks: bool = False
+    """The writer left no chunk out, so an absent one was lost."""
+    document: str = value(default="", repr=False)
+    """Metadata of the finest level's array."""
+    described: str = value(default="", repr=False)
+    """Digest of the image's OME metadata."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.shape[-2], self.shape[-1]
+
+    @property
+    def planes(self) -> list[tuple[int, int]]:
+        """All (t, z) planes in order; ``[(0, 0)]`` for an image without these axes."""
+        return list(product(range(self._extent("t")), range(self._extent("z"))))
+
+    @property
+    def place(self) -> str:
+        """Path or URL of this image, for messages."""
+        return str(self.address.child(self.path))
+
+    def read(
+        self, plane: tuple[int, int], channels: Sequence[int], y0: int, y1: int, x0: int, x1: int
+    ) -> np.ndarray:
+        """Read a window of some channels, ``(C, y1 - y0, x1 - x0)`` in the image's dtype.
+
+        Raises:
+            BadArgument: the window, plane or a channel is outside of the image.
+            BadStore: a chunk cannot be read or decoded (names the array and the chunk).
+        """
+        self._check_window(plane, channels, (y0, y1, x0, x1))
+        window = slice(y0, y1), slice(x0, x1)
+        if "c" not in self.axes:
+            return np.stack([self._read(plane, slice(0, 1), window)[0]] * len(channels))
+        parts = [self._read(plane, part, window) for part in _runs(channels)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def coarse(self, longest_px: int) -> "Image":
+        """The finest level no longer than ``longest_px``, or the coarsest there is, as an image of its own."""
+        image = self
+        while max(image.size) > longest_px and len(image.levels) > 1:
+            path = join(self.path, image.levels[1])
+            document = find_document(self.address, path, zarr_format=self.zarr_format)
+            if document is None:
+                break
+            array = open_array(self.address, path, document)
+            image = replace(image, levels=image.levels[1:], document=document, shape=tuple(array.shape))
+        return image
+
+    def digest(self) -> str:
+        """Digest of the metadata and of the keys, sizes and versions of the finest level's files; reads no pixel.
+
+        Where files cannot be listed (https), only the metadata count.
+        """
+        try:
+            entries = self.address.entries(join(self.path, self.levels[0]))
+        except StoreLost:
+            raise
+        except BadStore:
+            entries = []
+        return self.digest_of(entries)
+
+    def digest_of(self, entries: Sequence[tuple[str, int, str]]) -> str:
+        """Digest as `digest`, from a listing of the finest level (`Address.entries`) that was made already."""
+        content = json.dumps([self.document, self.described, list(entries)], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+    def absent_chunks(self) -> tuple[tuple[int, ...], ...]:
+        """Indices of the finest level's chunks (or shards) that are not in the store.
+
+        For zarr an absent chunk is a legal chunk of the fill value, and writers leave empty chunks out, so
+        `read` returns the fill value there. Whether one was lost shows in the coarser level: see `lost_chunks`.
+        """
+        return absent_chunks(self.address, join(self.path, self.levels[0]), self.document)
+
+    def lost_chunks(self) -> tuple[tuple[int, ...], ...]:
+        """Absent chunks whose pixels were lost: the next coarser level shows something in their place.
+
+        Of an image that was written by platelayer every absent chunk was lost. Another one without a pyramid
+        cannot tell; then nothing is reported here.
+        """
+        absent = self.absent_chunks()
+        if self.has_all_chunks:
+            return absent
+        coarse = self.levels[1] if absent and len(self.levels) > 1 else None
+        document = coarse and find_document(
+            self.address, join(self.path, coarse), zarr_format=self.zarr_format
+        )
+        if not document:
+            return ()
+        return tuple(index for index in absent if self._shows(index, join(self.path, coarse or ""), document))
+
+    @cached_property
+    def _file_size(self) -> tuple[int, ...]:
+        array = open_array(self.address, join(self.path, self.levels[0]), self.document)
+        return tuple(array.shards or array.chunks)
+
+    def _shows(self, index: tuple[int, ...], path: str, document: str) -> bool:
+        """Whether the inner part of an absent chunk is not empty on the coarser level."""
+        coarse = open_array(self.address, path, document)
+        parts = []
+        for i, step, fine, small in zip(index, self._file_size, self.shape, coarse.shape, strict=True):
+            first, last = i * step * small / fine, min((i + 1) * step, fine) * small / fine
+            parts.append(slice(-int(-first // 1), max(int(last), -int(-first // 1) + 1)))
+        return bool(
+            (read_region(self.address, path, document, tuple(parts)) != (coarse.fill_value or 0)).any()
+        )
+
+    def _extent(self, axis: str) -> int:
+        return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+    def _read(self, plane: tuple[int, int], part: slice, window: tuple[slice, slice]) -> np.ndarray:
+        chosen = {"t": slice(plane[0], plane[0] + 1), "z": slice(plane[1], plane[1] + 1), "c": part}
+        selection = tuple(chosen[axis] for axis in self.axes[:-2]) + window
+        block = read_region(self.address, join(self.path, self.levels[0]), self.document, selection)
+        return block.reshape(part.stop - part.start, *block.shape[-2:])
+
+    def _check_window(self, plane: tuple[int, int], channels: Sequence[int], window: tuple[int, ...]) -> None:
+        y0, y1, x0, x1 = window
+        height, width = self.size
+        if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
+            raise BadArgument(f"{self.place}: expected a window inside {height} x {width}, got {window}")
+        if not (0 <= plane[0] < self._extent("t") and 0 <= plane[1] < self._extent("z")):
+            raise BadArgument(f"{self.place}: there is no plane (t, z) = {plane}")
+        if not channels or not all(0 <= c < len(self.channels) for c in channels):
+            raise BadArgument(
+                f"{self.place}: expected channels out of 0..{len(self.channels) - 1}, got {channels}"
+            )
+
+
+def channel_index(image: Image, channel: str | int) -> int:
+    """Return the index of a channel given by name or index (``"0"`` too, when no channel is called so)."""
+    if isinstance(channel, str) and channel in image.channels:
+        return image.channels.index(channel)
+    text = str(channel)
+    if text.isdecimal() and int(text) < len(image.channels):
+        return int(text)
+    there = ", ".join(f"{index}: {name!r}" for index, name in enumerate(image.channels))
+    raise BadArgument(f"{image.place}: there is no channel {channel!r}; there are {there}")
+
+
+def image_at(address: Address, path: str, group: Group, *, well: tuple[str, str] | None = None) -> Image:
+    """Describe the image whose group was read from ``path``.
+
+    Raises:
+        BadStore: no or bad multiscales metadata, a path that leaves the store, no array, or not pixels.
+    """
+    where = str(address.child(path))
+    multiscale = parse_multiscale(group.ome, where=where)
+    for level in multiscale.levels:
+        address.child(path).child(level)
+    first = join(path, multiscale.levels[0])
+    document = find_document(address, first, zarr_format=group.zarr_format)
+    if document is None:
+        raise BadStore(
+            f"{where}: expected an array at {multiscale.levels[0]!r}, as the metadata say; none is there"
+        )
+    return _described(address, path, group, multiscale, document, well)
+
+
+def _described(
+    address: Address,
+    path: str,
+    group: Group,
+    multiscale: Multiscale,
+    document: str,
+    well: tuple[str, str] | None,
+) -> Image:
+    array = open_array(address, join(path, multiscale.levels[0]), document)
+    where = str(address.child(path))
+    _check_array(array, multiscale, where)
+    count = array.shape[multiscale.axes.index("c")] if "c" in multiscale.axes else 1
+    return Image(
+        address=address,
+        path=path,
+        axes=multiscale.axes,
+        shape=tuple(array.shape),
+        dtype=array.dtype.newbyteorder("="),
+        channels=channel_names(group.ome, count),
+        spacing_um=multiscale.spacing_um,
+        scale=multiscale.scale,
+        translation=multiscale.translation,
+        units=multiscale.units,
+        levels=multiscale.levels,
+        zarr_format=group.zarr_format,
+        ngff="0.4" if group.zarr_format == 2 else "0.5",
+        chunks=(array.chunks[-2], array.chunks[-1]),
+        shards=(array.shards[-2], array.shards[-1]) if array.shards else None,
+        well=well,
+        field=path.rpartition("/")[2] if well else None,
+        name=multiscale.name,
+        has_all_chunks=_attributes(group).get("chunks") == "all",
+        document=document,
+        described=_digest_of_metadata(group.ome),
+    )
+
+
+def _check_array(array: Any, multiscale: Multiscale, where: str) -> None:
+    if array.ndim != len(multiscale.axes):
+        raise BadStore(
+            f"{where}: expected {len(multiscale.axes)} axes ({', '.join(multiscale.axes)}) as the metadata say, "
+            f"got an array of shape {array.shape}; correct the axes"
+        )
+    if array.dtype.kind not in PIXEL_KINDS:
+        raise BadStore(
+            f"{where}: expected pixels of integers or floats, got dtype {array.dtype}; convert the image"
+        )
+    if 0 in array.shape:
+        raise BadStore(f"{where}: expected at least one pixel along each axis, got shape {array.shape}")
+
+
+def _attributes(group: Group) -> dict[str, Any]:
+    own = group.attributes.get("platelayer")
+    return own if isinstance(own, dict) else {}
+
+
+def _digest_of_metadata(ome: dict[str, Any]) -> str:
+    parts = {key: ome[key] for key in ("multiscales", "omero") if key in ome}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _runs(channels: Sequence[int]) -> list[slice]:
+    """Join neighbouring channels into one read each."""
+    runs: list[slice] = []
+    for channel in channels:
+        if runs and runs[-1].stop == channel:
+            runs[-1] = slice(runs[-1].start, channel + 1)
+        else:
+            runs.append(slice(channel, channel + 1))
+    return runs

@@ -1,0 +1,178 @@
+"""Putting a finished label stack in its place, all layers or none, also in place of an older one.
+
+A journal in the staging place says how far it came, and stays when all is done; after a kill at any instant,
+calling `publish` again ends the work. The old stack is touched only when the new one is complete, and the image
+lists only what is there.
+"""
+
+import json
+from typing import Any
+
+from pipeline.errors import BadStore, RunConflict
+from pipeline.store.ome.groups import (
+    Group,
+    find_group,
+    forget_consolidated,
+    json_bytes,
+    read_json,
+    with_ome,
+    write_group,
+    zarr_format_of,
+)
+from pipeline.store.ome.label_reading import labels_path, layer_names, listed_labels, stack_layers
+from pipeline.store.ome.label_writing import SCRATCH, STAGING, LabelWriter
+from pipeline.store.places.address import Address
+
+
+def check_free(
+    address: Address, path: str, name: str, *, overwrite: bool = False, zarr_format: int | None = None
+) -> None:
+    """Refuse a label name that is taken, unless it may be overwritten; ask before the work begins.
+
+    Raises:
+        BadArgument: the name is none for a label.
+        RunConflict: there is such a label.
+    """
+    (checked,) = layer_names(name, 1)
+    if not overwrite and find_group(address, labels_path(path, checked), zarr_format=zarr_format) is not None:
+        raise RunConflict(
+            f"{address.child(path)}: label {name!r} is there already; "
+            "choose another --name, or --overwrite to replace it"
+        )
+
+
+def publish(writer: LabelWriter, *, overwrite: bool = False, coarsened: bool = False) -> None:
+    """Finish the stack and move it to ``labels/<name>``, ..., then list it; repeat the call after a kill.
+
+    ``coarsened``: `LabelWriter.coarsen` was called for every layer already, by many workers at once perhaps.
+
+    Raises:
+        RunConflict: there is such a label and ``overwrite`` is False, or a label that is not part of the old
+            stack has the name of a new layer.
+        BadStore: nothing was staged.
+    """
+    journal = read_json(writer.address, writer.journal)
+    if (journal is not None and journal.get("done")) or (journal is None and _was_published_directly(writer)):
+        if writer.is_in_place:
+            return
+        raise BadStore(
+            f"{writer.address.child(writer.path)}: label {writer.name!r} was replaced by other work"
+        )
+    if journal is None:
+        old = _old_layers(writer, overwrite)
+        _check_staged(writer)
+        for layer in range(0 if coarsened else len(writer.names)):
+            writer.coarsen(layer)
+        writer.finish()
+        journal = {"old": old, "listing": _new_listing(writer, old), "placed": []}
+        _note(writer, journal)
+    _replace(writer, journal)
+    _list_labels(writer.address, writer.path, journal["listing"], ngff=writer.layout.ngff)
+    forget_consolidated(writer.address, writer.path, zarr_format=writer.layout.zarr_format)
+    for name in writer.names:
+        writer.address.remove(writer.staged(name))
+    _note(writer, {**journal, "done": True})
+    if writer.staging == STAGING:
+        _clear_direct(writer)
+
+
+def _was_published_directly(writer: LabelWriter) -> bool:
+    """Whether this is a repetition without a run: then nothing is staged, and no journal is kept."""
+    return writer.staging == STAGING and not _staged(writer) and writer.is_in_place
+
+
+def _staged(writer: LabelWriter) -> set[str]:
+    """Names of the layers of the stack that are in the staging place."""
+    return set(writer.names) & set(writer.address.children(writer.staged()))
+
+
+def _clear_direct(writer: LabelWriter) -> None:
+    """Leave no trace of a publication that belongs to no run."""
+    writer.address.remove(writer.journal)
+    for place in (STAGING, SCRATCH):
+        if writer.address.is_local and not writer.address.list(place):
+            writer.address.remove(place)
+
+
+def _note(writer: LabelWriter, journal: dict[str, Any]) -> None:
+    writer.address.write_bytes(writer.journal, json_bytes(journal))
+
+
+def _check_staged(writer: LabelWriter) -> None:
+    staged = _staged(writer)
+    absent = [name for name in writer.names if name not in staged]
+    if absent:
+        raise BadStore(
+            f"{writer.address.child(writer.path)}: nothing is staged for label {absent[0]!r}; run the command again"
+        )
+
+
+def _old_layers(writer: LabelWriter, overwrite: bool) -> list[str]:
+    """Find the groups that the new stack replaces; refuse where it may not."""
+    address, path, zarr_format = writer.address, writer.path, writer.layout.zarr_format
+    check_free(address, path, writer.name, overwrite=overwrite, zarr_format=zarr_format)
+    there = overwrite and _is_there(writer, writer.name)
+    old = stack_layers(address, path, writer.name, zarr_format=zarr_format) if there else []
+    for name in writer.names[1:]:
+        if name not in old and _is_there(writer, name):
+            raise RunConflict(
+                f"{writer.address.child(writer.path)}: the stack {writer.name!r} needs the label name {name!r}, "
+                "which is taken by another label; choose another --name"
+            )
+    return old
+
+
+def _is_there(writer: LabelWriter, name: str) -> bool:
+    place = labels_path(writer.path, name)
+    return find_group(writer.address, place, zarr_format=writer.layout.zarr_format) is not None
+
+
+def _new_listing(writer: LabelWriter, old: list[str]) -> list[str]:
+    """List of labels afterwards: others keep their order, the new stack takes the place of the old one."""
+    listed = listed_labels(writer.address, writer.path, zarr_format=writer.layout.zarr_format)
+    first = next((index for index, name in enumerate(listed) if name in old), len(listed))
+    before = [name for name in listed[:first] if name not in writer.names]
+    after = [name for name in listed[first:] if name not in old and name not in writer.names]
+    return [*before, *writer.names, *after]
+
+
+def _replace(writer: LabelWriter, journal: dict[str, Any]) -> None:
+    address = writer.address
+    if not journal["placed"] and journal["old"]:
+        others = [name for name in journal["listing"] if name not in writer.names]
+        _list_labels(address, writer.path, others, ngff=writer.layout.ngff)
+    for name in writer.names:
+        if name not in journal["placed"]:
+            _place(writer, name)
+            journal["placed"].append(name)
+            _note(writer, journal)
+    for name in journal["old"]:
+        if name not in writer.names:
+            address.remove(labels_path(writer.path, name))
+
+
+def _place(writer: LabelWriter, name: str) -> None:
+    """Bring one staged group to its place. On a disk this is one rename: what is no longer staged is there."""
+    source, target = writer.staged(name), labels_path(writer.path, name)
+    if writer.address.is_local and not writer.address.exists(source):
+        return
+    writer.address.remove(target)
+    if writer.address.is_local:
+        writer.address.move(source, target)
+    else:
+        # What was staged stays until all layers are placed and listed.
+        writer.address.copy(source, target)
+
+
+def _list_labels(address: Address, path: str, names: list[str], *, ngff: str) -> None:
+    """Write the list of labels; whatever else the group's attributes hold stays."""
+    zarr_format = zarr_format_of(ngff)
+    place = labels_path(path)
+    group = find_group(address, place, zarr_format=zarr_format) or Group(
+        zarr_format=zarr_format, attributes={}
+    )
+    if group.ome.get("labels") == names:
+        return
+    attributes = json.loads(json.dumps(group.attributes))
+    ome = {**group.ome, "labels": names}
+    write_group(address, place, with_ome(attributes, ome, ngff=ngff), zarr_format=zarr_format)

@@ -1,0 +1,118 @@
+"""The layout of a source in another store, so that results lie at the same relative paths there.
+
+Without pixels the images of the mirror are plain groups that hold labels and tables: they claim no arrays that
+do not exist, and every label group opens by itself. With pixels the mirror is a full copy of the images.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pipeline.errors import BadArgument, BadStore
+from pipeline.store.ome.collection import Collection
+from pipeline.store.ome.groups import ensure_group, find_group, join, with_ome, write_group
+from pipeline.store.ome.image import Image
+from pipeline.store.places.address import Address
+
+COPIERS = 16
+"""Files are copied by so many threads."""
+
+
+def mirror(source: Collection, target: Address, *, copy_images: bool = False) -> None:
+    """Write plate, well and image groups of a collection to ``target``; may be repeated.
+
+    Wells and fields that cannot be read in the source are not listed in the mirror.
+
+    Args:
+        source: what was opened.
+        target: where to; another place than the source.
+        copy_images: copy the pixels (all levels, byte by byte) too.
+
+    Raises:
+        BadArgument: the target is the source, or lies inside it.
+        BadStore: the target holds something else, or cannot be written.
+    """
+    _check_target(source, target)
+    for image in source.images:
+        if copy_images:
+            _copy_image(image, target)
+        else:
+            ensure_group(target, image.path, zarr_format=source.zarr_format)
+    if source.kind == "plate":
+        _mirror_plate(source, target)
+    else:
+        _mirror_listing(source, target)
+
+
+def _mirror_listing(source: Collection, target: Address) -> None:
+    """Write what lists the images of a well or a series; the root of a single image is there already."""
+    root = find_group(source.address, "", zarr_format=source.zarr_format)
+    ome = root.ome if root else {}
+    listing: dict[str, Any] = {key: ome[key] for key in ("well", "bioformats2raw.layout") if key in ome}
+    if not listing or "multiscales" in ome:
+        ensure_group(target, "", zarr_format=source.zarr_format)
+        return
+    _write(target, "", listing, source)
+    series = find_group(source.address, "OME", zarr_format=source.zarr_format)
+    if series is not None:
+        write_group(target, "OME", series.attributes, zarr_format=source.zarr_format)
+
+
+def _check_target(source: Collection, target: Address) -> None:
+    if f"{target.url}/".startswith(f"{source.address.url}/"):
+        raise BadArgument(f"--output {target}: expected another place than the source {source.address}")
+    other = find_group(target)
+    if other is not None and other.zarr_format != source.zarr_format:
+        raise BadStore(
+            f"{target}: expected an empty place or a store in zarr format {source.zarr_format} like the source, "
+            f"got zarr format {other.zarr_format}; choose another --output"
+        )
+
+
+def _mirror_plate(source: Collection, target: Address) -> None:
+    fields: dict[str, list[str]] = {}
+    for image in source.images:
+        well, _, name = image.path.rpartition("/")
+        fields.setdefault(well, []).append(name)
+    for row in dict.fromkeys(well.partition("/")[0] for well in fields):
+        ensure_group(target, row, zarr_format=source.zarr_format)
+    for well, names in fields.items():
+        _write_well(source, target, well, names)
+    plate = dict(source.plate or {})
+    plate["wells"] = [entry for entry in plate.get("wells", []) if entry["path"].strip("/") in fields]
+    _write(target, "", {"plate": plate}, source)
+
+
+def _write_well(source: Collection, target: Address, well: str, names: Sequence[str]) -> None:
+    group = find_group(source.address, well, zarr_format=source.zarr_format)
+    described: dict[str, Any] = dict(group.ome["well"]) if group else {}
+    described["images"] = [
+        entry for entry in described.get("images", []) if entry["path"].strip("/") in names
+    ]
+    _write(target, well, {"well": described}, source)
+
+
+def _write(target: Address, path: str, ome: dict[str, Any], source: Collection) -> None:
+    write_group(target, path, with_ome({}, ome, ngff=source.ngff), zarr_format=source.zarr_format)
+
+
+def _copy_image(image: Image, target: Address) -> None:
+    """Copy the arrays of all levels, then the group's metadata; files that are there already stay."""
+    group = find_group(image.address, image.path, zarr_format=image.zarr_format)
+    if group is None:
+        raise BadStore(f"{image.place}: the image has gone while it was copied; give the same command again")
+    for level in image.levels:
+        _copy_files(image.address, target, join(image.path, level))
+    write_group(target, image.path, group.attributes, zarr_format=image.zarr_format)
+
+
+def _copy_files(source: Address, target: Address, path: str) -> None:
+    there = {key: size for key, size, _ in target.entries(path)}
+    todo = [join(path, key) for key, size, _ in source.entries(path) if there.get(key) != size]
+
+    def copy(key: str) -> None:
+        target.write_bytes(key, source.read_bytes(key))
+
+    with ThreadPoolExecutor(COPIERS) as pool:
+        for _ in pool.map(copy, todo):
+            pass

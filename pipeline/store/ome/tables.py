@@ -1,0 +1,245 @@
+"""Object tables as Parquet beside the images, and one partitioned dataset over all images of a collection.
+
+Invariant: the same rows give the same bytes, and a table is visible only whole. Any Parquet reader opens them
+(pandas, DuckDB, polars, ngio); the groups' attributes follow ngio's tables.
+"""
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import BadArgument, BadStore, RunConflict
+from pipeline.store.ome.groups import Group, ensure_group, find_group, forget_consolidated, join, write_group
+from pipeline.store.ome.label_reading import layer_names
+from pipeline.store.places.address import Address
+
+FILE = "table.parquet"
+"""Name of the Parquet file (of the folder of parts, for a dataset), as ngio expects it."""
+
+ROW_GROUP = 32_768
+"""Rows per row group, and what is encoded at once; fixed, so that bytes depend on the rows alone."""
+
+TEXT = frozenset({"plate", "row", "column", "field", "image", "well", "condition", "kind"})
+"""Columns that are text also when there are no rows."""
+
+IDS = "_labels"
+"""How the names of columns end that hold lists of ids."""
+
+LIST_TYPE = pa.list_(pa.uint32())
+"""Type of columns of ids."""
+
+
+def write_table(
+    address: Address,
+    path: str,
+    name: str,
+    frame: pd.DataFrame,
+    *,
+    overwrite: bool = True,
+    region: str | None = None,
+) -> None:
+    """Write the table of one image to ``<path>/tables/<name>/table.parquet`` and list it.
+
+    Args:
+        address: the collection.
+        path: the image in it.
+        name: name of the table.
+        frame: one row per object; an empty one keeps its columns and their types.
+        overwrite: replace an older table of that name.
+        region: name of the label image that the column ``label`` refers to; ``name`` when None.
+
+    Raises:
+        RunConflict: there is such a table and ``overwrite`` is False.
+    """
+    place = _place(path, name)
+    if not overwrite and address.exists(join(place, FILE)):
+        raise RunConflict(f"{address.child(place)}: there is such a table already; choose another name")
+    write_encoded(
+        address, path, name, table_bytes(frame), region=(region or name) if "label" in frame.columns else None
+    )
+
+
+def write_encoded(address: Address, path: str, name: str, data: bytes, *, region: str | None) -> None:
+    """Write the table of one image as `table_bytes` made it, replacing an older one, and list it.
+
+    Args:
+        address: the collection.
+        path: the image in it.
+        name: name of the table.
+        data: the table, encoded.
+        region: name of the label image that the column ``label`` refers to; None for a table without it.
+    """
+    address.write_bytes(join(_place(path, name), FILE), data)
+    _list_table(address, path, name, region)
+
+
+def read_table(address: Address, path: str, name: str, *, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read the table (or the dataset) of that name at a path.
+
+    Raises:
+        BadStore: no such table, or no Parquet.
+    """
+    place = join(_place(path, name), FILE)
+    data = address.find_bytes(place)
+    parts = [place] if data is not None else [join(place, key) for key in address.list(place)]
+    if not parts:
+        there = ", ".join(list_tables(address, path)) or "none"
+        raise BadStore(f"{address.child(path)}: there is no table {name!r}; there are: {there}")
+    tables = [_read_part(address, part, columns, data) for part in parts]
+    return pa.concat_tables(tables).to_pandas()
+
+
+def list_tables(address: Address, path: str, *, zarr_format: int | None = None) -> list[str]:
+    """Names of the tables at a path, in the listed order."""
+    group = find_group(address, join(path, "tables"), zarr_format=zarr_format)
+    listed = group.attributes.get("tables") if group else None
+    return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+
+
+def write_dataset(address: Address, name: str, parts: Iterable[tuple[str, pd.DataFrame]]) -> int:
+    """Write one table over all images of a collection, one part per image; returns the number of rows.
+
+    The parts are ``tables/<name>/table.parquet/<part>.parquet``; pandas and ngio read the folder, DuckDB
+    ``table.parquet/*.parquet``. Parts of an earlier dataset that are not written again are removed.
+
+    Args:
+        address: the collection.
+        name: name of the table.
+        parts: (image path, rows); all with the same columns.
+    """
+    folder = join(_place("", name), FILE)
+    if address.find_bytes(folder) is not None:
+        raise RunConflict(f"{address.child(folder)}: there is a table of one image in this place already")
+    rows, written = 0, set()
+    for path, frame in parts:
+        key = f"{path.replace('/', '_') or 'image'}.parquet"
+        address.write_bytes(join(folder, key), table_bytes(frame))
+        written.add(key)
+        rows += len(frame)
+    for key in address.list(folder):
+        if key not in written:
+            address.remove(join(folder, key))
+    if written:
+        _list_table(address, "", name, None)
+    return rows
+
+
+class TableEncoder:
+    """Encodes a table that comes in parts of at most `ROW_GROUP` rows, so that it is never held whole as a frame."""
+
+    def __init__(self) -> None:
+        self._buffer = io.BytesIO()
+        self._writer: pq.ParquetWriter | None = None
+        self._empty: pa.Table | None = None
+
+    def add(self, frame: pd.DataFrame) -> None:
+        """Append rows; every part has the same columns."""
+        table = to_arrow(frame)
+        if not len(table):
+            self._empty = table
+        else:
+            self._opened(table.schema).write_table(table, row_group_size=ROW_GROUP)
+
+    def encoded(self) -> bytes:
+        """Return the Parquet file; nothing may be added after it."""
+        if self._writer is None and self._empty is not None:
+            self._opened(self._empty.schema)
+        if self._writer is not None:
+            self._writer.close()
+        return self._buffer.getvalue()
+
+    def _opened(self, schema: pa.Schema) -> pq.ParquetWriter:
+        if self._writer is None:
+            # Numbers hardly repeat: a dictionary of them takes twice the time and more space.
+            text = [field.name for field in schema if pa.types.is_string(field.type)]
+            self._writer = pq.ParquetWriter(
+                self._buffer, schema, compression="zstd", store_schema=False, use_dictionary=text
+            )
+        return self._writer
+
+
+def table_bytes(frame: pd.DataFrame) -> bytes:
+    """Encode a table as Parquet, the same bytes for the same rows."""
+    encoder = TableEncoder()
+    encoder.add(frame)
+    return encoder.encoded()
+
+
+def to_arrow(frame: pd.DataFrame) -> pa.Table:
+    """Convert a table; text is string, sequences are lists of uint32, whatever the number of rows.
+
+    Raises:
+        BadArgument: two columns of one name, or a column of another kind of object.
+    """
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) != len(names):
+        raise BadArgument(f"a table needs different column names, got {names}")
+    columns = [_column(name, frame.iloc[:, index]) for index, name in enumerate(names)]
+    return pa.table(columns, names=names)
+
+
+def _column(name: str, series: "pd.Series[Any]") -> pa.Array:
+    if not len(series) and (name in TEXT or name.endswith(IDS)):
+        # An empty column may have lost its type on the way; its name says what it is.
+        return pa.array([], pa.string() if name in TEXT else LIST_TYPE)
+    if not isinstance(series.dtype, np.dtype) or series.dtype.kind != "O":
+        array = pa.array(series, from_pandas=False)
+        return array.cast(pa.string()) if pa.types.is_large_string(array.type) else array
+    values = series.tolist()
+    first = next((value for value in values if value is not None), None)
+    if isinstance(first, list | tuple | np.ndarray) or (first is None and name.endswith(IDS)):
+        return pa.array(values, LIST_TYPE)
+    if first is None or isinstance(first, str):
+        return pa.array(values, pa.string())
+    raise BadArgument(f"column {name!r}: expected numbers, text or lists of ids, got {type(first).__name__}")
+
+
+def _read_part(address: Address, key: str, columns: list[str] | None, data: bytes | None) -> pa.Table:
+    content = data if data is not None else address.read_bytes(key)
+    try:
+        return pq.read_table(pa.BufferReader(content), columns=columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadStore(
+            f"{address.child(key)}: expected Parquet ({error!s:.100}); write the table again"
+        ) from None
+
+
+def _place(path: str, name: str) -> str:
+    return join(path, "tables", layer_names(name, 1)[0])
+
+
+def _list_table(address: Address, path: str, name: str, region: str | None) -> None:
+    """Write the attributes by which ngio finds and types the table; other tables stay listed."""
+    image = find_group(address, path)
+    zarr_format = image.zarr_format if image else 3
+    if image is None:
+        ensure_group(address, path, zarr_format=zarr_format)
+    write_group(address, _place(path, name), _attributes(region), zarr_format=zarr_format)
+    place = join(path, "tables")
+    group = find_group(address, place, zarr_format=zarr_format) or Group(
+        zarr_format=zarr_format, attributes={}
+    )
+    listed = group.attributes.get("tables") or []
+    if name not in listed:
+        attributes = {**group.attributes, "tables": [*listed, name]}
+        write_group(address, place, attributes, zarr_format=zarr_format)
+        forget_consolidated(address, path, zarr_format=zarr_format)
+
+
+def _attributes(region: str | None) -> dict[str, Any]:
+    if region is None:
+        return {"type": "generic_table", "table_version": "1", "backend": "parquet"}
+    return {
+        "type": "feature_table",
+        "table_version": "1",
+        "region": {"path": f"../labels/{region}"},
+        "instance_key": "label",
+        "backend": "parquet",
+        "index_key": "label",
+        "index_type": "int",
+    }

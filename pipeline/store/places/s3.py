@@ -1,0 +1,152 @@
+"""How this process gets at S3: found in the environment and profiles as it is now, never in an address or a job.
+
+``AWS_PROFILE``, keys, region, ``AWS_ENDPOINT_URL``, instance roles: whatever botocore finds.
+``PLATELAYER_S3_ANON=1`` reads public data without signing, which is also what happens when no credentials are
+found. ``PLATELAYER_OBJECT_STORE=obstore`` moves Zarr chunks by obstore, where that is installed.
+"""
+
+import os
+import socket
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.errors import BadArgument
+from pipeline.store.places.faults import StoreLost
+
+ATTEMPTS = 10
+"""How often one request is tried before it counts as failed (backoff with jitter in between)."""
+
+CONNECT_S, READ_S = 10, 60
+"""Timeouts of one request."""
+
+CONNECTIONS = 64
+"""Open connections per process."""
+
+ASK_AGAIN = timedelta(minutes=15)
+"""How long obstore may use credentials (it asks five minutes before); shorter than roles give them for."""
+
+
+def s3fs_options() -> dict[str, Any]:
+    """Options of the s3fs file system; keys, profile, region and endpoint are found by botocore itself."""
+    from pipeline.store.places.s3_session import CountingSession
+
+    check_endpoint()
+    config = {
+        "http_session_cls": CountingSession,
+        # "adaptive" slows all requests down after a few 503s: 3 times slower with 10 % of requests failing.
+        "retries": {"mode": "standard", "max_attempts": ATTEMPTS},
+        "connect_timeout": CONNECT_S,
+        "read_timeout": READ_S,
+        "max_pool_connections": CONNECTIONS,
+    }
+    # One part at a time: otherwise s3fs asks for the size (HEAD) before every GET.
+    return {"anon": is_anonymous(), "config_kwargs": config, "max_concurrency": 1}
+
+
+def is_anonymous() -> bool:
+    """Whether S3 is read without signing: asked for by PLATELAYER_S3_ANON=1, or no credentials are found."""
+    asked = os.environ.get("PLATELAYER_S3_ANON")
+    if asked is not None:
+        return asked.strip().lower() not in {"", "0", "false", "no"}
+    return _session().get_credentials() is None
+
+
+def wants_obstore() -> bool:
+    """Whether the user chose obstore for Zarr chunks."""
+    chosen = os.environ.get("PLATELAYER_OBJECT_STORE", "s3fs")
+    if chosen not in {"s3fs", "obstore"}:
+        raise BadArgument(f"PLATELAYER_OBJECT_STORE: expected s3fs or obstore, got {chosen!r}")
+    return chosen == "obstore"
+
+
+def obstore_zarr(bucket: str, prefix: str, *, read_only: bool) -> Any:
+    """Make a zarr store on obstore with the same access as s3fs has."""
+    try:
+        from obstore.store import S3Store
+    except ImportError:
+        raise BadArgument(
+            "PLATELAYER_OBJECT_STORE=obstore: the package is not there; install platelayer[obstore]"
+        ) from None
+    from zarr.storage import ObjectStore
+
+    check_endpoint()
+    anonymous = is_anonymous()
+    credentials: Any = None if anonymous else _credentials
+    url = _botocore_client().meta.endpoint_url
+    store = S3Store(
+        bucket,
+        prefix=prefix or None,
+        endpoint=url,
+        region=_session().get_config_variable("region") or "us-east-1",
+        skip_signature=anonymous,
+        virtual_hosted_style_request=False,
+        client_options={
+            "allow_http": url.startswith("http://"),
+            "timeout": timedelta(seconds=READ_S),
+            "connect_timeout": timedelta(seconds=CONNECT_S),
+        },
+        retry_config={"max_retries": 0},  # `PatientStore` tries again, and counts
+        credential_provider=credentials,
+    )
+    return ObjectStore(store, read_only=read_only)
+
+
+def _credentials() -> dict[str, Any]:
+    """Credentials for obstore, asked for again every so often: those of a role are renewed by botocore."""
+    found = _session().get_credentials().get_frozen_credentials()
+    return {
+        "access_key_id": found.access_key,
+        "secret_access_key": found.secret_key,
+        "token": found.token,
+        "expires_at": datetime.now(UTC) + ASK_AGAIN,
+    }
+
+
+def _session() -> Any:
+    import botocore.session
+    from botocore.exceptions import ProfileNotFound
+
+    session = botocore.session.Session()
+    try:
+        session.get_scoped_config()
+    except ProfileNotFound:
+        name = os.environ.get("AWS_PROFILE")
+        raise StoreLost(f"AWS_PROFILE={name!r}: there is no such profile; see ~/.aws/config") from None
+    return session
+
+
+def _botocore_client() -> Any:
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    session = _session()
+    config = Config(signature_version=UNSIGNED)
+    region = session.get_config_variable("region") or "us-east-1"
+    return session.create_client("s3", region_name=region, config=config)
+
+
+def check_endpoint() -> None:
+    """Say at once when the endpoint, set or that of the region, cannot be reached; its retries take minutes."""
+    named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    url = named or _session().get_scoped_config().get("endpoint_url")
+    proxies = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy")
+    if any(os.environ.get(name) for name in proxies):
+        return
+    if not url:
+        region = _session().get_config_variable("region") or "us-east-1"
+        url, advice = _botocore_client().meta.endpoint_url, f"the region (AWS_DEFAULT_REGION, now {region!r})"
+    else:
+        advice = "AWS_ENDPOINT_URL, the profile"
+    parts = urlsplit(url if "://" in url else f"https://{url}")
+    place = (parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443))
+    for last in (False, True):
+        try:
+            socket.create_connection(place, timeout=5).close()
+            return
+        except OSError as error:
+            if last:
+                raise StoreLost(
+                    f"the S3 endpoint {place[0]}:{place[1]} cannot be reached ({type(error).__name__}); "
+                    f"check {advice} and the network"
+                ) from None
