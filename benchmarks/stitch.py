@@ -45,7 +45,7 @@ PART = 4096
 class EightLayers:
     """Says what a network would say; never called, because its answers are there already."""
 
-    name, link, layers, reach_px, stride, digest = "eight", "touch", LAYERS, 0, 1, "benchmark"
+    name, link, layers, halo_px, stride, digest = "eight", "touch", LAYERS, 0, 1, "benchmark"
 
     def __call__(self, block: np.ndarray) -> np.ndarray:
         """Never called."""

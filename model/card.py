@@ -22,7 +22,7 @@ REQUIRED = (
     *ANSWERS,
     "name",
     "digest",
-    "reach_px",
+    "halo_px",
     "stride",
     "layers",
     "min_area",
@@ -52,6 +52,8 @@ def read_card(folder: str | Path) -> dict[str, Any]:
         raise BadCheckpoint(
             f"{str(path)!r}: expected a JSON card, but {error}; copy the folder again"
         ) from error
+    if isinstance(card, dict) and "reach_px" in card:  # the name of the field before it was called a halo
+        card["halo_px"] = card.pop("reach_px")
     check_card(card, where=str(folder))
     return dict(card)
 

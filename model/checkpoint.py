@@ -63,7 +63,7 @@ def save_checkpoint(
         "pixel_size_um": pixel_size_um,
         "layers": method.layers,
         "min_area": method.min_area,
-        "reach_px": network.reach_px,
+        "halo_px": network.halo_px,
         "stride": network.stride,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "licence": licence,

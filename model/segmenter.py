@@ -1,6 +1,6 @@
 """A trained network as a function from a block of an image to layer masks, as a tiled pipeline calls it.
 
-The invariant: the answer at a pixel depends on the block within ``reach_px`` of it and on nothing else, so
+The invariant: the answer at a pixel depends on the block within ``halo_px`` of it and on nothing else, so
 blocks with that halo, at multiples of ``stride``, agree with the whole image. Images come in normalised.
 """
 
@@ -62,7 +62,7 @@ class TorchSegmenter:
             else placed(network, self.device)
         )
         self.name: str = card["name"]
-        self.reach_px: int = checkpoint.network.reach_px
+        self.halo_px: int = checkpoint.network.halo_px
         self.stride: int = checkpoint.network.stride
         self.layers: int = checkpoint.method.layers
         self.channels: int = card["channels"]
@@ -121,7 +121,7 @@ class TorchSegmenter:
     def _cut(self, shape: torch.Size) -> tuple[int, int, int] | None:
         """Axis, place and halo of a cut into two overlapping halves; ``None`` if they would be no smaller."""
         axis = 2 if shape[2] >= shape[3] else 3
-        halo = -(-self.reach_px // self.stride) * self.stride
+        halo = -(-self.halo_px // self.stride) * self.stride
         middle = shape[axis] // 2 // self.stride * self.stride
         return (axis, middle, halo) if halo <= middle < shape[axis] - halo else None
 

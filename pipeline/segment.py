@@ -39,7 +39,7 @@ class Traits:
     name: str
     link: Literal["touch", "match"]
     """How tiles are joined: adjacent pixels of a layer, or IoU of numbered objects."""
-    reach_px: int = 0
+    halo_px: int = 0
     """How far the answer at a pixel looks to each side."""
     stride: int = 1
     """Tile origins and halos are multiples of this."""
@@ -58,7 +58,7 @@ class Traits:
         """Check what a segmenter says of itself."""
         if self.link not in ("touch", "match"):
             raise BadArgument(f"segmenter {self.name}: expected link touch or match, got {self.link!r}")
-        for field, least in (("reach_px", 0), ("stride", 1), ("layers", 1)):
+        for field, least in (("halo_px", 0), ("stride", 1), ("layers", 1)):
             said = getattr(self, field)
             if not isinstance(said, int | np.integer) or said < least:
                 raise BadArgument(
@@ -79,7 +79,7 @@ def traits(segmenter: Segmenter, *, probe: np.ndarray) -> Traits:
     name = str(getattr(segmenter, "name", None) or getattr(segmenter, "__name__", type(segmenter).__name__))
     said = {
         field: getattr(segmenter, field)
-        for field in ("link", "reach_px", "stride", "layers", "channels", "normalise", "min_area")
+        for field in ("link", "halo_px", "stride", "layers", "channels", "normalise", "min_area")
         if getattr(segmenter, field, None) is not None
     }
     digest = str(getattr(segmenter, "digest", "") or source_digest(segmenter))
@@ -87,7 +87,7 @@ def traits(segmenter: Segmenter, *, probe: np.ndarray) -> Traits:
         answer = _asked(segmenter, probe, name)
         said = {"link": "touch" if answer.dtype == bool else "match", "layers": len(answer)} | said
     reach = 0 if said["link"] == "touch" else MATCH_MARGIN
-    return Traits(**{"reach_px": reach, **said, "name": name, "digest": digest})
+    return Traits(**{"halo_px": reach, **said, "name": name, "digest": digest})
 
 
 def _asked(segmenter: Segmenter, probe: np.ndarray, name: str) -> np.ndarray:

@@ -48,7 +48,7 @@ class Threshold:
         return 30
 
     @property
-    def reach_px(self) -> int:
+    def halo_px(self) -> int:
         """Sum of the reaches of the steps."""
         smooth = _radius(self.sigma_px) + (_radius(self.window_px) if self.method == "local" else 0)
         split = 2 * self.split_px + _radius(2.0) + self.spacing_px + 2 if self.split_px else 0

@@ -47,5 +47,5 @@ def _cells(name: str, card: dict[str, Any]) -> list[str]:
     shown = [f"{value:.3f}" if isinstance(value, int | float) else "-" for value in numbers]
     data = card.get("data") or {}
     made_for = data.get("title") or data.get("name") or "-"
-    facts = [str(card[key]) for key in ("channels", "layers", "reach_px")]
+    facts = [str(card[key]) for key in ("channels", "layers", "halo_px")]
     return [name, str(made_for), *facts, *shown, str(scores.get("split", "-")), str(card["licence"])]

@@ -93,7 +93,7 @@ def read_evaluation(folder: str) -> Evaluation:
     try:
         summary = json.loads(place.read_bytes("summary.json"))
         images, matches = (_table(place.read_bytes(f"{name}.parquet")) for name in ("metrics", "matches"))
-        sums = place.find_bytes("sums.parquet")
+        sums = place.read_bytes_or_none("sums.parquet")
     except (BadStore, OSError, ValueError) as error:
         raise BadArgument(f"--baseline {folder}: expected the folder of an evaluation ({error})") from None
     return Evaluation(

@@ -15,7 +15,7 @@ def read_layout(place: str, *, column: str = CONDITION) -> Layout:
     Raises:
         BadArgument: there is no such table, or it is none; what is wrong is said with its row.
     """
-    data = address(place).find_bytes()
+    data = address(place).read_bytes_or_none()
     if data is None:
         raise BadArgument(f"--layout {place}: there is no such file")
     try:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from flows.jobs import Execution
 from pipeline.errors import BadArgument, BadStore, RunConflict
 from pipeline.store.places.faults import StoreLost
-from pipeline.store.places.traffic import Traffic, taken
+from pipeline.store.places.traffic import Traffic, take_counts
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -116,7 +116,7 @@ class Counted:
 
     def __call__(self, items: Sequence[Any]) -> tuple[list[Any], Traffic]:
         """Call one after the other, and take the count."""
-        return [self.call(item) for item in items], taken()
+        return [self.call(item) for item in items], take_counts()
 
 
 def calls_of(items: Sequence[Item], *, together: int, workers: int) -> Iterator[tuple[Item, ...]]:
@@ -197,7 +197,7 @@ def _error(future: Future) -> BaseException | None:
     return error
 
 
-def in_words(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What an error of a piece of work says to a person."""
     if type(error).__name__ == "KilledWorker":
         return (

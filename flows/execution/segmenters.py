@@ -108,7 +108,7 @@ def known_traits(reference: SegmenterRef) -> Traits | None:
     if reference.kind != "model":
         return None
     card = read_card(model_folder(reference.reference))
-    names = ("name", "reach_px", "stride", "layers", "channels", "normalise", "min_area")
+    names = ("name", "halo_px", "stride", "layers", "channels", "normalise", "min_area")
     digest = answers_digest(card["digest"], precision=reference.precision)
     return Traits(link="touch", digest=digest, **{name: card[name] for name in names})
 

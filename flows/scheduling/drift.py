@@ -117,6 +117,6 @@ def keep(history: Address, numbers: PlateNumbers) -> None:
 def recall(history: Address) -> list[PlateNumbers]:
     """The latest plates of the history, oldest first; of a plate that was done again only the last time."""
     names = [name for name in history.children() if name.endswith(".json")][-2 * KEPT :]
-    texts = [history.find_bytes(name) for name in names]
+    texts = [history.read_bytes_or_none(name) for name in names]
     found = [PlateNumbers(**json.loads(text)) for text in texts if text]
     return list({numbers.plate: numbers for numbers in found}.values())

@@ -16,7 +16,7 @@ import pandas as pd
 from flows.evaluation.comparing import compare
 from flows.evaluation.evaluate import write_report
 from flows.evaluation.report import report_page
-from flows.execution.executors import in_words
+from flows.execution.executors import describe_error
 from flows.execution.orchestrate import Step, direct
 from flows.jobs import SegmentJob
 from flows.scheduling.drift import drift, keep, plate_numbers, recall
@@ -78,7 +78,7 @@ def _tried(watch: Watch, begun: Outcome, job: SegmentJob, step: Step, progress: 
     except Exception as error:
         # One plate that fails, however it does, must not keep the others from being done.
         logging.getLogger(__name__).warning("%s failed", begun.plate, exc_info=True)
-        return replace(begun, ended=_now(), problems=[in_words(error)])
+        return replace(begun, ended=_now(), problems=[describe_error(error)])
     return _followed(watch, begun, record, step)
 
 

@@ -27,7 +27,7 @@ from flows.scheduling.plate import process, report
 from flows.scheduling.watch import Outcome, Watch, open_watch, tick
 from flows.segmentation.record import Progress, RunRecord, silent
 from flows.segmentation.run import segment
-from flows.segmentation.stages import Item
+from flows.segmentation.stages import TileJob
 from pipeline.errors import BadArgument, BadStore, RunConflict
 
 LOG_S = 30
@@ -48,7 +48,7 @@ class RunLog:
         """Begin to count."""
         self._done, self._total, self._said = 0, total, time.monotonic()
 
-    def advance(self, stage: str, item: Item | None) -> None:
+    def advance(self, stage: str, item: TileJob | None) -> None:
         """Count, and say so now and then."""
         self._done += 1
         if time.monotonic() - self._said > LOG_S:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from flows.jobs import DEFAULT_MODEL, SegmentJob, WatchJob
 from flows.segmentation.archive import find_stores, jobs_of
-from flows.segmentation.stage_runner import looked
+from flows.segmentation.stage_runner import parallel_map
 from pipeline.errors import BadArgument
 from pipeline.store.ledger import ROOT, Hold, held, safe_name
 from pipeline.store.places.address import Address, address
@@ -59,7 +59,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
+class PlateStatus:
     """What a look at a plate found."""
 
     plate: str
@@ -100,7 +100,7 @@ class Watch:
 
     def outcome(self, plate: str) -> Outcome | None:
         """What came of a plate; None as long as it was not tried."""
-        data = self.plate(plate).find_bytes("outcome.json")
+        data = self.plate(plate).read_bytes_or_none("outcome.json")
         return None if data is None else Outcome(**json.loads(data))
 
     def keep(self, outcome: Outcome) -> None:
@@ -150,24 +150,24 @@ def signature(watch: Watch, plate: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def look(watch: Watch, now: float) -> list[Sight]:
+def look(watch: Watch, now: float) -> list[PlateStatus]:
     """See every plate of the place, in order."""
     plates = find_stores(watch.place, watch.job.match, output=watch.root)
-    return looked(partial(sight, watch, now=now), plates)
+    return parallel_map(partial(plate_status, watch, now=now), plates)
 
 
-def sight(watch: Watch, plate: str, *, now: float) -> Sight:
+def plate_status(watch: Watch, plate: str, *, now: float) -> PlateStatus:
     """Find out whether a plate is done, complete, or still being written."""
     outcome = watch.outcome(plate)
     settled = watch.is_settled(outcome, partial(signature, watch, plate))
     if settled is not None:
-        return Sight(plate=plate, state=settled)
+        return PlateStatus(plate=plate, state=settled)
     if watch.job.marker is not None:
-        return Sight(plate=plate, state="ready" if _has_marker(watch, plate) else "waiting")
+        return PlateStatus(plate=plate, state="ready" if _has_marker(watch, plate) else "waiting")
     since = _unchanged_since(watch, plate, now)
     if now - since >= watch.job.quiet_s:
-        return Sight(plate=plate, state="ready")
-    return Sight(plate=plate, state="waiting", due=since + watch.job.quiet_s)
+        return PlateStatus(plate=plate, state="ready")
+    return PlateStatus(plate=plate, state="waiting", due=since + watch.job.quiet_s)
 
 
 def _has_marker(watch: Watch, plate: str) -> bool:
@@ -179,7 +179,7 @@ def _has_marker(watch: Watch, plate: str) -> bool:
 def _unchanged_since(watch: Watch, plate: str, now: float) -> float:
     """When the listing was first seen as it is; kept beside the data, so that a restart does not wait anew."""
     current = signature(watch, plate)
-    seen: dict[str, Any] = json.loads(watch.plate(plate).find_bytes("seen.json") or b"{}")
+    seen: dict[str, Any] = json.loads(watch.plate(plate).read_bytes_or_none("seen.json") or b"{}")
     if seen.get("signature") == current:
         return float(seen["since"])
     watch.plate(plate).write_bytes("seen.json", json.dumps({"signature": current, "since": now}).encode())

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flows.execution.executors import usable_cores
+from flows.segmentation.image_job import ImageJob
 from flows.segmentation.plan import Plan
-from flows.segmentation.work import Work
 from pipeline.store.ome.collection import Image
 from pipeline.store.ome.groups import join
 from pipeline.store.ome.label_layout import LabelLayout, layout_for
@@ -86,7 +86,7 @@ def _files_of(place: Address, images: Iterable[Image]) -> dict[str, list[int]]:
     return {image.path: found[join(image.path, image.levels[0])] for image in images}
 
 
-def _fetches(plan: Plan, work: Work, all_bytes: int) -> float:
+def _fetches(plan: Plan, work: ImageJob, all_bytes: int) -> float:
     """How often the chunks of an image are fetched, by all processes, in all stages."""
     height, width = work.image.shards or work.image.chunks
     files = -(-work.extent[0] // height) * -(-work.extent[1] // width)
@@ -133,7 +133,7 @@ def _mirror(plan: Plan) -> Traffic:
     return Traffic(requests={"GET": 3 + found * made, "PUT": made + found * (len(wells) + 1)})
 
 
-def _tiles(work: Work, sizes: Sizes) -> Traffic:
+def _tiles(work: ImageJob, sizes: Sizes) -> Traffic:
     """Limits and predict: the layers and the mark of each tile."""
     number = len(work.items(work.tiles()))
     found = 2 if work.image.zarr_format == 3 else 4  # are labels or a table of that name there?
@@ -143,7 +143,7 @@ def _tiles(work: Work, sizes: Sizes) -> Traffic:
     )
 
 
-def _blocks(work: Work, sizes: Sizes, depth: int) -> Traffic:
+def _blocks(work: ImageJob, sizes: Sizes, depth: int) -> Traffic:
     """Describe, join, measure and paint: pieces of each unit, labels of each block."""
     units, blocks = work.items(work.units()), work.items(work.blocks())
     side = round_up(work.core, work.traits.stride)
@@ -164,7 +164,7 @@ def _blocks(work: Work, sizes: Sizes, depth: int) -> Traffic:
     )
 
 
-def _finish(work: Work, depth: int) -> Traffic:
+def _finish(work: ImageJob, depth: int) -> Traffic:
     layout = layout_for(work.image)
     copies = depth * (len(layout.shapes) + _chunks(layout) + 1)
     return Traffic(

@@ -11,7 +11,7 @@ from flows.execution.executors import usable_cores
 from flows.jobs import SegmentJob
 from flows.segmentation.demand import Sizes, demand
 from flows.segmentation.plan import Plan, count_tiles, items, make_plan
-from flows.segmentation.stages import BORDER, Item, describe_unit, pieces_keys, predict
+from flows.segmentation.stages import BORDER, TileJob, describe_unit, pieces_keys, predict
 from pipeline import normalise
 from pipeline.stitch import from_bytes
 from pipeline.store.ledger import Ledger
@@ -39,7 +39,7 @@ def estimate(job: SegmentJob) -> str:
     lines = [
         f"source      {plan.source.address}, {len(plan.works)} image(s), {pixels / 1e6:.1f} Mpx",
         f"output      {plan.output}, labels and tables {plan.name!r}, run {plan.ledger.run}",
-        f"segmenter   {traits.name} ({traits.link}, reach {traits.reach_px} px, stride {traits.stride})",
+        f"segmenter   {traits.name} ({traits.link}, reach {traits.halo_px} px, stride {traits.stride})",
         f"tiles       {tiles} of core {plan.works[0].core} px and halo {plan.works[0].halo} px",
         f"to read     {read * itemsize / 2**20:.0f} MiB uncompressed for the network, once more to measure",
         f"halo waste  {100 * (1 - pixels / read):.0f} % of the pixels the network sees",
@@ -99,23 +99,23 @@ def _probe(plan: Plan, pixels: int) -> tuple[float, float, Sizes]:
     return pixels * spent / done + pixels / 1e6 / AFTER_NETWORK_MPX_S, done / 1e6 / spent, sizes
 
 
-def _predict(plan: Plan, item: Item, scratch: Ledger) -> Item:
+def _predict(plan: Plan, item: TileJob, scratch: Ledger) -> TileJob:
     """Run the network on a tile, as the run will, with a scratch in memory."""
-    mine = Item(replace(item.work, ledger=scratch), item.plane, item.tile)
+    mine = TileJob(replace(item.work, ledger=scratch), item.plane, item.tile)
     block = item.work.read(item.plane, item.tile.read)
     grid = normalise.grid(block.dtype, *normalise.value_range(block))
     predict((mine, normalise.limits(normalise.histogram(block, *grid), plan.normalise)))
     return mine
 
 
-def _sizes(items: Sequence[Item], scratch: Ledger, done_px: int) -> Sizes:
+def _sizes(items: Sequence[TileJob], scratch: Ledger, done_px: int) -> Sizes:
     """What the probed tiles wrote; tiles that number their objects need their neighbours to be described."""
     written = {key: size for key, size, _ in scratch.output.entries(scratch.folder)}
     tiles = sum(size for key, size in written.items() if key.startswith(("mask/", "stacks/")))
     if items[0].work.traits.link != "touch":
         return Sizes(predicted=tiles / len(items), rows=tiles / done_px)
     # Of an image under another name there are no layers: what is written of nothing.
-    empty = Item(replace(items[0].work, key="empty"), items[0].plane, items[0].tile)
+    empty = TileJob(replace(items[0].work, key="empty"), items[0].plane, items[0].tile)
     for item in (*items, empty):
         describe_unit(item)
     units = list({item.work.key + item.key: item for item in items}.values())

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flows.segmentation.stage_runner import looked
+from flows.segmentation.image_job import ImageJob, TileJob
+from flows.segmentation.stage_runner import parallel_map
 from flows.segmentation.stages import BORDER, ROW, pieces_keys
-from flows.segmentation.work import Item, Work
 from pipeline.links import touch_links
 from pipeline.measure import Columns
 from pipeline.spans import Spans
@@ -35,12 +35,12 @@ class Stitching:
     ambiguous: int = 0
     """Objects that could have been matched with more than one of another tile, and so were not."""
 
-    def of(self, unit: Item) -> tuple[np.ndarray, np.ndarray]:
+    def of(self, unit: TileJob) -> tuple[np.ndarray, np.ndarray]:
         """Ids and layers of the pieces of a unit."""
         rows = self.units[unit.key]
         return self.ids[rows], self.layers[rows]
 
-    def of_all(self, units: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
+    def of_all(self, units: Sequence[TileJob]) -> tuple[np.ndarray, np.ndarray]:
         """Ids and layers of the pieces of all units of a plane, in their order."""
         rows = slice(self.units[units[0].key].start, self.units[units[-1].key].stop)
         return self.ids[rows], self.layers[rows]
@@ -51,13 +51,13 @@ class Stitching:
         return int(self.ids.max(initial=0))
 
 
-def join_image(work: Work, filters: Filters) -> int:
+def join_image(work: ImageJob, filters: Filters) -> int:
     """Reduce an image, all planes, and write its stitching table; the number of objects."""
     names: list[str] = []
     starts, ids, layers, pairs = [0], [], [], []
     base = ambiguous = 0
     for plane in range(len(work.image.planes)):
-        items = [Item(work, plane, unit) for unit in work.units()]
+        items = [TileJob(work, plane, unit) for unit in work.units()]
         objects, counts, doubtful = _join_plane(work, items, filters)
         names += [item.key for item in items]
         starts += [starts[-1] + int(n) for n in np.cumsum(counts)]
@@ -76,17 +76,17 @@ def join_image(work: Work, filters: Filters) -> int:
     return base
 
 
-def read_pieces(items: Sequence[Item], *, wanted: Callable[[str], bool]) -> list[Columns]:
+def read_pieces(items: Sequence[TileJob], *, wanted: Callable[[str], bool]) -> list[Columns]:
     """The wanted columns of what describing wrote of some units, in order: of all units of a large image, few fit."""
 
-    def read(item: Item) -> Columns:
+    def read(item: TileJob) -> Columns:
         columns = from_bytes(item.work.ledger.read(pieces_keys(item)[0]))
         return {name: column for name, column in columns.items() if wanted(name)}
 
-    return looked(read, items, waits=not items[0].work.ledger.output.is_local)
+    return parallel_map(read, items, waits=not items[0].work.ledger.output.is_local)
 
 
-def _join_plane(work: Work, items: Sequence[Item], filters: Filters) -> tuple[Objects, list[int], int]:
+def _join_plane(work: ImageJob, items: Sequence[TileJob], filters: Filters) -> tuple[Objects, list[int], int]:
     """Objects of a plane, the number of pieces of each unit, and the number of ambiguous matches."""
     parts = read_pieces(items, wanted=lambda name: not name.startswith(ROW) or name in DECIDING_ROWS)
     counts = [len(part["layer"]) for part in parts]
@@ -109,7 +109,7 @@ def _border(part: Columns) -> tuple[Spans, np.ndarray]:
     return Spans(layer=layer, y=y, x0=x0, x1=x1, stretch=none, shared=none), piece
 
 
-def _match_links(items: Sequence[Item], parts: Sequence[Columns], offsets: np.ndarray) -> np.ndarray:
+def _match_links(items: Sequence[TileJob], parts: Sequence[Columns], offsets: np.ndarray) -> np.ndarray:
     """Local ids of both tiles become numbers of pieces; an object without a pixel in the core has none."""
     place = {(item.tile.row, item.tile.column): number for number, item in enumerate(items)}
     links = []
@@ -127,16 +127,16 @@ def _piece_of(ids: np.ndarray, label: int) -> int | None:
     return at if at < len(ids) and ids[at] == label else None
 
 
-def _key(work: Work) -> str:
+def _key(work: ImageJob) -> str:
     return f"join/{work.key}.safetensors"
 
 
-def is_joined(work: Work) -> bool:
+def is_joined(work: ImageJob) -> bool:
     """Whether the stitching table is there."""
     return work.ledger.find(_key(work)) is not None
 
 
-def read_stitching(work: Work) -> Stitching:
+def read_stitching(work: ImageJob) -> Stitching:
     """The stitching table of an image."""
     columns = from_bytes(work.ledger.read(_key(work)))
     starts = columns["starts"].tolist()

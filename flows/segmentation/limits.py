@@ -11,10 +11,10 @@ from functools import partial
 import numpy as np
 
 from flows.segmentation import stages
+from flows.segmentation.image_job import ImageJob, TileJob
 from flows.segmentation.plan import Plan
-from flows.segmentation.stage_runner import Run, looked
+from flows.segmentation.stage_runner import Run, parallel_map
 from flows.segmentation.stages import Grid
-from flows.segmentation.work import Item, Work
 from pipeline import normalise
 from pipeline.normalise import Histogram, Limits
 from pipeline.store.ledger import safe_name
@@ -30,7 +30,7 @@ class Scope:
 
     key: str
     """Name in the scratch."""
-    works: tuple[Work, ...]
+    works: tuple[ImageJob, ...]
 
     @property
     def dtype(self) -> np.dtype:
@@ -38,17 +38,17 @@ class Scope:
         return np.result_type(*(work.dtype for work in self.works))
 
     @property
-    def blocks(self) -> list[Item]:
+    def blocks(self) -> list[TileJob]:
         """All their pixels."""
         return [item for work in self.works for item in work.items(tiles(work.extent, core=BLOCK_PX))]
 
 
-def find_limits(run: Run, group: Sequence[Work], todo: Sequence[Work]) -> dict[str, Limits]:
+def find_limits(run: Run, group: Sequence[ImageJob], todo: Sequence[ImageJob]) -> dict[str, Limits]:
     """Limits by the key of each image that is not set aside; ``group`` holds the scopes of ``todo`` whole."""
     wanted = {work.key for work in todo}
     scopes = [s for s in scopes_of(run.plan, group) if wanted & {work.key for work in s.works}]
     known: dict[str, Limits | None] = {}
-    known |= zip([scope.key for scope in scopes], looked(partial(_known, run.plan), scopes))
+    known |= zip([scope.key for scope in scopes], parallel_map(partial(_known, run.plan), scopes))
     missing = [scope for scope in scopes if known[scope.key] is None]
     _check_pixels(run, missing)
     for scope, fresh in _measured(run, _whole(run, missing)):
@@ -57,9 +57,9 @@ def find_limits(run: Run, group: Sequence[Work], todo: Sequence[Work]) -> dict[s
     return {w.key: limits for s in scopes if (limits := known[s.key]) for w in run.alive(s.works)}
 
 
-def scopes_of(plan: Plan, group: Sequence[Work]) -> list[Scope]:
+def scopes_of(plan: Plan, group: Sequence[ImageJob]) -> list[Scope]:
     """Cut a group into images that share their limits."""
-    shared: dict[str, list[Work]] = {}
+    shared: dict[str, list[ImageJob]] = {}
     for work in group:
         well = safe_name("/".join(work.image.well)) if work.image.well else work.key
         alone = plan.normalise.kind == "none"

@@ -6,22 +6,22 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from flows.segmentation.image_job import ImageJob, TileJob
 from flows.segmentation.joining import Stitching, read_pieces, read_stitching
 from flows.segmentation.stages import ROW
-from flows.segmentation.work import Item, Work
 from pipeline import measure
 from pipeline.measure import Columns
 from pipeline.stitch import whole
 from pipeline.store.ome.tables import ROW_GROUP, TableEncoder
 
 
-def measure_objects(work: Work) -> bytes:
+def measure_objects(work: ImageJob) -> bytes:
     """The object table of an image, all planes, encoded as it will be published."""
     stitching, table = read_stitching(work), TableEncoder()
     partners = _partners(stitching)
     base = 0
     for plane in range(len(work.image.planes)):
-        items = [Item(work, plane, unit) for unit in work.units()]
+        items = [TileJob(work, plane, unit) for unit in work.units()]
         ids, layers = stitching.of_all(items)
         count = max(int(ids.max(initial=0)) - base, 0)
         of_piece = np.where(ids > 0, ids.astype(np.int64) - 1 - base, -1)
@@ -35,17 +35,17 @@ def measure_objects(work: Work) -> bytes:
     return table.encoded()
 
 
-def keep_objects(work: Work) -> None:
+def keep_objects(work: ImageJob) -> None:
     """Measure the objects of an image and keep their table in the scratch."""
     work.ledger.write(_key(work), measure_objects(work))
 
 
-def find_objects(work: Work) -> bytes | None:
+def find_objects(work: ImageJob) -> bytes | None:
     """The object table of an image from the scratch; None where it was not kept."""
     return work.ledger.find(_key(work))
 
 
-def _key(work: Work) -> str:
+def _key(work: ImageJob) -> str:
     return f"join/{work.key}.parquet"
 
 
@@ -54,7 +54,7 @@ def _rows(part: Columns) -> Columns:
 
 
 def _table(
-    work: Work, plane: int, rows: Columns, layer: np.ndarray, partners: pa.ListArray, base: int
+    work: ImageJob, plane: int, rows: Columns, layer: np.ndarray, partners: pa.ListArray, base: int
 ) -> Iterator[pd.DataFrame]:
     """Rows of the object table, in parts; one without rows when there are no objects."""
     for start in range(0, max(len(layer), 1), ROW_GROUP):
@@ -68,7 +68,7 @@ def _table(
         yield table
 
 
-def _identity(work: Work, plane: int, before: int, layers: np.ndarray) -> pd.DataFrame:
+def _identity(work: ImageJob, plane: int, before: int, layers: np.ndarray) -> pd.DataFrame:
     """Which objects these are: ids after ``before``, and where."""
     image, count = work.image, len(layers)
     row, column = image.well or ("", "")
@@ -99,7 +99,7 @@ def _partners(stitching: Stitching) -> pa.ListArray:
     return pa.ListArray.from_arrays(ends, both[:, 1])
 
 
-def _tiles_spanned(work: Work, rows: Columns) -> np.ndarray:
+def _tiles_spanned(work: ImageJob, rows: Columns) -> np.ndarray:
     """Tiles of the network that the bounding box meets: the one column that speaks of the tiling."""
     down = (rows["y1"] - 1) // work.core - rows["y0"] // work.core + 1
     return (down * ((rows["x1"] - 1) // work.core - rows["x0"] // work.core + 1)).astype(np.int64)

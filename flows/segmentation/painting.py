@@ -14,10 +14,10 @@ from itertools import pairwise
 import numpy as np
 
 from flows.execution.memory import keep_memory
+from flows.segmentation.image_job import ImageJob, TileJob
 from flows.segmentation.joining import read_stitching
 from flows.segmentation.measuring import find_objects, keep_objects, measure_objects
 from flows.segmentation.stages import read_runs
-from flows.segmentation.work import Item, Work
 from pipeline.errors import BadStore, RunConflict
 from pipeline.spans import Runs
 from pipeline.spans import paint as painted
@@ -30,7 +30,7 @@ from pipeline.store.ome.tables import write_encoded
 class Target:
     """Where the labels and the table of an image go."""
 
-    work: Work
+    work: ImageJob
     name: str
     origin: str
     """What the labels say of the work they come from."""
@@ -49,7 +49,7 @@ class Target:
             )  # fmt: skip
 
 
-def staging(work: Work) -> str:
+def staging(work: ImageJob) -> str:
     """Key of the place where the labels of an image are painted."""
     return f"{work.ledger.folder}/staging/{work.key}"
 
@@ -58,8 +58,8 @@ def staging(work: Work) -> str:
 class PaintItem:
     """A block to paint: the units that meet it, with id and output layer of each of their pieces."""
 
-    item: Item
-    units: tuple[Item, ...]
+    item: TileJob
+    units: tuple[TileJob, ...]
     ids: tuple[np.ndarray, ...]
     layers: tuple[np.ndarray, ...]
     writer: LabelWriter
@@ -81,7 +81,7 @@ def paint_items(target: Target) -> list[PaintItem]:
     found = []
     for item in work.items(work.blocks()):
         if item.key not in marks:
-            units = tuple(Item(work, item.plane, unit) for unit in work.units_over(item.tile))
+            units = tuple(TileJob(work, item.plane, unit) for unit in work.units_over(item.tile))
             of = [stitching.of(unit) for unit in units]
             ids, layers = tuple(ids for ids, _ in of), tuple(layers for _, layers in of)
             found.append(PaintItem(item, units, ids, layers, writer))

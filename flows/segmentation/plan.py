@@ -10,7 +10,7 @@ import numpy as np
 
 from flows.execution.segmenters import SegmenterRef, full_traits, reference
 from flows.jobs import SegmentJob, as_table
-from flows.segmentation.work import Item, Work
+from flows.segmentation.image_job import ImageJob, TileJob
 from pipeline.errors import BadArgument, BadStore
 from pipeline.normalise import Normalise, normalised
 from pipeline.segment import Traits
@@ -41,7 +41,7 @@ class Plan:
     normalise: Normalise
     filters: Filters
     ledger: Ledger
-    works: tuple[Work, ...]
+    works: tuple[ImageJob, ...]
     """One per image that can be segmented."""
     refused: dict[str, str]
     """Why an image cannot be segmented, by path."""
@@ -66,12 +66,12 @@ class Plan:
         """Whether images or results are on a server."""
         return not (self.source.address.is_local and self.output.is_local)
 
-    def groups(self, *, least_tiles: int = GROUP_TILES) -> Iterator[list[Work]]:
+    def groups(self, *, least_tiles: int = GROUP_TILES) -> Iterator[list[ImageJob]]:
         """Images that go through the stages together: whole wells, or as many small ones as fill the workers."""
         if self.normalise.scope == "plate" and self.normalise.kind != "none":
             yield list(self.works)
             return
-        group: list[Work] = []
+        group: list[ImageJob] = []
         for unit in _units(self.works):
             group += unit
             if sum(count_tiles(work) for work in group) >= least_tiles:
@@ -81,9 +81,9 @@ class Plan:
             yield group
 
 
-def _units(works: Iterable[Work]) -> Iterator[list[Work]]:
+def _units(works: Iterable[ImageJob]) -> Iterator[list[ImageJob]]:
     """Wells whole, other images alone."""
-    well: list[Work] = []
+    well: list[ImageJob] = []
     for work in works:
         if well and (work.image.well is None or work.image.well != well[-1].image.well):
             yield well
@@ -93,7 +93,7 @@ def _units(works: Iterable[Work]) -> Iterator[list[Work]]:
         yield well
 
 
-def count_tiles(work: Work) -> int:
+def count_tiles(work: ImageJob) -> int:
     """Tiles of the network over all planes."""
     side = round_up(work.core, work.traits.stride)
     height, width = work.extent
@@ -118,7 +118,7 @@ def make_plan(job: SegmentJob) -> Plan:
     digests = source.digests()
     ledger = Ledger(output, fingerprint(_facts(job, source, name, traits, normalise, filters, halo, digests)))
     works = tuple(
-        Work(
+        ImageJob(
             ledger=ledger, image=image, key=work_key(image.path, digests[image.path]),
             segmenter=segmenter, traits=traits, channels=channels[image.path],
             core=round_up(job.tiling.core, traits.stride), halo=round_up(halo, traits.stride),
@@ -144,7 +144,7 @@ def _output(job: SegmentJob, source: Collection) -> Address:
 
 
 def _halo(job: SegmentJob, traits: Traits) -> int:
-    halo = traits.reach_px if job.tiling.halo is None else job.tiling.halo
+    halo = traits.halo_px if job.tiling.halo is None else job.tiling.halo
     if traits.link == "match" and halo == 0:
         raise BadArgument(
             f"segmenter {traits.name} numbers its objects, so tiles are joined where they overlap: expected a "
@@ -218,7 +218,7 @@ def work_key(path: str, digest: str) -> str:
     return f"{safe_name(path)}-{digest[:8]}"
 
 
-def items(works: Iterable[Work]) -> Iterator[Item]:
+def items(works: Iterable[ImageJob]) -> Iterator[TileJob]:
     """Every tile of every plane of some images."""
     for work in works:
         yield from work.items(work.tiles())

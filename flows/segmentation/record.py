@@ -13,8 +13,8 @@ from flows.jobs import as_table
 from pipeline.store.places.traffic import Traffic, traffic_of
 
 if TYPE_CHECKING:
+    from flows.segmentation.image_job import TileJob
     from flows.segmentation.plan import Plan
-    from flows.segmentation.work import Item
 
 PACKAGES = ("platelayer", "numpy", "scipy", "zarr", "torch", "dask", "prefect", "pandas", "pyarrow")
 
@@ -25,7 +25,7 @@ class Progress(Protocol):
     def start(self, stage: str, total: int) -> None:
         """A stage begins with so many pieces of work."""
 
-    def advance(self, stage: str, item: "Item | None") -> None:
+    def advance(self, stage: str, item: "TileJob | None") -> None:
         """One of them ended."""
 
     def finish(self, stage: str) -> None:
@@ -38,7 +38,7 @@ class Silent:
     def start(self, stage: str, total: int) -> None:
         """Do nothing."""
 
-    def advance(self, stage: str, item: "Item | None") -> None:
+    def advance(self, stage: str, item: "TileJob | None") -> None:
         """Do nothing."""
 
     def finish(self, stage: str) -> None:

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from flows.execution.executors import Outcome, Pool, in_words, run_window
+from flows.execution.executors import Outcome, Pool, describe_error, run_window
 from flows.segmentation.plan import Plan
 from flows.segmentation.record import Progress, RunRecord
-from flows.segmentation.stages import Item, Work
+from flows.segmentation.stages import ImageJob, TileJob
 from pipeline.store.ledger import Hold
-from pipeline.store.places.traffic import taken
+from pipeline.store.places.traffic import take_counts
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -23,15 +23,15 @@ LOOKS = 16
 """Threads that look what is there: each look costs a round trip on object storage."""
 
 
-def pixels_of(about: Item | Work) -> int:
+def pixels_of(about: TileJob | ImageJob) -> int:
     """Pixels of a tile, or of a whole image."""
-    shape = about.tile.core.shape if isinstance(about, Item) else about.extent
+    shape = about.tile.core.shape if isinstance(about, TileJob) else about.extent
     return int(np.prod(shape))
 
 
-def tile_pixels(about: Item | Work) -> int:
+def tile_pixels(about: TileJob | ImageJob) -> int:
     """Pixels of a tile; what is done to a whole image beside its tiles adds none."""
-    return pixels_of(about) if isinstance(about, Item) else 0
+    return pixels_of(about) if isinstance(about, TileJob) else 0
 
 
 @dataclass
@@ -46,11 +46,11 @@ class Run:
     failed: set[str] = field(default_factory=set)
     """Images that were set aside, by their keys in the scratch."""
 
-    def alive(self, works: Iterable[Work]) -> list[Work]:
+    def alive(self, works: Iterable[ImageJob]) -> list[ImageJob]:
         """Images that were not set aside."""
         return [work for work in works if work.key not in self.failed]
 
-    def set_aside(self, work: Work, stage: str, where: object, reason: str) -> None:
+    def set_aside(self, work: ImageJob, stage: str, where: object, reason: str) -> None:
         """Name an image that cannot be finished; it is never written as zeros."""
         self.failed.add(work.key)
         self.record.failure(image=work.image.path, stage=stage, where=str(where), reason=reason)
@@ -61,9 +61,9 @@ class Run:
         call: Callable[[T], Any],
         todo: Sequence[T],
         *,
-        item: Callable[[T], Item | Work],
+        item: Callable[[T], TileJob | ImageJob],
         gpu: bool = False,
-        pixels: Callable[[Item | Work], int] = pixels_of,
+        pixels: Callable[[TileJob | ImageJob], int] = pixels_of,
     ) -> Iterator[Outcome]:
         """Run ``call`` on every piece of work in a bounded window; failures set their image aside.
 
@@ -82,16 +82,16 @@ class Run:
                     about = item(outcome.item)
                     self.record.retried(stage, outcome.retries)
                     self.record.moved(stage, outcome.traffic)
-                    self.progress.advance(stage, about if isinstance(about, Item) else None)
+                    self.progress.advance(stage, about if isinstance(about, TileJob) else None)
                     if outcome.error is not None:
-                        work = about.work if isinstance(about, Item) else about
-                        self.set_aside(work, stage, about, in_words(outcome.error))
+                        work = about.work if isinstance(about, TileJob) else about
+                        self.set_aside(work, stage, about, describe_error(outcome.error))
                     else:
                         done_px += pixels(about)
                         yield outcome
         finally:
             self.record.spent(stage, time.perf_counter() - started, done_px, len(todo))
-            self.record.moved(stage, taken())
+            self.record.moved(stage, take_counts())
         self.progress.finish(stage)
 
     def _outcomes(
@@ -103,7 +103,7 @@ class Run:
         )
 
 
-def looked(look: Callable[[T], U], things: Sequence[T], *, waits: bool = True) -> list[U]:
+def parallel_map(look: Callable[[T], U], things: Sequence[T], *, waits: bool = True) -> list[U]:
     """Answers of ``look`` in order, at once if each ``waits`` for a server; threads only slow down local files."""
     if not waits:
         return [look(thing) for thing in things]

@@ -17,7 +17,7 @@ import zarr
 
 from flows.execution.memory import keep_memory
 from flows.execution.segmenters import SegmenterRef, loaded
-from flows.segmentation.work import Item, Work
+from flows.segmentation.image_job import ImageJob, TileJob
 from pipeline import normalise
 from pipeline.errors import BadArgument, BadStore
 from pipeline.links import match_links
@@ -34,7 +34,7 @@ def ready(segmenter: SegmenterRef) -> None:
     loaded(segmenter)
 
 
-def check_pixels(work: Work) -> None:
+def check_pixels(work: ImageJob) -> None:
     """Refuse an image of which chunks were lost: they would read as zeros."""
     lost = work.image.lost_chunks()
     if lost:
@@ -56,20 +56,20 @@ class Grid:
     bins: int
 
 
-def value_range(item: Item) -> tuple[np.ndarray, np.ndarray]:
+def value_range(item: TileJob) -> tuple[np.ndarray, np.ndarray]:
     """Minimum and maximum per channel of a block."""
     core = item.tile.core
     return normalise.value_range(item.work.read(item.plane, core), origin=(core.y0, core.x0))
 
 
-def histogram(job: tuple[Item, Grid]) -> Histogram:
+def histogram(job: tuple[TileJob, Grid]) -> Histogram:
     """Histogram per channel of a block."""
     item, grid = job
     block = item.work.read(item.plane, item.tile.core).astype(grid.dtype, copy=False)
     return normalise.histogram(block, grid.low, grid.width, grid.bins)
 
 
-def predict(job: tuple[Item, Limits]) -> dict[str, Any]:
+def predict(job: tuple[TileJob, Limits]) -> dict[str, Any]:
     """Segment a tile and keep what lies in its core (touch) or in its whole read (match); seconds it took."""
     keep_memory()
     item, limits = job
@@ -89,7 +89,7 @@ def predict(job: tuple[Item, Limits]) -> dict[str, Any]:
     return {"read_s": read - started, "network_s": answered - read, "write_s": written - answered}
 
 
-def _write_mask(item: Item, layers: np.ndarray) -> None:
+def _write_mask(item: TileJob, layers: np.ndarray) -> None:
     if layers.dtype != bool or len(layers) > item.work.traits.layers:
         traits = item.work.traits
         raise BadArgument(
@@ -109,16 +109,16 @@ def _dense(stack: np.ndarray) -> np.ndarray:
     return (inverse.reshape(stack.shape) + start).astype(np.uint32)
 
 
-def _stack_key(work: Work, key: str) -> str:
+def _stack_key(work: ImageJob, key: str) -> str:
     return f"stacks/{work.key}/{key}.safetensors"
 
 
-def create_mask(work: Work) -> None:
+def create_mask(work: ImageJob) -> None:
     """Write the metadata of an image's layer mask; the tiles bring the chunks, empty ones too."""
     work.ledger.write(f"mask/{work.key}/zarr.json", _mask_document(work).encode())
 
 
-def mask_array(work: Work) -> zarr.Array:
+def mask_array(work: ImageJob) -> zarr.Array:
     """The layer mask of an image, chunk = core; opened without a request."""
     ledger = work.ledger
     return open_array(
@@ -126,7 +126,7 @@ def mask_array(work: Work) -> zarr.Array:
     )
 
 
-def _mask_document(work: Work) -> str:
+def _mask_document(work: ImageJob) -> str:
     height, width = work.extent
     return _document(
         len(work.image.planes), height, width, round_up(work.core, work.traits.stride), work.traits.layers
@@ -149,13 +149,13 @@ RUNS = ".runs.safetensors"
 """End of the key that is written last: a unit that has it was described."""
 
 
-def pieces_keys(item: Item) -> tuple[str, str]:
+def pieces_keys(item: TileJob) -> tuple[str, str]:
     """Keys of what `describe_unit` writes: what joining needs, and then the runs that painting needs."""
     place = f"pieces/{item.work.key}/{item.key}"
     return f"{place}.rows.safetensors", f"{place}{RUNS}"
 
 
-def describe_unit(item: Item) -> int:
+def describe_unit(item: TileJob) -> int:
     """Find the pieces of a unit, measure them and write what joining and painting need; their number."""
     keep_memory()
     work, core = item.work, item.tile.core
@@ -184,7 +184,7 @@ def _run_columns(pieces: Pieces, core: Box) -> dict[str, np.ndarray]:
     }
 
 
-def read_runs(item: Item) -> Runs:
+def read_runs(item: TileJob) -> Runs:
     """The runs of a unit, in its coordinates, with the numbers of its pieces."""
     table = from_bytes(item.work.ledger.read(pieces_keys(item)[1]))
     y, x0, x1 = (table[name].astype(np.int32) for name in ("y", "x0", "x1"))
@@ -197,7 +197,7 @@ def _border_columns(pieces: Pieces, core: Box) -> dict[str, np.ndarray]:
     return {f"{BORDER}{name}": column for name, column in columns.items()}
 
 
-def _describe_stack(item: Item, channels: Sequence[np.ndarray]) -> tuple[Pieces, dict[str, np.ndarray]]:
+def _describe_stack(item: TileJob, channels: Sequence[np.ndarray]) -> tuple[Pieces, dict[str, np.ndarray]]:
     """Pieces of a tile that numbered its objects itself, and their links to the tiles after it."""
     work, tile = item.work, item.tile
     stack = _read_stack(work, item.key)
@@ -219,11 +219,11 @@ def _describe_stack(item: Item, channels: Sequence[np.ndarray]) -> tuple[Pieces,
     return pieces, {"ids": own, "links": table, "ambiguous": np.array(ambiguous)}
 
 
-def _read_stack(work: Work, key: str) -> np.ndarray:
+def _read_stack(work: ImageJob, key: str) -> np.ndarray:
     return from_bytes(work.ledger.read(_stack_key(work, key)))["stack"]
 
 
-def _later_neighbours(work: Work, tile: Tile) -> list[Tile]:
+def _later_neighbours(work: ImageJob, tile: Tile) -> list[Tile]:
     """The neighbours to the right and below, so that each pair of tiles is compared once."""
     steps = ((0, 1), (1, -1), (1, 0), (1, 1))
     found = [work.tile(tile.row + down, tile.column + right) for down, right in steps]

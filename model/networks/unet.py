@@ -1,6 +1,6 @@
 """U-Net with one head per output: the paper's S, M and L, and a fast one that works at half resolution.
 
-The invariant: every output pixel is a function of the input pixels within ``reach_px`` and of nothing else
+The invariant: every output pixel is a function of the input pixels within ``halo_px`` and of nothing else
 (no global pooling, no instance norm), so tiles with that halo equal the whole image. It knows no loss and
 no method.
 """
@@ -125,7 +125,7 @@ class UNet(nn.Module):
         return self.shape.stride
 
     @property
-    def reach_px(self) -> int:
+    def halo_px(self) -> int:
         """Pixels an output looks to each side at most, from the arithmetic of its layers."""
         return Span.reach(self.span, stride=self.stride)
 

@@ -44,7 +44,7 @@ class Kind:
     """Name of the one channel."""
     draw: Callable[[np.random.Generator], Shape]
     """Draws one object around the origin."""
-    reach_px: int
+    halo_px: int
     """Farthest a shape goes from its place; the edge of a grid cell is twice this."""
     per_cell: float
     """Objects tried per grid cell at density 1."""
@@ -62,14 +62,14 @@ class Kind:
     @property
     def cell_px(self) -> int:
         """Edge of a grid cell."""
-        return 2 * self.reach_px
+        return 2 * self.halo_px
 
 
 KINDS = {
     "worms": Kind(
         channel="brightfield",
         draw=worm,
-        reach_px=WORM_REACH_PX,
+        halo_px=WORM_REACH_PX,
         per_cell=2.0,
         layers=4,
         shared_max=0.4,
@@ -80,7 +80,7 @@ KINDS = {
     "cells": Kind(
         channel="nuclei",
         draw=cell,
-        reach_px=CELL_REACH_PX,
+        halo_px=CELL_REACH_PX,
         per_cell=1.0,
         layers=4,
         shared_max=0.4,
@@ -91,7 +91,7 @@ KINDS = {
     "filaments": Kind(
         channel="fibres",
         draw=filament,
-        reach_px=FILAMENT_REACH_PX,
+        halo_px=FILAMENT_REACH_PX,
         per_cell=6.0,
         layers=6,
         shared_max=0.6,
@@ -181,7 +181,7 @@ class Scene:
     def _cells_near(self, y0: int, y1: int, x0: int, x1: int) -> Iterator[tuple[int, int]]:
         """Yield the grid cells whose objects can reach a window, in the order of the ids."""
         kind = KINDS[self.kind]
-        edge, reach = kind.cell_px, kind.reach_px
+        edge, reach = kind.cell_px, kind.halo_px
         for row in range((y0 - reach) // edge, (y1 - 1 + reach) // edge + 1):
             for column in range((x0 - reach) // edge, (x1 - 1 + reach) // edge + 1):
                 yield row, column

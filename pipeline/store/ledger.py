@@ -88,7 +88,7 @@ class Ledger:
 
     def find(self, key: str) -> bytes | None:
         """Read a blob that may not be there."""
-        return self.output.find_bytes(f"{self.folder}/{key}")
+        return self.output.read_bytes_or_none(f"{self.folder}/{key}")
 
     def write_json(self, key: str, value: Any) -> None:
         """Write a JSON document with sorted keys."""
@@ -197,10 +197,10 @@ def _chain(output: Address) -> list[dict[str, Any]]:
     where there is none. So one of any number of successors wins, and a late one cannot undo it.
     """
     chain: list[dict[str, Any]] = []
-    data = output.find_bytes(LOCK)
+    data = output.read_bytes_or_none(LOCK)
     while data is not None:
         chain.append(_read_card(data))
-        data = output.find_bytes(_link(chain[-1]["token"]))
+        data = output.read_bytes_or_none(_link(chain[-1]["token"]))
     return chain
 
 

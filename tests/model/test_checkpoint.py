@@ -50,7 +50,7 @@ def test_what_is_saved_comes_back(folder: Path, tiny: Layering) -> None:
     image = torch.randn(1, 2, 16, 16)
     with torch.inference_mode():
         assert torch.equal(loaded.network(image)["layers"], network(image)["layers"])
-    assert (loaded.card["citation"], loaded.card["reach_px"]) == ("nobody", network.reach_px)
+    assert (loaded.card["citation"], loaded.card["halo_px"]) == ("nobody", network.halo_px)
     assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, WEIGHTS])
 
 

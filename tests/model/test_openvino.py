@@ -57,8 +57,8 @@ def test_openvino_answers_as_torch_does_at_several_sizes(folder: Path) -> None:
         safe = far_from_thresholds(plain, image)
         assert safe.mean() > 0.95
         assert np.array_equal(plain(image)[:, safe], compiled(image)[:, safe])
-    assert (compiled.reach_px, compiled.stride, compiled.digest) == (
-        plain.reach_px, plain.stride, plain.digest,
+    assert (compiled.halo_px, compiled.stride, compiled.digest) == (
+        plain.halo_px, plain.stride, plain.digest,
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def image(height: int, width: int) -> np.ndarray:
 
 def test_it_says_what_a_pipeline_must_know(segmenter: TorchSegmenter, tiny: Layering) -> None:
     assert (segmenter.link, segmenter.name, segmenter.layers, segmenter.channels) == ("touch", "random", 3, 1)
-    assert segmenter.stride == 4 and segmenter.reach_px == tiny.network(1).reach_px
+    assert segmenter.stride == 4 and segmenter.halo_px == tiny.network(1).halo_px
     assert segmenter.normalise == {"kind": "meanstd"} and segmenter.min_area == 4
     assert segmenter.digest == segmenter.card["digest"]
 
@@ -59,7 +59,7 @@ def test_masks_are_those_of_the_method_at_any_size(segmenter: TorchSegmenter, fo
 def test_tiles_with_their_halo_agree_with_the_whole_image(segmenter: TorchSegmenter) -> None:
     whole_image = image(150, 141)
     whole = segmenter(whole_image)
-    halo = -(-segmenter.reach_px // segmenter.stride) * segmenter.stride
+    halo = -(-segmenter.halo_px // segmenter.stride) * segmenter.stride
     different = 0
     for y in range(0, 150, 64):
         for x in range(0, 141, 64):

@@ -165,7 +165,7 @@ def _paths(holder: Any, key: str, where: str) -> list[str]:
 
 def _what_is_there(address: Address) -> str:
     for name in ("zarr.json", ".zarray"):
-        if address.find_bytes(name) is not None:
+        if address.read_bytes_or_none(name) is not None:
             return f"{address}: a Zarr array, but no OME-Zarr image around it; give the folder of the image"
     if address.exists():
         hint = "; use 'platelayer ingest tiff' for TIFF files" if "tif" in address.name.lower() else ""

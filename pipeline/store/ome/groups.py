@@ -42,7 +42,7 @@ def zarr_format_of(ngff: str) -> int:
 
 def read_json(address: Address, rel: str) -> dict[str, Any] | None:
     """Read a JSON object; None when the file is not there, `BadStore` when it is no JSON object."""
-    data = address.find_bytes(rel)
+    data = address.read_bytes_or_none(rel)
     if data is None:
         return None
     try:
@@ -103,7 +103,7 @@ def forget_consolidated(address: Address, path: str, *, zarr_format: int) -> Non
     """
     for place in dict.fromkeys(("", path)):
         if zarr_format == 2:
-            if address.find_bytes(join(place, ".zmetadata")) is not None:
+            if address.read_bytes_or_none(join(place, ".zmetadata")) is not None:
                 address.remove(join(place, ".zmetadata"))
             continue
         document = read_json(address, join(place, "zarr.json"))

@@ -270,7 +270,7 @@ def _is_staged(writer: LabelWriter, files: list[dict[str, bytes]]) -> bool:
     if journal is not None and not journal.get("done"):
         return True
     last = join(writer.staged(writer.names[-1]), str(len(files) - 1), list(files[-1])[-1])
-    return writer.address.find_bytes(last) is not None
+    return writer.address.read_bytes_or_none(last) is not None
 
 
 def _window(y: int, x: int, ids: np.ndarray) -> tuple[slice, slice]:

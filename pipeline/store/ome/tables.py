@@ -85,7 +85,7 @@ def read_table(address: Address, path: str, name: str, *, columns: list[str] | N
         BadStore: no such table, or no Parquet.
     """
     place = join(_place(path, name), FILE)
-    data = address.find_bytes(place)
+    data = address.read_bytes_or_none(place)
     parts = [place] if data is not None else [join(place, key) for key in address.list(place)]
     if not parts:
         there = ", ".join(list_tables(address, path)) or "none"
@@ -113,7 +113,7 @@ def write_dataset(address: Address, name: str, parts: Iterable[tuple[str, pd.Dat
         parts: (image path, rows); all with the same columns.
     """
     folder = join(_place("", name), FILE)
-    if address.find_bytes(folder) is not None:
+    if address.read_bytes_or_none(folder) is not None:
         raise RunConflict(f"{address.child(folder)}: there is a table of one image in this place already")
     rows, written = 0, set()
     for path, frame in parts:

@@ -89,12 +89,12 @@ class Address:
 
     def read_bytes(self, rel: str = "") -> bytes:
         """Read a whole file; `BadStore` when it is not there."""
-        data = self.find_bytes(rel)
+        data = self.read_bytes_or_none(rel)
         if data is None:
             raise BadStore(f"{self._at(rel)}: there is nothing at this address; check the spelling")
         return data
 
-    def find_bytes(self, rel: str = "") -> bytes | None:
+    def read_bytes_or_none(self, rel: str = "") -> bytes | None:
         """Read a whole file; None when it is not there."""
         with explained(self._at(rel)):
             return self._files().get(inner_key(rel, where=self.url))

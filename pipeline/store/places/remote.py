@@ -20,9 +20,9 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore
 
 from pipeline.errors import BadArgument, BadStore
-from pipeline.store.places.retrying import OBSTORE, PatientStore, passes, waits
+from pipeline.store.places.retrying import OBSTORE, RetryingStore, passes, waits
 from pipeline.store.places.s3 import obstore_zarr, s3fs_options, wants_obstore
-from pipeline.store.places.traffic import begun_again, received, sent
+from pipeline.store.places.traffic import count_received, count_request, count_retry
 
 DOCUMENTS = frozenset({"zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"})
 """Zarr metadata; copied last and removed first, so that a half-copied array is not visible."""
@@ -94,11 +94,11 @@ def _counted_by_aiohttp() -> Any:
     from aiohttp import TraceConfig
 
     async def started(session: Any, context: Any, asked: Any) -> None:
-        sent(asked.method)
+        count_request(asked.method)
 
     async def ended(session: Any, context: Any, asked: Any) -> None:
         if asked.method != "HEAD":
-            received(int(asked.response.headers.get("content-length") or 0))
+            count_received(int(asked.response.headers.get("content-length") or 0))
 
     trace = TraceConfig()
     trace.on_request_start.append(started)
@@ -207,7 +207,7 @@ class RemoteFiles:
             except Exception as error:
                 if not passes(error, self.scheme):
                     raise
-            begun_again()
+            count_retry()
             time.sleep(wait)
         return call()
 
@@ -228,8 +228,8 @@ def zarr_store(url: str, *, read_only: bool) -> Any:
     root = file_system(scheme)._strip_protocol(url).rstrip("/")
     if scheme == "s3" and wants_obstore():
         bucket, _, prefix = root.partition("/")
-        return PatientStore(obstore_zarr(bucket, prefix, read_only=read_only), scheme=OBSTORE)
-    return PatientStore(
+        return RetryingStore(obstore_zarr(bucket, prefix, read_only=read_only), scheme=OBSTORE)
+    return RetryingStore(
         FsspecStore(file_system(scheme, asynchronous=True), read_only=read_only, path=root), scheme=scheme
     )
 

@@ -11,7 +11,7 @@ from zarr.storage import WrapperStore
 
 from pipeline.store.places.faults import kind_of
 from pipeline.store.places.s3 import ATTEMPTS
-from pipeline.store.places.traffic import begun_again, received, sent
+from pipeline.store.places.traffic import count_received, count_request, count_retry
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ OBSTORE = "obstore"
 """Stands for the scheme where chunks are moved by obstore."""
 
 
-class PatientStore(WrapperStore[Any]):
+class RetryingStore(WrapperStore[Any]):
     """A store that tries again after a fault that its client does not repeat itself.
 
     obstore neither says what it sent nor how often, so its requests are repeated and counted here.
@@ -32,7 +32,7 @@ class PatientStore(WrapperStore[Any]):
         super().__init__(store)
         self.scheme = scheme
 
-    def _with_store(self, store: Store) -> "PatientStore":
+    def _with_store(self, store: Store) -> "RetryingStore":
         return type(self)(store, scheme=self.scheme)
 
     async def get(
@@ -41,7 +41,7 @@ class PatientStore(WrapperStore[Any]):
         """Read a value, whole or a range of it."""
         found = await self._again("GET", lambda: self._store.get(key, prototype, byte_range))
         if found is not None and self.scheme == OBSTORE:
-            received(len(found))
+            count_received(len(found))
         return within(found, byte_range)
 
     async def set(self, key: str, value: Buffer) -> None:
@@ -59,16 +59,16 @@ class PatientStore(WrapperStore[Any]):
     async def _again(self, kind: str, call: Callable[[], Awaitable[T]], *, size: int = 0) -> T:
         for wait in waits():
             if self.scheme == OBSTORE:
-                sent(kind, size=size)
+                count_request(kind, size=size)
             try:
                 return await call()
             except Exception as error:
                 if not passes(error, self.scheme):
                     raise
-            begun_again()
+            count_retry()
             await asyncio.sleep(wait)
         if self.scheme == OBSTORE:
-            sent(kind, size=size)
+            count_request(kind, size=size)
         return await call()
 
 

@@ -86,7 +86,7 @@ def obstore_zarr(bucket: str, prefix: str, *, read_only: bool) -> Any:
             "timeout": timedelta(seconds=READ_S),
             "connect_timeout": timedelta(seconds=CONNECT_S),
         },
-        retry_config={"max_retries": 0},  # `PatientStore` tries again, and counts
+        retry_config={"max_retries": 0},  # `RetryingStore` tries again, and counts
         credential_provider=credentials,
     )
     return ObjectStore(store, read_only=read_only)

@@ -4,7 +4,7 @@ from typing import Any
 
 from aiobotocore.httpsession import AIOHTTPSession
 
-from pipeline.store.places.traffic import kind_of_request, received, sent
+from pipeline.store.places.traffic import count_received, count_request, kind_of_request
 
 FIRST = b"attempt=1"
 """How the client marks what is no retry."""
@@ -16,12 +16,12 @@ class CountingSession(AIOHTTPSession):
     async def send(self, request: Any) -> Any:
         """Send, and count; the length of an answer is what its header promises."""
         attempt = request.headers.get("amz-sdk-request", FIRST).partition(b";")[0]
-        sent(
+        count_request(
             kind_of_request(request.method, request.url, request.headers),
             size=int(request.headers.get("Content-Length") or 0),
             again=attempt != FIRST,
         )
         answer = await super().send(request)
         if request.method != "HEAD":
-            received(int(answer.headers.get("content-length") or 0))
+            count_received(int(answer.headers.get("content-length") or 0))
         return answer

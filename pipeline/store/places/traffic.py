@@ -1,6 +1,6 @@
 """What this process sent to and got from servers: requests by kind, bytes, and what had to be sent again.
 
-Counted where a request leaves (the HTTP session of S3 and https, `PatientStore` for a client that cannot be
+Counted where a request leaves (the HTTP session of S3 and https, `RetryingStore` for a client that cannot be
 watched), so retries and pages of listings are in it. The count belongs to the process: `taken` empties it, and
 whoever takes adds it up. Requests to local files are not counted; there are none.
 """
@@ -77,22 +77,22 @@ class _Count:
 _count = _Count()
 
 
-def sent(kind: str, *, size: int = 0, again: bool = False) -> None:
+def count_request(kind: str, *, size: int = 0, again: bool = False) -> None:
     """Count a request that leaves, with the bytes of its body; ``again`` when it is not the first attempt."""
     _count.add(Traffic(requests={kind: 1}, bytes_out=size, retries=int(again)))
 
 
-def received(size: int) -> None:
+def count_received(size: int) -> None:
     """Count the bytes of an answer."""
     _count.add(Traffic(bytes_in=size))
 
 
-def begun_again() -> None:
+def count_retry() -> None:
     """Count an attempt that the request itself does not show to be one: an answer that broke off is read again."""
     _count.add(Traffic(retries=1))
 
 
-def taken() -> Traffic:
+def take_counts() -> Traffic:
     """What this process did since this was last asked."""
     return _count.take()
 

@@ -14,7 +14,7 @@ from pipeline.errors import BadArgument, RunConflict
 from pipeline.store.places.faults import StoreLost
 
 
-class Work:
+class ImageJob:
     """Counts calls, and fails where it is told to, so often as it is told to."""
 
     def __init__(self, fails=None):
@@ -50,7 +50,7 @@ def pool_of(request):
 @pytest.mark.parametrize("together", [1, 2, 3, 8, 100])
 @pytest.mark.parametrize("window", [1, 4, 16])
 def test_every_piece_ends_once_and_what_fails_fails_alone(pool_of, window, together):
-    work = Work({3: (OSError("flaky"), 1), 5: (OSError("broken"), 99), 11: (BadArgument("wrong"), 99)})
+    work = ImageJob({3: (OSError("flaky"), 1), 5: (OSError("broken"), 99), 11: (BadArgument("wrong"), 99)})
     found = {}
     for outcome in run_window(pool_of(window), work, range(20), retries=2, together=together):
         assert outcome.item not in found
@@ -70,7 +70,7 @@ def test_every_piece_ends_once_and_what_fails_fails_alone(pool_of, window, toget
 
 @pytest.mark.parametrize("together", [1, 2, 4])
 def test_no_more_pieces_are_in_flight_than_the_window_holds(together):
-    work = Work()
+    work = ImageJob()
     with ThreadPoolExecutor(32) as threads:
         pool = Pool(cpu=threads, gpu=threads, workers=32, window=4)
         assert len(list(run_window(pool, work, range(60), retries=0, together=together))) == 60
@@ -91,10 +91,10 @@ def test_what_puts_the_run_in_doubt_ends_it(pool_of, together):
     with pytest.raises(RunConflict, match="taken"):
         list(
             run_window(
-                pool_of(4), Work({2: (RunConflict("taken"), 99)}), range(9), retries=2, together=together
+                pool_of(4), ImageJob({2: (RunConflict("taken"), 99)}), range(9), retries=2, together=together
             )
         )
-    lost = Work({2: (StoreLost("gone"), 99)})
+    lost = ImageJob({2: (StoreLost("gone"), 99)})
     with pytest.raises(StoreLost, match="gone"):
         list(run_window(pool_of(4), lost, range(9), retries=2, together=together))
     assert 3 <= lost.calls[2] <= 3 + (together > 1)

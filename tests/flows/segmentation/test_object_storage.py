@@ -13,15 +13,15 @@ from flows.evaluation.report import report_page
 from flows.execution.executors import AHEAD
 from flows.jobs import SegmentJob, job
 from flows.segmentation.estimate import estimate
+from flows.segmentation.image_job import ImageJob
 from flows.segmentation.plan import make_plan
 from flows.segmentation.run import segment
-from flows.segmentation.work import Work
 from pipeline.report.page import html_page
 from pipeline.store import ledger
 from pipeline.store.ome.image_writing import create_plate, write_image
 from pipeline.store.places.address import address
 from pipeline.store.places.faults import StoreLost
-from pipeline.store.places.traffic import taken
+from pipeline.store.places.traffic import take_counts
 
 TILING = {"core": 64, "halo": 16}
 
@@ -36,7 +36,7 @@ def plates(cloud, monkeypatch, noise, tmp_path):
         for seed, path in enumerate(create_plate(place, name="p", wells=[("A", "1", 1)])):
             write_image(place, path, noise((192, 192), seed=seed)[None], chunks=(64, 64))
     behaviour.reset()
-    taken()
+    take_counts()
     return local, bucket, behaviour
 
 
@@ -74,8 +74,8 @@ def test_a_tile_is_read_while_another_is_in_the_network(plates, module_of, monke
 
         slow.link, slow.layers = "touch", 1
     """)
-    module, read = importlib.import_module(name), Work.read
-    monkeypatch.setattr(Work, "read", lambda *given: module.reads.append(given) or read(*given))
+    module, read = importlib.import_module(name), ImageJob.read
+    monkeypatch.setattr(ImageJob, "read", lambda *given: module.reads.append(given) or read(*given))
     for place, wait_s, ahead in ((local, 0.1, 1), (bucket, 20, 2)):
         module.wait_s = wait_s
         del module.reads[:], module.seen[:]
@@ -94,10 +94,10 @@ def test_a_run_under_faults_gives_the_local_bytes_counts_all_and_tells_no_secret
     monkeypatch.setenv("PLATELAYER_OBJECT_STORE", client)
     out = address(beside(bucket))
     behaviour.reset(share=0.1, seed=2)
-    taken()
+    take_counts()
     record = segment(a_job(bucket, bright, output=str(out)))
     seen, faults, resets = len(behaviour.requests), len(behaviour.faults), behaviour.faults.count("reset")
-    rest = taken()  # the record's own PUT and the lock's end come after it
+    rest = take_counts()  # the record's own PUT and the lock's end come after it
     behaviour.reset()
     assert record.status == "complete" and faults > 5
     assert outcome(out) == outcome(address(beside(local)))
@@ -151,7 +151,7 @@ def test_requests_of_dask_workers_are_in_the_record(plates, bright):
         a_job(bucket, bright, output=beside(bucket),
               execution={"executor": "dask", "workers": 1})
     )  # fmt: skip
-    seen, rest = len(behaviour.requests), taken()
+    seen, rest = len(behaviour.requests), take_counts()
     assert record.status == "complete"
     assert record.traffic["predict"]["requests"]["PUT"] >= 2 * 9
     assert record.requests.total + rest.total == seen

@@ -69,7 +69,7 @@ def test_a_margin_of_the_reach_gives_the_numbers_of_the_whole_image(
         from scipy import ndimage
         def blurred(block):
             return ndimage.gaussian_filter(block, (0, 3, 3), mode="nearest", radius=(0, 12, 12)) > 0.5
-        blurred.reach_px = 12
+        blurred.halo_px = 12
         """
     )
     source = f"{name}:blurred"
@@ -91,7 +91,7 @@ def test_origins_and_margins_are_multiples_of_the_stride(image_at, noise, module
             block = np.pad(block, ((0, 0), (0, -h % 8), (0, -w % 8)), mode="edge")
             small = block.reshape(c, block.shape[1] // 8, 8, block.shape[2] // 8, 8).mean((2, 4))
             return np.kron(small > 0.5, np.ones((1, 8, 8), bool))[:, :h, :w]
-        pooled.stride, pooled.reach_px = 8, 8
+        pooled.stride, pooled.halo_px = 8, 8
         """
     )
     stacks = []

@@ -28,7 +28,7 @@ def test_a_tile_sees_what_the_whole_image_sees(seed, method):
     segmenter = Threshold(method=method, window_px=6.0)
     image = discs(seed)
     whole = segmenter(image)
-    for tile in tiles(image.shape[1:], core=64 + seed, halo=segmenter.reach_px):
+    for tile in tiles(image.shape[1:], core=64 + seed, halo=segmenter.halo_px):
         y, x = (slice(tile.read.y0, tile.read.y1), slice(tile.read.x0, tile.read.x1))
         part = segmenter(image[:, y, x])[(slice(None), *tile.core.within(tile.read))]
         expected = whole[:, tile.core.y0 : tile.core.y1, tile.core.x0 : tile.core.x1]

@@ -7,7 +7,7 @@ import pytest
 
 from flows.cli import run as command
 from flows.execution import clusters
-from flows.execution.executors import in_words
+from flows.execution.executors import describe_error
 from pipeline.errors import RunConflict
 
 SOURCE = """
@@ -184,4 +184,4 @@ def test_a_cluster_on_this_machine_is_quiet(plate, bright, capfd, table_of):
 
 def test_a_killed_worker_in_plain_words():
     KilledWorker = type("KilledWorker", (Exception,), {})
-    assert "every worker process that tried it died" in in_words(KilledWorker("task"))
+    assert "every worker process that tried it died" in describe_error(KilledWorker("task"))

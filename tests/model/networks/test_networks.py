@@ -24,13 +24,13 @@ def test_the_papers_networks(shape: UNetShape, millions: float, stride: int, rea
     with torch.device("meta"):
         network = UNet(shape)
     assert sum(value.numel() for value in network.parameters()) / 1e6 == pytest.approx(millions, abs=1e-3)
-    assert (network.stride, network.reach_px) == (stride, reach)
+    assert (network.stride, network.halo_px) == (stride, reach)
 
 
 def test_the_house_network_is_small_and_sees_twice_the_length_of_a_worm() -> None:
     network = UNet(house())
     assert sum(value.numel() for value in network.parameters()) < 2e6
-    assert (network.stride, network.reach_px) == (32, 247)
+    assert (network.stride, network.halo_px) == (32, 247)
     assert read_recipe("house").method.shape == house()
 
 
@@ -48,7 +48,7 @@ def positive(shape: UNetShape) -> UNet:
 @SHAPES
 def test_reach_is_what_the_gradient_says(shape: UNetShape) -> None:
     network = positive(shape)
-    stride, reach = network.stride, network.reach_px
+    stride, reach = network.stride, network.halo_px
     half = -(-reach // stride) * stride + stride
     size = 2 * half + stride
     farthest = 0
@@ -74,7 +74,7 @@ def test_a_tile_with_its_halo_equals_the_whole_image(shape: UNetShape) -> None:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
     network.eval()
-    halo = -(-network.reach_px // network.stride) * network.stride
+    halo = -(-network.halo_px // network.stride) * network.stride
     core, origin = 4 * network.stride, halo + network.stride
     size = origin + core + halo + network.stride
     image = torch.randn(1, shape.channels, size, size)

@@ -83,7 +83,7 @@ def count_whole_objects(this, truth):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_shapes_stay_within_the_reach_of_their_kind(kind):
-    reach = KINDS[kind].reach_px
+    reach = KINDS[kind].halo_px
     for seed in range(150):
         shape = KINDS[kind].draw(np.random.default_rng(seed))
         y1, x1 = shape.y0 + shape.mask.shape[0], shape.x0 + shape.mask.shape[1]
@@ -115,14 +115,14 @@ def frame(rng):
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 def test_cells_of_one_colour_never_meet(kind):
     last_of_one, first_of_next = kind.cell_px - 1, 2 * kind.cell_px
-    assert last_of_one + kind.reach_px < first_of_next - kind.reach_px
+    assert last_of_one + kind.halo_px < first_of_next - kind.halo_px
 
 
 def test_smudges_are_light_without_an_object():
     smudges = [shapes.smudge(np.random.default_rng(seed)) for seed in range(20)]
     assert not any(smudge.mask.any() for smudge in smudges)
     assert all(smudge.light.max() > 0 for smudge in smudges)
-    assert max(max(smudge.mask.shape) for smudge in smudges) <= 2 * KINDS["worms"].reach_px
+    assert max(max(smudge.mask.shape) for smudge in smudges) <= 2 * KINDS["worms"].halo_px
 
 
 @pytest.mark.parametrize("kind", KINDS)

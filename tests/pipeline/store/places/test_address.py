@@ -23,7 +23,7 @@ def place(request, tmp_path):
 
 
 def test_files_are_written_listed_and_removed(place):
-    assert place.list() == [] and not place.exists() and place.find_bytes("x") is None
+    assert place.list() == [] and not place.exists() and place.read_bytes_or_none("x") is None
     place.write_bytes("a/b/one", b"1")
     place.write_bytes("a/two", b"22")
     place.write_bytes("a/two", b"222")

@@ -73,7 +73,7 @@ def test_files_in_a_bucket_behave_like_files(cloud):
     assert place.entries("a")[0][:2] == before[:2] == ("x", 1)
     assert place.entries("a")[0][2] != before[2]
     place.move("a", "b/c")
-    assert place.list() == ["b/c/x", "b/c/zarr.json"] and place.find_bytes("a/x") is None
+    assert place.list() == ["b/c/x", "b/c/zarr.json"] and place.read_bytes_or_none("a/x") is None
     assert place.write_new("lock", b"1") and not place.write_new("lock", b"2")
     place.remove("b")
     assert place.list() == ["lock"]

@@ -19,7 +19,7 @@ from pipeline.tiling import Box, Tile, round_up, tile_at, tiles
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class ImageJob:
     """All a worker has to know of an image; small, and pickled with every tile."""
 
     ledger: Ledger
@@ -87,17 +87,17 @@ class Work:
             block = self.image.read(where, self.channels, box.y0, box.y1, box.x0, box.x1)
         return block.astype(np.uint8) if block.dtype == bool else block
 
-    def items(self, tiles: Iterable[Tile]) -> "list[Item]":
+    def items(self, tiles: Iterable[Tile]) -> "list[TileJob]":
         """Some tiles on every plane."""
         tiles = list(tiles)
-        return [Item(self, plane, tile) for plane in range(len(self.image.planes)) for tile in tiles]
+        return [TileJob(self, plane, tile) for plane in range(len(self.image.planes)) for tile in tiles]
 
 
 @dataclass(frozen=True)
-class Item:
+class TileJob:
     """One piece of work: a tile or block of a plane of an image."""
 
-    work: Work
+    work: ImageJob
     plane: int
     tile: Tile
 
