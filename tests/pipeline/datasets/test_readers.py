@@ -120,16 +120,19 @@ def test_dsb2018_reads_both_layouts_alike(tmp_path):
     assert one.image.dtype == np.uint16 and two.image.dtype == np.uint8 and two.image[0, 3, 4] == 43
 
 
-def test_dsb2018_split_is_a_tenth_and_the_same_every_time(tmp_path):
-    everything = [f"{number:012x}" for number in range(0, 4000, 7)]
-    part = [dsb2018.split_of(name) for name in everything]
-    assert 0.06 < part.count("validation") / len(part) < 0.14
-    assert dsb2018.split_of("0287e7ee5b00") == "validation"
-    assert dsb2018.split_of("00071198d059") == dsb2018.split_of("00071198d059ba7f5914") == "train"
-    for name in everything[:40]:
-        prepared(tmp_path, name)
-    parts = [names(dsb2018.read(tmp_path, split=split)) for split in ("train", "validation")]
-    assert sorted(parts[0] + parts[1]) == names(dsb2018.read(tmp_path)) == everything[:40]
+def test_dsb2018_images_of_one_experiment_are_on_one_side_of_the_split(tmp_path):
+    prepared(tmp_path, "aaaaaaaaaaaa")
+    original(tmp_path / "original", "bbbbbbbbbbbb")
+    held = dsb2018.VALIDATION_SIZES[-1]
+    wide = np.zeros((1, *held), bool)
+    wide[:, 3:9, 3:9] = True
+    packed = np.packbits(wide, axis=-1)
+    np.savez(tmp_path / "cccccccccccc.npz", image=wide[0] * np.uint8(90), masks=packed, n=1, hw=np.array(held))
+    train, validation = (list(dsb2018.read(tmp_path, split=split)) for split in ("train", "validation"))
+    assert names(train) == ["aaaaaaaaaaaa"] and names(validation) == ["cccccccccccc"]
+    assert validation[0].group == "260x347-dark"
+    assert names(dsb2018.read(tmp_path / "original", split="train")) == ["bbbbbbbbbbbb"]
+    assert dsb2018.family_of(np.full((520, 696), 9)) != dsb2018.family_of(np.full((520, 696), 2))
 
 
 def test_dsb2018_names_the_broken_file(tmp_path):
@@ -150,7 +153,7 @@ def karyotype():
 
 
 def test_mfish_gives_an_overlap_to_every_class_that_touches_it(tmp_path):
-    for name in ("V130740", "V130741", "A050101"):
+    for name in ("V130740", "V130741", "A030101"):
         folder = tmp_path / "MFISH_TIFF" / f"{name[:3]}__40"
         tif(folder / f"{name}K.tif", karyotype())
         tif(folder / f"{name}D.tif", np.full((40, 40), 7, np.uint8))
@@ -164,7 +167,7 @@ def test_mfish_gives_an_overlap_to_every_class_that_touches_it(tmp_path):
     assert objects(sample) == expected
     assert (sample.name, sample.group, sample.channels) == ("V130740", "V13", ("DAPI",))
     assert names(mfish.read(tmp_path, split="train")) == ["V130740", "V130741"]
-    assert names(mfish.read(tmp_path, split="validation")) == ["A050101"]
+    assert names(mfish.read(tmp_path, split="validation")) == ["A030101"]
 
 
 CELLS = [[box((16, 18), 1, 9, 1, 9), box((16, 18), 5, 14, 5, 14)], [box((16, 18), 0, 4, 0, 17)]]
