@@ -43,6 +43,14 @@ class Execution:
 
 
 @value(frozen=True, kw_only=True, config=STRICT)
+class Measure:
+    """What is measured of every object beside its place and shape."""
+
+    channels: tuple[str | int, ...] = ()
+    """Channels, by name or index, whose intensities are measured; default: all."""
+
+
+@value(frozen=True, kw_only=True, config=STRICT)
 class SegmentJob:
     """Segment an image, a plate or an archive of them."""
 
@@ -66,6 +74,8 @@ class SegmentJob:
     """How intensities are normalised."""
     filters: Filters = Filters()
     """Which objects are kept."""
+    measure: Measure = Measure()
+    """What is measured."""
     overwrite: bool = False
     """Replace labels of that name, when the new ones are complete."""
     copy_images: bool = False

@@ -4,6 +4,7 @@ Counts, coordinates and intensities of up to 16 bits are 64-bit integers: mergin
 matter. Other intensities are summed in double precision and agree within rounding. Pure numpy.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,7 +20,9 @@ Columns = dict[str, np.ndarray]
 BAND_ROWS = 64
 """Rows of a block whose intensities are summed at once."""
 
-SUMS = ("area", "unshared", "sum_y", "sum_x", "sum_yy", "sum_xx", "sum_xy")
+INTENSITY_SUM = re.compile(r"sum_\d+")
+"""Name of the column with the sum of the intensities of a channel."""
+
 MINIMA = ("first", "y0", "x0")
 MAXIMA = ("y1", "x1", "edge")
 
@@ -68,7 +71,6 @@ def shapes(spans: Spans, frame: Frame) -> Columns:
     at_edge = (y == 0) | (y == frame.height - 1) | (x0 == 0) | (x1 == frame.width)
     return {
         "area": area,
-        "unshared": np.where(spans.shared, 0, area),
         "sum_y": y * area,
         "sum_x": sum_x,
         "sum_yy": y * y * area,
@@ -94,43 +96,117 @@ def intensities(spans: Spans, stretches: Stretches, channel: np.ndarray, number:
     # Squares of 32-bit values do not fit 64-bit sums: such images are summed like floats.
     exact = channel.dtype.kind != "f" and channel.dtype.itemsize <= 2
     kind = np.dtype(np.int64 if exact else np.float64)
-    under = {"sum": kind, "sumsq": kind, "min": channel.dtype, "max": channel.dtype}
-    found = {name: np.zeros(len(stretches.starts), dtype) for name, dtype in under.items()}
+    dtypes = {"sum": kind, "sumsq": kind, "min": channel.dtype, "max": channel.dtype}
+    values = {name: np.zeros(len(stretches.starts), dtype) for name, dtype in dtypes.items()}
     # Band by band: 64-bit copies of the whole block would not fit the cache. Stretches end with their row.
     band, flat = BAND_ROWS * channel.shape[1], channel.reshape(-1)
     firsts = np.arange(0, flat.size, max(band, 1))
     cuts = np.append(np.searchsorted(stretches.starts, firsts), len(stretches.starts))
     for first, (a, b) in zip(firsts, pairwise(cuts)):
-        part, starts, own = flat[first : first + band], stretches.starts[a:b] - first, slice(a, b)
+        part, starts, rows = flat[first : first + band], stretches.starts[a:b] - first, slice(a, b)
         wide = part.astype(kind)
-        np.add.reduceat(wide, starts, out=found["sum"][own])
-        np.minimum.reduceat(part, starts, out=found["min"][own])
-        np.maximum.reduceat(part, starts, out=found["max"][own])
-        np.add.reduceat(np.square(wide, out=wide), starts, out=found["sumsq"][own])
-    columns = {f"{name}_{number}": column[spans.stretch] for name, column in found.items()}
-    unshared = np.where(spans.shared, kind.type(0), columns[f"sum_{number}"])
-    return columns | {f"unshared_sum_{number}": unshared}
+        np.add.reduceat(wide, starts, out=values["sum"][rows])
+        np.minimum.reduceat(part, starts, out=values["min"][rows])
+        np.maximum.reduceat(part, starts, out=values["max"][rows])
+        np.add.reduceat(np.square(wide, out=wide), starts, out=values["sumsq"][rows])
+    return {f"{name}_{number}": column[spans.stretch] for name, column in values.items()}
 
 
-def shared_pixels(spans: Spans, piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def overlaps(spans: Spans, piece: np.ndarray, columns: Columns) -> Columns:
+    """Pixels that several pieces cover, added up for every set of pieces that cover the same pixels.
+
+    Filters are applied to whole objects, after stitching; only then is it known which of these pixels are shared
+    by objects that are kept (`without_shared`).
+
+    Args:
+        spans: spans of a block.
+        piece: piece of each span.
+        columns: ``area`` and ``sum_<channel>`` of each span.
+
+    Returns:
+        One row per set and member, the rows of a set side by side: ``set`` (0, 1, ...), ``piece``, and for the
+        pixels of the set ``area`` and ``sum_<channel>``, the same in each of its rows.
+    """
+    shared = np.flatnonzero(spans.shared)
+    order = shared[np.lexsort((piece[shared], spans.stretch[shared]))]
+    starts = _group_starts(spans.stretch[order])
+    sizes = np.diff(starts, append=len(order))
+    sets = _set_numbers(piece[order], starts, sizes)
+    example = np.unique(sets, return_index=True)[1]
+    number = np.repeat(np.arange(len(example)), sizes[example])
+    members = order[_ranges(starts[example], sizes[example])]
+    rows = {"set": number, "piece": piece[members]}
+    for name in [name for name in columns if name == "area" or INTENSITY_SUM.fullmatch(name)]:
+        total = np.zeros(len(example), columns[name].dtype)
+        np.add.at(total, sets, columns[name][order[starts]])
+        rows[name] = total[number]
+    return rows
+
+
+def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Indices ``start`` to ``start + size - 1`` of every group, one group after the other."""
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + sizes, sizes)
+
+
+def _group_starts(sorted_values: np.ndarray) -> np.ndarray:
+    """Index of the first of each group of equal values."""
+    changed = np.ones(len(sorted_values), bool)
+    changed[1:] = sorted_values[1:] != sorted_values[:-1]
+    return np.flatnonzero(changed)
+
+
+def _set_numbers(members: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Number the groups of ``members``: equal numbers for groups with the same members in the same order."""
+    numbers = np.zeros(len(starts), np.int64)
+    base = int(members.max(initial=0)) + 2
+    for position in range(int(sizes.max(initial=0))):
+        member = np.zeros(len(starts), np.int64)
+        longer = sizes > position
+        member[longer] = members[starts[longer] + position] + 1
+        numbers = np.unique(numbers * base + member, return_inverse=True)[1]
+    return numbers
+
+
+def shared_pixels(overlapping: Columns) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of pieces that cover the same pixels ``(n, 2)``, first < second, and how many pixels they share."""
-    rows = np.flatnonzero(spans.shared)
-    order = rows[np.argsort(spans.stretch[rows], kind="stable")]
-    stretch, member = spans.stretch[order], piece[order]
-    length = (spans.x1 - spans.x0)[order].astype(np.int64)
-    firsts, seconds, pixels = [], [], []
-    # The members of a stretch stand side by side: compare at distance 1, 2, ... until no stretch is that deep.
-    for step in range(1, len(order)):
-        same = stretch[step:] == stretch[:-step]
+    number, piece, area = (overlapping[name] for name in ("set", "piece", "area"))
+    pairs, pixels = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
+    # The members of a set stand side by side: compare at distance 1, 2, ... until no set is that large.
+    for step in range(1, len(number)):
+        same = number[step:] == number[:-step]
         if not same.any():
             break
-        firsts.append(member[:-step][same])
-        seconds.append(member[step:][same])
-        pixels.append(length[step:][same])
-    if not firsts:
-        return np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
-    pairs = np.sort(np.stack([np.concatenate(firsts), np.concatenate(seconds)], axis=1), axis=1)
-    return add_pairs(pairs, np.concatenate(pixels))
+        pairs.append(np.stack([piece[:-step][same], piece[step:][same]], axis=1))
+        pixels.append(area[step:][same])
+    return add_pairs(np.sort(np.concatenate(pairs), axis=1), np.concatenate(pixels))
+
+
+def without_shared(rows: Columns, overlapping: Columns, owner: np.ndarray) -> Columns:
+    """Area and intensity sums of pieces, less the pixels they share with another object that is kept.
+
+    Args:
+        rows: additive columns of pieces.
+        overlapping: what `overlaps` said of them.
+        owner: object of each piece, -1 where a filter dropped it.
+
+    Returns:
+        ``unshared`` in px and ``unshared_sum_<channel>``, one row per piece.
+    """
+    starts = _group_starts(overlapping["set"])
+    owners = owner[overlapping["piece"]]
+    if len(starts):
+        least = np.minimum.reduceat(np.where(owners < 0, np.iinfo(owners.dtype).max, owners), starts)
+        several = np.maximum.reduceat(owners, starts) > least
+        counted = several[overlapping["set"]] & (owners >= 0)
+    else:
+        counted = np.zeros(0, bool)
+    columns = {}
+    for name in [name for name in overlapping if name not in ("set", "piece")]:
+        rest = rows[name].copy()
+        np.subtract.at(rest, overlapping["piece"][counted], overlapping[name][counted])
+        columns["unshared" if name == "area" else f"unshared_{name}"] = rest
+    return columns
 
 
 def add_pairs(pairs: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -52,10 +52,8 @@ class Pieces:
     """Additive columns (see `pipeline.measure`), one row per piece."""
     layer: np.ndarray
     """Network layer of each piece."""
-    pairs: np.ndarray
-    """``(n, 2)`` pieces that share pixels."""
-    pair_pixels: np.ndarray
-    """Pixels each pair shares."""
+    overlaps: Columns
+    """Pixels that several pieces cover, see `pipeline.measure.overlaps`."""
     spans: Spans
     """All spans of the block, in block coordinates."""
     span_piece: np.ndarray
@@ -95,8 +93,7 @@ def describe(
     rows = measure.merge(columns, piece, count)
     layer = np.zeros(count, np.uint8)
     layer[piece] = spans.layer
-    pairs, pixels = measure.shared_pixels(spans, piece)
-    return Pieces(rows, layer, pairs, pixels, spans, piece)
+    return Pieces(rows, layer, measure.overlaps(spans, piece, columns), spans, piece)
 
 
 def border_spans(pieces: Pieces, box: Box) -> tuple[Spans, np.ndarray]:

@@ -90,16 +90,22 @@ def _fetches(plan: Plan, work: ImageJob, all_bytes: int) -> float:
     """How often the chunks of an image are fetched, by all processes, in all stages."""
     height, width = work.image.shards or work.image.chunks
     files = -(-work.extent[0] // height) * -(-work.extent[1] // width)
-    planes = len(work.image.planes) * len(work.channels)
-    passes = [] if plan.normalise.kind == "none" else [_meets(tiles(work.extent, core=2048), height, width)]
-    passes += [_meets(work.tiles(), height, width), _meets(work.units(), height, width)]
+    seen, measured = set(work.channels), set(work.measured)
+    by_network = (
+        [] if plan.normalise.kind == "none" else [_meets(tiles(work.extent, core=2048), height, width)]
+    )
+    by_network.append(_meets(work.tiles(), height, width))
+    by_measuring = [_meets(work.units(), height, width)]
     execution = plan.job.execution
     local = execution.executor in ("serial", "threads")
     processes = 1 if local else execution.workers or usable_cores()
-    # A process keeps what it fetched: whole small sources, of large ones what the next tiles need.
-    once = [sum(passes)] if all_bytes <= KEPT_BYTES else passes
-    per_file = sum(processes * (1 - (1 - 1 / processes) ** (meets / files)) for meets in once)
-    return files * planes * per_file
+    fetches = 0.0
+    for channel in seen | measured:
+        passes = (by_network if channel in seen else []) + (by_measuring if channel in measured else [])
+        # A process keeps what it fetched: whole small sources, of large ones what the next tiles need.
+        once = [sum(passes)] if all_bytes <= KEPT_BYTES else passes
+        fetches += files * sum(processes * (1 - (1 - 1 / processes) ** (meets / files)) for meets in once)
+    return len(work.image.planes) * fetches
 
 
 def _meets(boxes: Iterable[Tile], height: int, width: int) -> int:

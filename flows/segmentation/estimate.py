@@ -11,7 +11,7 @@ from flows.execution.executors import usable_cores
 from flows.jobs import SegmentJob
 from flows.segmentation.demand import Sizes, demand
 from flows.segmentation.plan import Plan, count_tiles, items, make_plan
-from flows.segmentation.stages import BORDER, TileJob, describe_unit, pieces_keys, predict
+from flows.segmentation.stages import BORDER, OVERLAP, TileJob, describe_unit, pieces_keys, predict
 from pipeline import normalise
 from pipeline.stitch import from_bytes
 from pipeline.store.ledger import Ledger
@@ -132,5 +132,5 @@ def _sizes(items: Sequence[TileJob], scratch: Ledger, done_px: int) -> Sizes:
         runs=(runs - len(units) * empty_runs) / done_px,
         border=at_border / sum(item.tile.core.perimeter for item in units),
         empty_rows=empty_rows, empty_runs=empty_runs,
-        overlaps=any(len(table["pairs"]) for table in tables),
+        overlaps=any(len(table[f"{OVERLAP}set"]) for table in tables),
     )  # fmt: skip

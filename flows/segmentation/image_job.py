@@ -29,6 +29,9 @@ class ImageJob:
     segmenter: SegmenterRef
     traits: Traits
     channels: tuple[int, ...]
+    """Channels the segmenter sees, in its order."""
+    measured: tuple[int, ...]
+    """Channels whose intensities are measured."""
     core: int
     halo: int
 
@@ -46,9 +49,9 @@ class ImageJob:
         return np.dtype(np.uint8) if self.image.dtype == bool else self.image.dtype
 
     @property
-    def channel_names(self) -> list[str]:
-        """Names of the channels in use, for the columns of the table."""
-        return [self.image.channels[index] for index in self.channels]
+    def measured_names(self) -> list[str]:
+        """Names of the measured channels, for the columns of the table."""
+        return [self.image.channels[index] for index in self.measured]
 
     def frame(self, plane: int) -> measure.Frame:
         """The plane as measurements see it."""
@@ -80,11 +83,11 @@ class ImageJob:
         )
         return [tile for row in rows for column in columns if (tile := self.tile(row, column))]
 
-    def read(self, plane: int, box: Box) -> np.ndarray:
-        """Pixels ``(C, y, x)`` of the job's channels, native dtype (bool as uint8)."""
+    def read(self, plane: int, box: Box, channels: tuple[int, ...] | None = None) -> np.ndarray:
+        """Pixels ``(C, y, x)`` of some channels (default: those the segmenter sees), native dtype (bool as uint8)."""
         where = self.image.planes[plane]
         with kept_for(f"{self.ledger.run} {self.key}"):  # the key holds the digest of the pixels' files
-            block = self.image.read(where, self.channels, box.y0, box.y1, box.x0, box.x1)
+            block = self.image.read(where, channels or self.channels, box.y0, box.y1, box.x0, box.x1)
         return block.astype(np.uint8) if block.dtype == bool else block
 
     def items(self, tiles: Iterable[Tile]) -> "list[TileJob]":

@@ -11,13 +11,17 @@ import numpy as np
 
 from flows.segmentation.image_job import ImageJob, TileJob
 from flows.segmentation.stage_runner import parallel_map
-from flows.segmentation.stages import BORDER, ROW, pieces_keys
+from flows.segmentation.stages import BORDER, OVERLAP, ROW, pieces_keys
 from pipeline.links import touch_links
-from pipeline.measure import Columns
+from pipeline.measure import Columns, shared_pixels
 from pipeline.spans import Spans
 from pipeline.stitch import DECIDING, Filters, Objects, from_bytes, join, to_bytes
 
-DECIDING_ROWS = tuple(f"{ROW}{name}" for name in DECIDING)
+SHARING = ("set", "piece", "area")
+"""Columns of shared pixels that say which pieces overlap."""
+
+JOINED = {*(f"{ROW}{name}" for name in DECIDING), *(f"{OVERLAP}{name}" for name in SHARING)}
+"""The measurements that joining reads; measuring reads the others."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +92,14 @@ def read_pieces(items: Sequence[TileJob], *, wanted: Callable[[str], bool]) -> l
 
 def _join_plane(work: ImageJob, items: Sequence[TileJob], filters: Filters) -> tuple[Objects, list[int], int]:
     """Objects of a plane, the number of pieces of each unit, and the number of ambiguous matches."""
-    parts = read_pieces(items, wanted=lambda name: not name.startswith(ROW) or name in DECIDING_ROWS)
+    parts = read_pieces(items, wanted=lambda name: not name.startswith((ROW, OVERLAP)) or name in JOINED)
     counts = [len(part["layer"]) for part in parts]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     rows = {name: np.concatenate([part.pop(f"{ROW}{name}") for part in parts]) for name in DECIDING}
     layer = np.concatenate([part["layer"] for part in parts])
-    pairs = np.concatenate([part["pairs"] + offset for part, offset in zip(parts, offsets)])
-    pixels = np.concatenate([part["pair_pixels"] for part in parts])
+    shared = [shared_pixels({name: part.pop(f"{OVERLAP}{name}") for name in SHARING}) for part in parts]
+    pairs = np.concatenate([pairs + offset for (pairs, _), offset in zip(shared, offsets)])
+    pixels = np.concatenate([pixels for _, pixels in shared])
     if work.traits.link == "touch":
         links = touch_links([_border(part) for part in parts], offsets)
     else:

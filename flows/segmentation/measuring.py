@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from flows.segmentation.image_job import ImageJob, TileJob
 from flows.segmentation.joining import Stitching, read_pieces, read_stitching
-from flows.segmentation.stages import ROW
+from flows.segmentation.stages import OVERLAP, ROW
 from pipeline import measure
 from pipeline.measure import Columns
 from pipeline.stitch import whole
@@ -25,7 +25,9 @@ def measure_objects(work: ImageJob) -> bytes:
         ids, layers = stitching.of_all(items)
         count = max(int(ids.max(initial=0)) - base, 0)
         of_piece = np.where(ids > 0, ids.astype(np.int64) - 1 - base, -1)
-        parts = [_rows(part) for part in read_pieces(items, wanted=lambda name: name.startswith(ROW))]
+        pieces = read_pieces(items, wanted=lambda name: name.startswith((ROW, OVERLAP)))
+        owners = np.split(of_piece, np.cumsum([len(part[f"{ROW}area"]) for part in pieces])[:-1])
+        parts = [_rows(part, owner) for part, owner in zip(pieces, owners, strict=True)]
         rows = whole(measure.stacked(parts), of_piece, count)
         layer = np.zeros(count, np.uint8)
         layer[of_piece[of_piece >= 0]] = layers[of_piece >= 0]
@@ -49,8 +51,13 @@ def _key(work: ImageJob) -> str:
     return f"join/{work.key}.parquet"
 
 
-def _rows(part: Columns) -> Columns:
-    return {name.removeprefix(ROW): column for name, column in part.items()}
+def _rows(part: Columns, owner: np.ndarray) -> Columns:
+    """Additive rows of a unit's pieces, with what each shares with no other object that is kept."""
+    rows, overlapping = (
+        {name.removeprefix(prefix): column for name, column in part.items() if name.startswith(prefix)}
+        for prefix in (ROW, OVERLAP)
+    )
+    return rows | measure.without_shared(rows, overlapping, owner)
 
 
 def _table(
@@ -61,7 +68,7 @@ def _table(
         part = slice(start, start + ROW_GROUP)
         own = {name: column[part] for name, column in rows.items()}
         table = _identity(work, plane, base + start, layer[part])
-        measured = measure.object_table(own, work.channel_names, work.image.spacing_um)
+        measured = measure.object_table(own, work.measured_names, work.image.spacing_um)
         table = pd.concat([table, measured], axis=1)
         table["overlap_labels"] = pd.Series(pd.arrays.ArrowExtensionArray(partners[part]))
         table["tiles_spanned"] = _tiles_spanned(work, own)

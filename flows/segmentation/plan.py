@@ -120,7 +120,7 @@ def make_plan(job: SegmentJob) -> Plan:
     works = tuple(
         ImageJob(
             ledger=ledger, image=image, key=work_key(image.path, digests[image.path]),
-            segmenter=segmenter, traits=traits, channels=channels[image.path],
+            segmenter=segmenter, traits=traits, channels=channels[image.path], measured=_measured(job, image),
             core=round_up(job.tiling.core, traits.stride), halo=round_up(halo, traits.stride),
         )
         for image in source.images if image.path in channels
@@ -171,6 +171,7 @@ def _facts(
         "tiling": as_table(job.tiling) | {"halo": halo},
         "normalise": as_table(normalise),
         "filters": as_table(filters),
+        "measure": as_table(job.measure),
         "plate": digests if normalise.scope != "image" and normalise.kind != "none" else None,
     }
 
@@ -181,9 +182,16 @@ def _channels(job: SegmentJob, images: Iterable[Image]) -> tuple[dict[str, tuple
     for image in images:
         try:
             found[image.path] = tuple(channel_index(image, channel) for channel in job.channel) or (0,)
+            _measured(job, image)
         except BadArgument as error:
             refused[image.path] = str(error)
     return found, refused
+
+
+def _measured(job: SegmentJob, image: Image) -> tuple[int, ...]:
+    """Channels of an image whose intensities are measured."""
+    chosen = tuple(dict.fromkeys(channel_index(image, channel) for channel in job.measure.channels))
+    return chosen or tuple(range(len(image.channels)))
 
 
 def _check_channels(traits: Traits, channels: tuple[int, ...]) -> None:

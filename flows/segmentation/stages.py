@@ -142,8 +142,8 @@ def _document(planes: int, height: int, width: int, side: int, layers: int) -> s
     return files["zarr.json"].decode()
 
 
-ROW, BORDER = "row.", "border."
-"""How the names of additive columns, and of spans at the border of the block, begin among what describing writes."""
+ROW, BORDER, OVERLAP = "row.", "border.", "overlap."
+"""Prefixes in what describing writes: additive columns, spans at the border of the block, shared pixels."""
 
 RUNS = ".runs.safetensors"
 """End of the key that is written last: a unit that has it was described."""
@@ -159,7 +159,7 @@ def describe_unit(item: TileJob) -> int:
     """Find the pieces of a unit, measure them and write what joining and painting need; their number."""
     keep_memory()
     work, core = item.work, item.tile.core
-    channels = list(work.read(item.plane, core))
+    channels = list(work.read(item.plane, core, work.measured))
     if work.traits.link == "touch":
         mask = mask_array(work)[item.plane, core.y0 : core.y1, core.x0 : core.x1]
         pieces = describe(*spans_of_bits(np.asarray(mask)), core, work.frame(item.plane), channels=channels)
@@ -167,9 +167,9 @@ def describe_unit(item: TileJob) -> int:
     else:
         pieces, extra = _describe_stack(item, channels)
     rows, runs = pieces_keys(item)
-    facts = {"layer": pieces.layer, "pairs": pieces.pairs, "pair_pixels": pieces.pair_pixels}
+    tables = {ROW: pieces.rows, OVERLAP: pieces.overlaps, "": {"layer": pieces.layer} | extra}
     work.ledger.write(
-        rows, to_bytes({f"{ROW}{name}": column for name, column in pieces.rows.items()} | facts | extra)
+        rows, to_bytes({f"{p}{name}": column for p, t in tables.items() for name, column in t.items()})
     )
     work.ledger.write(runs, to_bytes(_run_columns(pieces, core)))
     return len(pieces)

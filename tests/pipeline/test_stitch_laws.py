@@ -45,14 +45,17 @@ def stitch(bits, image, core, filters=None, seed=0):
     offsets = np.cumsum([0, *(len(piece) for piece in pieces)])
     links = touch_links([border_spans(p, t.core) for p, t in zip(pieces, parts)], offsets)
     rows = measure.stacked([dict(p.rows) for p in pieces])
+    shared = [measure.shared_pixels(p.overlaps) for p in pieces]
     objects = join(
         {name: rows[name] for name in DECIDING},
         np.concatenate([p.layer for p in pieces]),
         links,
-        np.concatenate([p.pairs + o for p, o in zip(pieces, offsets)]),
-        np.concatenate([p.pair_pixels for p in pieces]),
+        np.concatenate([pairs + o for (pairs, _), o in zip(shared, offsets)]),
+        np.concatenate([pixels for _, pixels in shared]),
         filters or Filters(),
     )
+    owners = np.split(objects.of_piece, offsets[1:-1])
+    rows |= measure.stacked([measure.without_shared(p.rows, p.overlaps, o) for p, o in zip(pieces, owners)])
     stack = np.zeros((max(int(objects.layer.max(initial=0)) + 1, 1), *bits.shape), np.uint32)
     for tile, piece, offset in zip(parts, pieces, offsets):
         ids, output = objects.painted(offset, len(piece))
@@ -107,8 +110,8 @@ def test_cut_and_stitched_is_the_whole(case, core, min_area, seed):
         assert rows["sumsq_0"][rank] == (image[mask].astype(np.int64) ** 2).sum()
         assert rows["max_0"][rank] == image[mask].max()
         others = np.any([m for r, (_, _, m) in enumerate(expected) if r != rank] or [mask & False], axis=0)
-        raw = sum(((bits >> k) & 1).astype(int) for k in range(layers)) > 1
-        assert rows["unshared"][rank] == (mask & ~raw).sum() <= (mask & ~others).sum()
+        assert rows["unshared"][rank] == (mask & ~others).sum()
+        assert rows["unshared_sum_0"][rank] == image[mask & ~others].astype(np.int64).sum()
 
 
 @settings(max_examples=60, deadline=None)
@@ -133,6 +136,29 @@ def test_overlapping_objects_never_share_an_output_layer(case, core):
     depth = sum(((bits >> k) & 1).astype(int) for k in range(layers))
     assert ((stack > 0).sum(axis=0) == depth).all()
     assert len(np.unique(stack[stack > 0])) == len(objects) == stack.max(initial=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks(), st.integers(1, 41), st.integers(0, 30))
+def test_objects_have_shared_pixels_if_and_only_if_they_have_a_partner_that_was_kept(case, core, min_area):
+    bits, _, image = case
+    _, objects, rows = stitch(bits, image, core, Filters(min_area=min_area))
+    shared = measure.object_table(rows, ["dna"], None)["overlap_px"] > 0
+    assert np.flatnonzero(shared).tolist() == np.unique(objects.pairs).tolist()
+
+
+def test_pixels_shared_with_a_dropped_object_are_not_shared():
+    bits = np.zeros((8, 12), np.uint8)
+    bits[1:7, 1:11] |= 1  # 60 px
+    bits[2:4, 2:4] |= 2  # 4 px, dropped by the filter
+    bits[5:8, 8:12] |= 4  # 12 px, of which 6 lie on the first
+    image = np.arange(96, dtype=np.uint16).reshape(8, 12)
+    for core in (3, 20):
+        _, objects, rows = stitch(bits, image, core, Filters(min_area=10))
+        table = measure.object_table(rows, ["dna"], None)
+        assert table["overlap_px"].tolist() == [6, 6] and objects.pairs.tolist() == [[0, 1]]
+        alone = (bits & 1 > 0) & (bits & 4 == 0)
+        assert table["unshared_mean_dna"][0] == image[alone].mean()
 
 
 @settings(max_examples=40, deadline=None)

@@ -101,7 +101,7 @@ def test_shards_and_other_chunks_change_nothing(image_at, noise, bright, run_job
     assert labels_of(plain, "n") == labels_of(sharded, "n")
 
 
-def test_channels_by_name_and_index_reach_the_segmenter_and_the_table(
+def test_channels_by_name_and_index_reach_the_segmenter(
     image_at, noise, module_of, run_job, table_of, labels_of, tmp_path
 ):
     image = np.stack([noise((60, 60), seed=s) for s in range(3)])
@@ -109,10 +109,23 @@ def test_channels_by_name_and_index_reach_the_segmenter_and_the_table(
     name = module_of("def f(block):\n    return block[:1] > 0.5\nf.channels = 2\n")
     run_job(store, segmenter=f"{name}:f", name="n", channel=["GFP", "0"])
     run_job(store, segmenter=f"{name}:f", name="m", channel=[1, "DAPI"])
-    table = table_of(store, "n")
-    assert {"intensity_mean_GFP", "intensity_mean_DAPI"} <= set(table)
-    assert "intensity_mean_RFP" not in table
-    pd.testing.assert_frame_equal(table, table_of(store, "m"))
+    pd.testing.assert_frame_equal(table_of(store, "n"), table_of(store, "m"))
+
+
+def test_all_channels_are_measured_unless_some_are_chosen(
+    image_at, noise, module_of, run_job, table_of, stack_of
+):
+    image = np.stack([noise((60, 60), seed=s) for s in range(3)])
+    store = image_at("a.zarr", image, channels=("DAPI", "GFP", "RFP"))
+    name = module_of("def f(block):\n    return block > 0.5\n")
+    run_job(store, segmenter=f"{name}:f", name="all", channel=["GFP"], tiling={"core": 32})
+    run_job(store, segmenter=f"{name}:f", name="two", channel=["GFP"], measure={"channels": ["RFP", 0]})
+    table, stack = table_of(store, "all"), stack_of(store, "all")
+    for label, mean in zip(table["label"], table["intensity_mean_RFP"]):
+        assert np.isclose(mean, image[2][(stack == label).any(axis=0)].mean())
+    chosen = [c for c in table if not c.endswith("_GFP")]
+    pd.testing.assert_frame_equal(table[chosen], table_of(store, "two")[chosen])
+    assert not [c for c in table_of(store, "two") if c.endswith("_GFP")]
 
 
 def test_limits_of_an_image_its_well_or_its_plate(plate_at, module_of, run_job, table_of):
