@@ -255,7 +255,7 @@ def scores(checkpoint: Checkpoint, samples: Iterable[Sample]) -> dict[str, Any]:
         ("overlap_aware", checkpoint.method),
         ("largest_layer_only", checkpoint.method.without_overlaps()),
     ):
-        stacks = [method.decode(output) for output in outputs]
+        stacks = [method.decode(*pair) for pair in zip(outputs, [t.shape[1:] for t in truths], strict=True)]
         pairs = list(zip(truths, stacks, strict=True))
         items = ((str(n), overlap(*pair), {}) for n, pair in enumerate(pairs))
         summary = evaluate_dataset(items, resamples=0).summary

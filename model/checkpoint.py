@@ -1,12 +1,12 @@
 """Checkpoints: a folder with ``weights.safetensors`` and ``card.json``. Nothing pickled is ever loaded.
 
-The invariant: what is loaded has exactly the tensors its network needs and the bytes its card was made for.
+Loading succeeds only if the tensors are exactly those of the network and the bytes those the card was made for.
 """
 
 import hashlib
 import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from safetensors.torch import load, save
 
 from model.card import FORMAT, WEIGHTS, digest_of, read_card, shipped, write_card
 from model.errors import BadCheckpoint
-from model.methods.layering import Layering
-from model.networks.unet import UNet, UNetShape
+from model.kinds import method_from
+from model.method import Method
+from model.networks.network import Network
 
 __all__ = ["Checkpoint", "load_checkpoint", "read_card", "save_checkpoint", "shipped"]
 
@@ -27,15 +28,15 @@ class Checkpoint:
     """A loaded model: its card, its method and the network in evaluation mode, float32, on the CPU."""
 
     card: dict[str, Any]
-    method: Layering
-    network: UNet
+    method: Method
+    network: Network
 
 
 def save_checkpoint(
     folder: str | Path,
     *,
-    network: UNet,
-    method: Layering,
+    network: Network,
+    method: Method,
     name: str,
     normalise: Mapping[str, Any] | None = None,
     pixel_size_um: float | None = None,
@@ -51,19 +52,20 @@ def save_checkpoint(
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     blob = save(_tensors(network, half=half))
-    settings = asdict(replace(method, shape=UNetShape()))
+    settings = method.as_dict()
     del settings["shape"]
     card: dict[str, Any] = {
         "format": FORMAT,
         "name": name,
-        "method": {"kind": "layering"} | settings,
+        "method": settings,
         "network": network.shape.as_dict(),
         "channels": network.shape.channels,
         "normalise": dict(normalise) if normalise is not None else None,
         "pixel_size_um": pixel_size_um,
         "layers": method.layers,
         "min_area": method.min_area,
-        "halo_px": network.halo_px,
+        "link": method.link,
+        "halo_px": network.halo_px + method.margin_px,
         "stride": network.stride,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "licence": licence,
@@ -90,21 +92,19 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     card = read_card(path)
     tensors = _read_tensors(path, card)
     try:
-        shape = UNetShape(**card["network"])
-        settings = {key: value for key, value in card["method"].items() if key != "kind"}
-        method = Layering(shape=shape, **settings)
+        method = method_from(card["method"] | {"shape": card["network"]})
     except (TypeError, ValueError) as error:
         raise BadCheckpoint(
             f"{str(path)!r}: expected a network and method of this version: {error}"
         ) from error
     with torch.device("meta"):
-        network = UNet(shape)
+        network = method.network(card["channels"])
     _check_tensors(network.state_dict(), tensors, where=str(path))
     network.load_state_dict(tensors, assign=True)
     return Checkpoint(card=card, method=method, network=network.eval())
 
 
-def _tensors(network: UNet, *, half: bool) -> dict[str, torch.Tensor]:
+def _tensors(network: Network, *, half: bool) -> dict[str, torch.Tensor]:
     tensors = {}
     for name, value in network.state_dict().items():
         if name.endswith("num_batches_tracked"):

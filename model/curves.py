@@ -6,6 +6,8 @@ drops the rows behind its state and goes on.
 
 import csv
 import logging
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,25 +18,25 @@ logger = logging.getLogger(__name__)
 
 TABLE = "curves.csv"
 PICTURE = "curves.png"
-COLUMNS = (
-    "phase", "step", "total_step", "seconds", "lr", "loss", "foreground", "attraction", "repulsion", "sparsity",
-    "overlap", "score", "validation_loss", "balance",
-)  # fmt: skip
+PLACE = ("phase", "step", "total_step", "seconds", "lr")
+SCORES = ("score", "validation_loss")
 
 
-def start_table(folder: Path, *, last_step: int) -> None:
-    """Create the table, or cut the one that is there behind ``last_step``."""
+def start_table(folder: Path, *, terms: Sequence[str], last_step: int) -> None:
+    """Create the table with a column per loss term, or drop the rows after ``last_step`` of an existing one."""
     rows = [row for row in read_table(folder) if int(row["total_step"]) <= last_step]
     with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, (*PLACE, "loss", *terms, *SCORES), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
 
 
 def add_row(folder: Path, row: dict[str, str | float]) -> None:
     """Append a record; columns it does not name stay empty."""
-    with (folder / TABLE).open("a", newline="", encoding="utf-8") as file:
-        csv.DictWriter(file, COLUMNS).writerow(
+    with (folder / TABLE).open("r+", newline="", encoding="utf-8") as file:
+        columns = next(csv.reader(file))
+        file.seek(0, os.SEEK_END)
+        csv.DictWriter(file, columns).writerow(
             {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
         )
 
@@ -60,7 +62,7 @@ def draw(folder: Path) -> Path | None:
     figure = Figure(figsize=(9, 6), layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True)
-    for name in ("loss", "foreground", "attraction", "repulsion", "sparsity", "overlap", "validation_loss"):
+    for name in [name for name in (rows[0] if rows else ()) if name not in (*PLACE, "score")]:
         _line(upper, rows, name)
     _line(lower, rows, "score")
     upper.set(ylabel="loss", yscale="log" if upper.lines else "linear")

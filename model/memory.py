@@ -1,27 +1,15 @@
-"""How much memory is free, and how much a block needs: so that a block is cut before memory runs out.
+"""How much memory a device has left, so that a block is cut before memory runs out.
 
-On a CPU memory that runs out is not an error one can catch: the system ends the process. The invariant: what is
-said to be free is never more than the limit of the control group the process is in. Linux only; elsewhere unknown.
+On a CPU, running out of memory is no error one can catch: the system ends the process. The free memory is never
+reported above the limit of the process's control group. Linux only; elsewhere it is unknown.
 """
 
 from pathlib import Path
 
 import torch
 
-from model.networks.unet import UNetShape
-
 GROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
-
-
-def bytes_per_px(shape: UNetShape) -> int:
-    """Return what a forward pass holds at its peak per pixel of the block, from above.
-
-    Eight float maps of the widest level, and logits, probabilities and masks of every head; measured peaks are 0.55
-    to 0.9 of it.
-    """
-    inside = 8 * max(shape.width, shape.head_width) / shape.fold**2
-    return int(4 * (inside + 4 * sum(shape.heads.values()) + shape.channels))
 
 
 def free_bytes(device: torch.device) -> int | None:

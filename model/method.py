@@ -1,16 +1,41 @@
-"""What training and inference ask of a segmentation method, and the phases it is trained in.
+"""The interface between a segmentation method and the rest: training, checkpoints, recipes, inference, tiling.
 
-A method is a frozen value with five functions; phases are values too, so that a method with two of them needs
-no exception in the training loop. It knows no network in particular and no optimiser.
+A method is one folder in ``model/methods/`` with a frozen dataclass that subclasses `TouchMethod` or `MatchMethod`, and
+one line in `model.kinds.KINDS`. Nothing else knows a method by name. The dataclass has
+
+- class variables ``kind``, ``title``, ``paper``, ``overlaps`` and ``terms`` (`link` comes with the base class);
+- a field ``shape``, annotated with a frozen dataclass of plain values that satisfies `model.networks.network.Shape`
+  (UNetShape, for example): the table ``[method.shape]`` of a recipe and ``network`` of a card;
+- a field ``min_area`` and, for a `MatchMethod`, ``object_px``; all other fields are settings of plain values: the table
+  ``[method]`` of a recipe and ``method`` of a card, and so part of the digest of a model;
+- the functions below. ``network`` returns a `model.networks.network.Network`; ``encode`` and ``decode`` run in threads
+  and processes, so they keep no state.
+
+How they are called::
+
+    prepared = method.prepare(stack)                     # once per sample, optional
+    targets = method.encode(stacks, prepared).to(device)  # per batch, ahead of the step, on the CPU
+    terms = method.losses(network, images, targets, phase, generator)
+    loss = sum(phase.weights[name] * value for name, value in terms.items())
+
+    outputs = method.outputs(network, images)            # per image or tile, padded to the stride
+    stack = method.decode(outputs[0], image.shape)       # match, and validation of every method
+    masks = method.masks(outputs)                        # touch: layers of a tile
+
+A tile of the pipeline is read with a halo of ``network.halo_px + method.margin_px`` pixels.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 import numpy as np
 import torch
 from torch import nn
+
+from model.masks import components
+from model.networks.network import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +62,6 @@ class Phase:
     """Steps between two stairs."""
     start: Literal["last", "best"] = "best"
     """Continue from the last weights of the phase before, or from its best."""
-
     best: Literal["score", "loss"] = "score"
     """What the best model is chosen by: the validation score where there is one, or the validation loss."""
 
@@ -60,22 +84,149 @@ class Phase:
         return asdict(self) | {"weights": dict(self.weights)}
 
 
-class Method(Protocol):
-    """Five functions that make a network segment: see ``model.methods.layering`` for one."""
+class Targets(Protocol):
+    """What ``encode`` returns: any value that can be moved to a device."""
 
-    def network(self, channels: int) -> nn.Module:
-        """Return the untrained network for images of that many channels."""
+    def to(self, device: torch.device | str) -> Any:
+        """Return the same targets on a device."""
 
-    def encode(self, stacks: Sequence[np.ndarray]) -> Any:
-        """Return the targets of a batch of label stacks ``(L, y, x)`` of one size."""
 
+class Method(ABC):
+    """A segmentation method with its settings; subclasses are frozen dataclasses of plain values.
+
+    Subclass `TouchMethod` or `MatchMethod`, which say how the answers of neighbouring tiles are joined.
+    """
+
+    kind: ClassVar[str]
+    """Name in recipes, cards and the table `model.kinds.KINDS`."""
+    title: ClassVar[str]
+    """What it is, in a few words."""
+    paper: ClassVar[str]
+    """Where it was published."""
+    overlaps: ClassVar[bool]
+    """Whether several objects can share a pixel of the answer."""
+    link: ClassVar[Literal["touch", "match"]]
+    """How tiles are joined."""
+    terms: ClassVar[tuple[str, ...]]
+    """Loss terms that a phase may weight."""
+
+    shape: Any
+    """The `model.networks.network.Shape` of its network; its class is read from the annotation of this field."""
+    min_area: int
+    """Objects of fewer pixels are dropped."""
+
+    @property
+    def stride(self) -> int:
+        """Total stride of the network in pixels."""
+        return int(self.shape.stride)
+
+    @property
+    def layers(self) -> int:
+        """Number of boolean layers of the answer (`TouchMethod`); 1 for a `MatchMethod`."""
+        return 1
+
+    @property
+    def margin_px(self) -> int:
+        """Pixels that decoding looks beyond the reach of the network: tiles overlap by this much more."""
+        return 0
+
+    @property
+    def max_depth(self) -> int | None:
+        """Most objects that may share a pixel of a training sample; ``None``: no limit."""
+        return None
+
+    @abstractmethod
+    def network(self, channels: int) -> Network:
+        """Return the untrained network for images of that many channels; also built on torch's meta device."""
+
+    def prepare(self, stack: np.ndarray, *, known: Any = None, pasted: Collection[int] = ()) -> Any:
+        """Return what ``encode`` needs of a sample and augmentation cannot change; called once per sample.
+
+        For a crop onto which objects were pasted it is called again with the crop's ``stack``, what was ``known`` of
+        its sample and the ids that were ``pasted``.
+        """
+        return None
+
+    @abstractmethod
+    def encode(self, stacks: Sequence[np.ndarray], prepared: Sequence[Any] | None = None) -> Targets:
+        """Return the targets of a batch of label stacks ``(L, y, x)`` of one size, on the CPU.
+
+        Depths L may differ, ids are unique in a stack, stacks may be empty. ``prepared``: the result of `prepare` for
+        the sample of each stack; ``None`` where it was not called (validation).
+        """
+
+    @abstractmethod
     def losses(
-        self, network: nn.Module, images: torch.Tensor, targets: Any, phase: Phase
+        self,
+        network: nn.Module,
+        images: torch.Tensor,
+        targets: Any,
+        phase: Phase,
+        generator: torch.Generator,
     ) -> dict[str, torch.Tensor]:
-        """Return the unweighted loss terms the phase asks for."""
+        """Return the unweighted scalar loss terms that ``phase.weights`` names, finite for any stack.
 
+        ``images``: float32 ``(B, C, y, x)`` on the device of ``network`` and ``targets``. ``generator`` (on the CPU) is
+        the only source of random numbers; it is a function of seed, step and process, so that a resumed training
+        repeats it.
+        """
+
+    @abstractmethod
     def outputs(self, network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the probabilities that ``decode`` takes."""
+        """Return what decoding needs, float32, the batch first; heights and widths of ``images`` fit the stride.
 
-    def decode(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the label stack of one image from its outputs."""
+        Maps may have a resolution of their own, an integer fraction of that of the images.
+        """
+
+    @abstractmethod
+    def decode(self, outputs: Mapping[str, np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+        """Return the label stack uint32 ``(L, *shape)`` of one image from its outputs without the batch axis.
+
+        The outputs are those of the image padded at the bottom and right; ids are 1 to n.
+        """
+
+    def without_overlaps(self) -> "Method":
+        """Return the method with settings under which no objects overlap; itself where they never do."""
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values from which `model.kinds.method_from` makes the same method."""
+        settings = {entry.name: getattr(self, entry.name) for entry in fields(cast(Any, self))}
+        return {"kind": self.kind} | settings | {"shape": self.shape.as_dict()}
+
+
+class TouchMethod(Method):
+    """A method that answers with boolean layers decided within a bounded reach: 8-connected pixels are one object.
+
+    The answer of tiles is exactly that of the whole image.
+    """
+
+    link = "touch"
+
+    @abstractmethod
+    def masks(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the layer masks, bool ``(B, layers, y, x)``, of outputs on any device."""
+
+    def decode(self, outputs: Mapping[str, np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+        """Return the 8-connected components of the layer masks with at least ``min_area`` pixels."""
+        batch = {name: torch.as_tensor(value)[None] for name, value in outputs.items()}
+        masks = self.masks(batch)[0, :, : shape[0], : shape[1]]
+        return components(masks.numpy(), min_area=self.min_area)
+
+
+class MatchMethod(Method):
+    """A method that numbers the objects of a tile itself: tiles are joined where objects agree on shared pixels.
+
+    Tiles overlap by the network's reach and by the largest object, so that an object is seen whole in the tile that
+    holds it.
+    """
+
+    link = "match"
+
+    object_px: int
+    """Height or width in pixels that nearly no object exceeds."""
+
+    @property
+    def margin_px(self) -> int:
+        """The size of the largest object."""
+        return self.object_px

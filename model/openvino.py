@@ -1,7 +1,7 @@
 """A network compiled by OpenVINO, called like the torch module it was made from; an optional extra for CPUs.
 
-The invariant: the same outputs by name, within float rounding, for any height and width in multiples of the total
-stride, so halo and thresholds stay what they are. OpenVINO is imported only when it was asked for.
+It gives the same outputs by name, within float rounding, for any height and width in multiples of the total stride, so
+that halo and thresholds stay the same. OpenVINO is imported only when that device was chosen.
 """
 
 import warnings
@@ -25,7 +25,8 @@ class OpenVinoNetwork(nn.Module):
         """Compile a folded network in evaluation mode.
 
         Raises:
-            NoDevice: the package is not installed, or the CPU does not compute at that precision.
+            NoDevice: the package is not installed, the CPU does not compute at that precision, or OpenVINO cannot
+                convert the network.
         """
         super().__init__()
         try:
@@ -39,12 +40,15 @@ class OpenVinoNetwork(nn.Module):
         _check_precision(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         example = torch.zeros(1, channels, 2 * stride, 2 * stride)
         with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter(
-                "ignore"
-            )  # tracing is said to be old, and to leave out the checks of shapes
-            graph = openvino.convert_model(
-                network, example_input=example, input=[openvino.PartialShape([-1, channels, -1, -1])]
-            )
+            warnings.simplefilter("ignore")  # tracing warns that it is deprecated and skips checks of shapes
+            try:
+                graph = openvino.convert_model(
+                    network, example_input=example, input=[openvino.PartialShape([-1, channels, -1, -1])]
+                )
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise NoDevice(
+                    f"device {DEVICE!r}: OpenVINO cannot convert this network ({error}); use device 'cpu'"
+                ) from error
         settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),

@@ -4,15 +4,15 @@ The invariant: the batch of step ``s`` does not depend on the steps before it, s
 an uninterrupted one would have seen. It reads no store; samples come in as arrays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from model.augment import Augment, resample, sampling_grid, vary_intensities
 from model.errors import BadSample
-from model.methods.layering.adjacency import adjacent_pairs
 from model.paste import cut_out, paste
 
 Sample = tuple[np.ndarray, np.ndarray]
@@ -21,20 +21,21 @@ Sample = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Crops of one size with their stacks and the neighbours in them."""
+    """Crops of one size with their stacks and what the method prepared for their samples."""
 
     images: torch.Tensor
     """float32 ``(B, C, y, x)``."""
     stacks: list[np.ndarray]
     """Label stacks ``(L, y, x)``, of possibly different depth."""
-    pairs: list[np.ndarray]
-    """Ordered neighbours ``(P, 2)`` by id."""
+    prepared: list[Any]
+    """Result of ``Method.prepare`` for the sample, or crop, of each stack."""
 
 
 class Patches:
     """Draws augmented crops from samples, which lie on ``device`` and are resampled and varied there.
 
-    Neighbours are found once per sample, before augmentation.
+    ``prepare`` is that of the method: it is called once per sample, before augmentation, and for every crop onto which
+    objects were pasted.
     """
 
     def __init__(
@@ -43,19 +44,20 @@ class Patches:
         *,
         crop_px: int,
         augment: Augment,
-        adjacency_px: float,
+        prepare: Callable[..., Any],
         seed: int,
         device: torch.device | str = "cpu",
     ) -> None:
         check_samples(samples)
-        self.crop_px, self.augment, self.adjacency_px, self.seed = crop_px, augment, adjacency_px, seed
+        self.crop_px, self.augment, self.seed = crop_px, augment, seed
         self._samples = samples
         self._images = [
             torch.from_numpy(np.ascontiguousarray(image, np.float32)).to(device) for image, _ in samples
         ]
         self._stacks = [torch.from_numpy(stack.astype(np.int32)).to(device) for _, stack in samples]
         self._ids = [np.unique(stack[stack > 0]) for _, stack in samples]
-        self._pairs = [adjacent_pairs(stack, distance_px=adjacency_px) for _, stack in samples]
+        self._prepare = prepare
+        self._prepared = [prepare(stack) for _, stack in samples]
         self._weights = np.array([np.sqrt(image[0].size) for image, _ in samples])
         self._weights /= self._weights.sum()
 
@@ -63,21 +65,20 @@ class Patches:
         """Return ``size`` crops of a step, from the one numbered ``first``."""
         numbers = range(first, first + size)
         crops = [self._crop(np.random.default_rng([self.seed, step, number])) for number in numbers]
-        images, stacks, pairs = zip(*crops, strict=True)
-        return Batch(images=torch.stack(images), stacks=list(stacks), pairs=list(pairs))
+        images, stacks, prepared = zip(*crops, strict=True)
+        return Batch(images=torch.stack(images), stacks=list(stacks), prepared=list(prepared))
 
-    def _crop(self, rng: np.random.Generator) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    def _crop(self, rng: np.random.Generator) -> tuple[torch.Tensor, np.ndarray, Any]:
         chosen = int(rng.choice(len(self._images), p=self._weights))
         image, stack = self._images[chosen], self._stacks[chosen]
         centre = self._centre(rng, image.shape[-2:])
         grid = sampling_grid(rng, self.augment, centre=centre, size=self.crop_px)
         image, stack = resample(image, stack, grid.to(image.device))
-        pairs = self._pairs[chosen]
+        prepared = self._prepared[chosen]
         if rng.random() < self.augment.paste:
             image, stack, new = self._paste(rng, image, stack)
-            more = adjacent_pairs(stack.cpu().numpy(), distance_px=self.adjacency_px, of=new)
-            pairs = np.concatenate([pairs, more])
-        return vary_intensities(rng, self.augment, image), stack.cpu().numpy(), pairs
+            prepared = self._prepare(stack.cpu().numpy(), known=prepared, pasted=new)
+        return vary_intensities(rng, self.augment, image), stack.cpu().numpy(), prepared
 
     def _centre(self, rng: np.random.Generator, shape: Sequence[int]) -> tuple[float, float]:
         """A place from which the crop stays inside the image, give or take an eighth of its edge."""
@@ -160,12 +161,14 @@ def check_samples(samples: Sequence[Sample], *, name: str = "training", least_px
     return channels
 
 
-def check_depth(samples: Sequence[Sample], *, layers: int) -> None:
-    """Refuse samples in which more objects share a pixel than the network has layers.
+def check_depth(samples: Sequence[Sample], *, layers: int | None) -> None:
+    """Refuse samples in which more objects share a pixel than the network has layers; ``None`` allows any.
 
     Raises:
         BadSample: names the first such sample and its depth.
     """
+    if layers is None:
+        return
     for index, (_, stack) in enumerate(samples):
         depth = int((stack > 0).sum(0).max(initial=0))
         if depth > layers:

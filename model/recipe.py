@@ -1,47 +1,54 @@
-"""A recipe: everything a training run is decided by, except the samples. Read from and written to TOML or JSON.
+"""A recipe: every setting of a training run except its samples. Read from and written to TOML or JSON.
 
-The invariant: a recipe is a frozen value made of plain numbers, so it can stand in a job file and in a card.
+A recipe is a frozen value of plain numbers, so that it fits into a job file and a card.
 """
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from model.augment import Augment
-from model.method import Phase
-from model.methods.layering import Layering
-from model.networks.unet import UNetShape
+from model.kinds import made, method_from
+from model.method import Method, Phase
 
 FOLDER = Path(__file__).parent / "recipes"
+OPTIMISERS = ("adamw", "adam", "sgd", "rmsprop")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimiser:
     """The optimiser and its constants; the learning rate belongs to the phase."""
 
-    kind: Literal["adamw", "rmsprop"] = "adamw"
-    """AdamW, or RMSprop with the constants of the paper's framework."""
+    kind: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    """AdamW, Adam, stochastic gradient descent, or RMSprop."""
     weight_decay: float = 0.0
-    """Decoupled weight decay of AdamW; RMSprop has none."""
+    """Weight decay; decoupled for AdamW, added to the gradient for Adam and SGD. RMSprop has none."""
     clip_norm: float = 0.0
     """Gradients longer than this are shortened; 0 switches it off."""
     rho: float = 0.9
     """Smoothing of RMSprop."""
     epsilon: float = 1e-7
-    """Constant in the denominator of either."""
+    """Constant in the denominator of all but SGD."""
+    amsgrad: bool = False
+    """Whether Adam divides by the largest second moment so far (AMSGrad)."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("adamw", "rmsprop"):
-            raise ValueError(f"optimiser: expected 'adamw' or 'rmsprop', got {self.kind!r}")
+        if self.kind not in OPTIMISERS:
+            raise ValueError(f"optimiser: expected one of {OPTIMISERS}, got {self.kind!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A training run: method, phases, augmentation, optimiser."""
 
-    method: Layering
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"arbitrary_types_allowed": True}
+    """For programs that check the types of the fields with pydantic: ``method`` is any subclass of `Method`."""
+
+    method: Method
     """The method with its network and settings."""
     phases: tuple[Phase, ...]
     """Trained one after the other."""
@@ -65,7 +72,7 @@ class Recipe:
     """Decides initial weights and every crop."""
 
     def __post_init__(self) -> None:
-        stride = self.method.shape.stride
+        stride = self.method.stride
         if not self.phases or self.batch < 1 or self.validate_every < 1:
             raise ValueError(
                 "recipe: expected at least one phase, batch and validate_every of 1 or more, "
@@ -73,6 +80,12 @@ class Recipe:
             )
         if self.crop_px < stride or self.crop_px % stride:
             raise ValueError(f"recipe crop_px: expected a multiple of {stride}, got {self.crop_px!r}")
+        for phase in self.phases:
+            unknown = sorted(set(phase.weights) - set(self.method.terms))
+            if unknown:
+                raise ValueError(
+                    f"phase {phase.name!r}: expected loss terms among {self.method.terms}, got {unknown}"
+                )
         if not 0 <= self.ema < 1:
             raise ValueError(f"recipe ema: expected a decay of 0 to less than 1, got {self.ema!r}")
         if self.precision not in ("float32", "bfloat16", "float16"):
@@ -84,7 +97,7 @@ class Recipe:
         """Return plain values from which ``recipe_from`` makes the same recipe."""
         values = {name: getattr(self, name) for name in _PLAIN}
         return values | {
-            "method": asdict(self.method) | {"shape": self.method.shape.as_dict()},
+            "method": self.method.as_dict(),
             "phases": [phase.as_dict() for phase in self.phases],
             "augment": asdict(self.augment),
             "optimiser": asdict(self.optimiser),
@@ -101,31 +114,21 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
         ValueError: a name that no field has, or a value a field refuses.
     """
     values = dict(values)
-    method = dict(values.pop("method", {}))
-    shape = _made(UNetShape, method.pop("shape", {}), "method.shape")
     augment = {
         name: (tuple(value) or None) if isinstance(value, list) else value
         for name, value in values.pop("augment", {}).items()
     }
-    return _made(
+    return made(
         Recipe,
         values
         | {
-            "method": _made(Layering, method | {"shape": shape}, "method"),
-            "phases": tuple(_made(Phase, phase, "phases") for phase in values.pop("phases", [])),
-            "augment": _made(Augment, augment, "augment"),
-            "optimiser": _made(Optimiser, values.pop("optimiser", {}), "optimiser"),
+            "method": method_from(values.pop("method", {})),
+            "phases": tuple(made(Phase, phase, "phases") for phase in values.pop("phases", [])),
+            "augment": made(Augment, augment, "augment"),
+            "optimiser": made(Optimiser, values.pop("optimiser", {}), "optimiser"),
         },
         "recipe",
     )
-
-
-def _made(kind: Any, values: Mapping[str, Any], where: str) -> Any:
-    known = {entry.name for entry in fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(f"{where}: expected names among {sorted(known)}, got {unknown!r}")
-    return kind(**values)
 
 
 def read_recipe(name_or_path: str | Path) -> Recipe:

@@ -35,4 +35,8 @@ def make_optimiser(settings: "Optimiser", network: nn.Module) -> torch.optim.Opt
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+    if settings.kind == "sgd":
+        return torch.optim.SGD(groups, lr=1e-3, momentum=settings.momentum)
+    if settings.kind == "adam":
+        return torch.optim.Adam(groups, eps=settings.epsilon, amsgrad=settings.amsgrad)
     return torch.optim.AdamW(groups, eps=settings.epsilon)

@@ -1,11 +1,13 @@
-"""A trained network as a function from a block of an image to layer masks, as a tiled pipeline calls it.
+"""A trained model as a function of a block of an image, as a tiled pipeline calls it.
 
-The invariant: the answer at a pixel depends on the block within ``halo_px`` of it and on nothing else, so
-blocks with that halo, at multiples of ``stride``, agree with the whole image. Images come in normalised.
+The layer masks of a `TouchMethod` at a pixel depend on the block within ``halo_px`` of it only, so that blocks with
+that halo, at multiples of ``stride``, agree with the whole image. A `MatchMethod` numbers the objects of each block
+itself. Images come in normalised.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -14,8 +16,9 @@ from model.card import answers_digest
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.devices import PRECISIONS, autocast, choose_device, placed
 from model.inference import padded
-from model.memory import bytes_per_px, free_bytes
-from model.methods.layering.decode import packed, unpacked
+from model.masks import packed, unpacked
+from model.memory import free_bytes
+from model.method import TouchMethod
 from model.networks.folding import folded
 from model.openvino import DEVICE, OpenVinoNetwork
 
@@ -25,10 +28,10 @@ FREE_SHARE = 0.8
 
 
 class TorchSegmenter:
-    """Blocks float32 ``(C, y, x)`` to layer masks bool ``(K, y, x)``; see the attributes for what it expects."""
+    """Blocks float32 ``(C, y, x)`` to layer masks bool ``(K, y, x)`` (link touch) or label stacks (link match).
 
-    link: Literal["touch"] = "touch"
-    """Components of a layer are objects, decided pixel by pixel."""
+    The attributes say what it expects.
+    """
 
     def __init__(
         self,
@@ -40,8 +43,8 @@ class TorchSegmenter:
     ) -> None:
         """Prepare a checkpoint for inference.
 
-        ``device``: as in ``choose_device``, or ``openvino`` for a CPU with that package. ``overlaps=False``: the
-        largest layer of every pixel only, so that no objects overlap.
+        ``device``: as in ``choose_device``, or ``openvino`` for a CPU with that package. ``overlaps=False``: no
+        objects overlap.
 
         Raises:
             NoDevice: the device is not there.
@@ -52,19 +55,20 @@ class TorchSegmenter:
         card = checkpoint.card
         self.card: dict[str, Any] = card
         self.device = choose_device("cpu" if device == DEVICE else device)
-        self.precision, self.overlaps, self.method = precision, overlaps, checkpoint.method
+        method = checkpoint.method
+        self.precision, self.method = precision, method if overlaps else method.without_overlaps()
         network = folded(checkpoint.network)
         self.network = (
-            OpenVinoNetwork(
-                network, channels=card["channels"], stride=checkpoint.network.stride, precision=precision
-            )
+            OpenVinoNetwork(network, channels=card["channels"], stride=method.stride, precision=precision)
             if device == DEVICE
             else placed(network, self.device)
         )
         self.name: str = card["name"]
-        self.halo_px: int = checkpoint.network.halo_px
-        self.stride: int = checkpoint.network.stride
-        self.layers: int = checkpoint.method.layers
+        self.link: Literal["touch", "match"] = method.link
+        self.halo_px: int = checkpoint.network.halo_px + method.margin_px
+        self.stride: int = method.stride
+        self.layers: int = method.layers
+        self.bytes_per_px: int = checkpoint.network.bytes_per_px
         self.channels: int = card["channels"]
         self.normalise: dict[str, Any] | None = card["normalise"]
         self.min_area: int = card["min_area"]
@@ -73,11 +77,13 @@ class TorchSegmenter:
         self.digest = answers_digest(card["digest"], precision=precision, overlaps=overlaps)
 
     def __call__(self, block: np.ndarray) -> np.ndarray:
-        """Return the layer masks of a normalised block; memory that runs out is met by smaller pieces.
+        """Return the layer masks or the label stack of a normalised block.
+
+        Where memory does not suffice, layer masks are computed in overlapping pieces.
 
         Raises:
             ValueError: other channels than the network was trained for, or values that are not finite.
-            MemoryError: not even the smallest piece fits.
+            MemoryError: the block, or the smallest piece of it, does not fit.
         """
         if block.ndim != 3 or block.shape[0] != self.channels:
             raise ValueError(
@@ -89,14 +95,19 @@ class TorchSegmenter:
                 f"model {self.name!r}: expected finite pixels, got NaN or infinity; clean the image"
             )
         images = torch.from_numpy(np.ascontiguousarray(block, np.float32))[None]
-        return self._in_pieces(images)[0].numpy()
+        return self._in_pieces(images, self._masks if self.link == "touch" else self._stack)[0].numpy()
 
-    def _in_pieces(self, images: torch.Tensor) -> torch.Tensor:
-        """Answer in one go where that fits the free memory; else, or if it then does not, in two halves."""
-        cut = self._cut(images.shape)
+    def _in_pieces(
+        self, images: torch.Tensor, answer: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Answer in one go where that fits the free memory; else, or if it then does not, in two halves.
+
+        Label stacks have numbers of their own and are not cut.
+        """
+        cut = self._cut(images.shape) if self.link == "touch" else None
         if cut is None or self._fits(images):
             try:
-                return self._masks(images)
+                return answer(images)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -105,18 +116,18 @@ class TorchSegmenter:
         if cut is None:
             raise MemoryError(
                 f"model {self.name!r}: {tuple(images.shape[2:])} pixels do not fit the memory of {self.device}; "
-                "use another device"
+                "use smaller tiles or another device"
             )
         axis, middle, halo = cut
         rest_px = images.shape[axis] - middle
-        first = self._in_pieces(images.narrow(axis, 0, middle + halo)).narrow(axis, 0, middle)
-        rest = self._in_pieces(images.narrow(axis, middle - halo, rest_px + halo))
+        first = self._in_pieces(images.narrow(axis, 0, middle + halo), answer).narrow(axis, 0, middle)
+        rest = self._in_pieces(images.narrow(axis, middle - halo, rest_px + halo), answer)
         return torch.cat([first, rest.narrow(axis, halo, rest_px)], dim=axis)
 
     def _fits(self, images: torch.Tensor) -> bool:
         free = free_bytes(self.device)
         pixels = images.shape[0] * images.shape[2] * images.shape[3]
-        return free is None or pixels * bytes_per_px(self.method.shape) <= FREE_SHARE * free
+        return free is None or pixels * self.bytes_per_px <= FREE_SHARE * free
 
     def _cut(self, shape: torch.Size) -> tuple[int, int, int] | None:
         """Axis, place and halo of a cut into two overlapping halves; ``None`` if they would be no smaller."""
@@ -126,15 +137,23 @@ class TorchSegmenter:
         return (axis, middle, halo) if halo <= middle < shape[axis] - halo else None
 
     @torch.inference_mode()
-    def _masks(self, images: torch.Tensor) -> torch.Tensor:
-        """Threshold on the device, so that one bit per layer and pixel leaves it."""
-        height, width = images.shape[-2:]
+    def _outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         batch = padded(images.to(self.device), self.stride).contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.precision):
-            outputs = self.method.outputs(self.network, batch)
-        method = self.method if self.overlaps else self.method.without_overlaps()
-        masks = method.masks(outputs)[..., :height, :width]
-        return masks if self.device.type == "cpu" else unpacked(packed(masks).cpu(), self.layers)
+            return self.method.outputs(self.network, batch)
+
+    def _masks(self, images: torch.Tensor) -> torch.Tensor:
+        """Layer masks ``(B, K, y, x)``; they leave the device as one bit per layer and pixel."""
+        method = cast(TouchMethod, self.method)
+        height, width = images.shape[-2:]
+        masks = method.masks(self._outputs(images))[..., :height, :width]
+        return masks if masks.device.type == "cpu" else unpacked(packed(masks).cpu(), self.layers)
+
+    def _stack(self, images: torch.Tensor) -> torch.Tensor:
+        """Label stack ``(1, L, y, x)`` of one image, with ids that fit int64."""
+        outputs = {name: value[0].cpu().numpy() for name, value in self._outputs(images).items()}
+        stack = self.method.decode(outputs, (images.shape[2], images.shape[3]))
+        return torch.from_numpy(stack.astype(np.int64))[None]
 
 
 def load_segmenter(

@@ -22,11 +22,10 @@ from model.average import MovingAverage
 from model.card import CARD
 from model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.devices import autocast, choose_device, placed
-from model.inference import predict, validation_loss
-from model.method import Phase
-from model.methods.layering import Layering
+from model.inference import predict, seeded, validation_loss
+from model.method import Method, Phase, Targets
 from model.parallel import is_first, join, own_device, rank, share_of, spread, wait
-from model.patches import Batch, Patches, Sample, check_depth, check_samples
+from model.patches import Patches, Sample, check_depth, check_samples
 from model.recipe import Recipe
 from model.schedule import learning_rate, make_optimiser
 from model.state import load_state, save_state
@@ -120,11 +119,11 @@ def train(
         NoDevice: a GPU was asked for and is not there.
         ValueError: ``folder`` holds another training, or ``initial`` has another network.
     """
-    stride = recipe.method.shape.stride
+    stride = recipe.method.stride
     channels = check_samples(samples, least_px=stride)
     if validation:
         check_samples([*samples[:1], *validation], name="validation", least_px=stride)
-    check_depth([*samples, *validation], layers=recipe.method.layers)
+    check_depth([*samples, *validation], layers=recipe.method.max_depth)
     join()
     share_of(recipe.batch)  # refuses a batch that cannot be dealt out, before anything is written
     target = Path(folder)
@@ -135,12 +134,12 @@ def train(
         samples,
         crop_px=recipe.crop_px,
         augment=recipe.augment,
-        adjacency_px=recipe.method.adjacency_px,
+        prepare=recipe.method.prepare,
         seed=recipe.seed,
         device=run.device,
     )
     if is_first():
-        curves.start_table(target, last_step=run.total)
+        curves.start_table(target, terms=recipe.method.terms, last_step=run.total)
     about = about or About()
     for _ in range(run.phase_index, len(recipe.phases)):
         _train_phase(run, patches, validation, target, score, about, on_step)
@@ -177,12 +176,17 @@ def _train_phase(
     wrapped = spread(run.network, run.device)
     whole = sum(phase.steps for phase in recipe.phases)
     started = time.monotonic() - run.seconds
+
+    def drawn(step: int) -> tuple[torch.Tensor, Targets]:
+        batch = patches.batch(step, share, first=rank() * share)
+        return batch.images, recipe.method.encode(batch.stacks, batch.prepared)
+
     with ThreadPoolExecutor(1) as ahead:
-        waiting = ahead.submit(patches.batch, run.total, share, first=rank() * share)
+        waiting = ahead.submit(drawn, run.total)
         while run.step < run.phase.steps:
             batch = waiting.result()
-            waiting = ahead.submit(patches.batch, run.total + 1, share, first=rank() * share)
-            terms = _learn(run, wrapped, batch)
+            waiting = ahead.submit(drawn, run.total + 1)
+            terms = _learn(run, wrapped, *batch)
             run.step, run.total, run.seconds = run.step + 1, run.total + 1, time.monotonic() - started
             if on_step:
                 on_step(run.total, whole)
@@ -194,16 +198,19 @@ def _train_phase(
                 wait()
 
 
-def _learn(run: Training, network: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+def _learn(
+    run: Training, network: nn.Module, crops: torch.Tensor, encoded: Targets
+) -> dict[str, torch.Tensor]:
     """Take one step; return the loss terms and their weighted sum as ``loss``."""
     method, phase, settings = run.recipe.method, run.phase, run.recipe.optimiser
-    images = batch.images.to(run.device, memory_format=torch.channels_last, non_blocking=True)
-    targets = method.encode(batch.stacks, batch.pairs).to(run.device)
+    images = crops.to(run.device, memory_format=torch.channels_last, non_blocking=True)
+    targets = encoded.to(run.device)
+    generator = seeded(run.recipe.seed, run.total, rank())
     network.train()
     for group in run.optimiser.param_groups:
         group["lr"] = learning_rate(phase, run.step)
     with autocast(run.device, run.recipe.precision):
-        terms = method.losses(network, images, targets, phase)
+        terms = method.losses(network, images, targets, phase, generator)
     loss = torch.stack([phase.weights[name] * value for name, value in terms.items()]).sum()
     run.optimiser.zero_grad(set_to_none=True)
     run.scaler.scale(loss).backward()
@@ -239,7 +246,7 @@ def _validate(
         keep(folder / run.phase.name, network, method, about, run=run, score=value)
 
 
-def keep(folder: Path, network: Any, method: Layering, about: About, *, run: Training, score: float) -> None:
+def keep(folder: Path, network: Any, method: Method, about: About, *, run: Training, score: float) -> None:
     """Write the checkpoint of a run's averaged network with what is known about its training."""
     training = {
         "recipe": run.recipe.as_dict(),

@@ -110,7 +110,8 @@ def known_traits(reference: SegmenterRef) -> Traits | None:
     card = read_card(model_folder(reference.reference))
     names = ("name", "halo_px", "stride", "layers", "channels", "normalise", "min_area")
     digest = answers_digest(card["digest"], precision=reference.precision)
-    return Traits(link="touch", digest=digest, **{name: card[name] for name in names})
+    link = card.get("link", "touch")  # cards from before there was a choice do not say
+    return Traits(link=link, digest=digest, **{name: card[name] for name in names})
 
 
 def full_traits(reference: SegmenterRef, probe: np.ndarray) -> Traits:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -66,7 +66,7 @@ def train_model(job: TrainJob, *, on_step: Callable[[int, int], None] | None = N
     initial = _initial(job) if job.initial else None
     recipe = _recipe(job)
     if initial is not None:
-        recipe = replace(recipe, method=replace(recipe.method, shape=initial.method.shape))
+        recipe = _with_network_of(initial, recipe, job)
     learning, validating = split(job)
     about = About(
         name=job.name,
@@ -82,13 +82,30 @@ def train_model(job: TrainJob, *, on_step: Callable[[int, int], None] | None = N
 
 def _recipe(job: TrainJob) -> "Recipe":
     """The recipe with the changes of the job, every value of the type its field has."""
-    from model.recipe import Recipe, read_recipe, recipe_from
+    from model.recipe import read_recipe, recipe_from
 
     with _mistakes_in(f"recipe {job.recipe!r}"):
-        recipe = TypeAdapter(Recipe).validate_python(read_recipe(job.recipe).as_dict())
+        recipe = _typed(read_recipe(job.recipe))
     with _mistakes_in("change"):
-        changed = recipe_from(_merged(recipe.as_dict(), job.change))
-        return TypeAdapter(Recipe).validate_python(changed.as_dict())
+        return _typed(recipe_from(_merged(recipe.as_dict(), job.change)))
+
+
+def _typed(recipe: "Recipe") -> "Recipe":
+    """The same recipe, after the types of all its values were checked."""
+    values = recipe.as_dict()
+    settings = {name: value for name, value in values["method"].items() if name != "kind"}
+    method = TypeAdapter(type(recipe.method)).validate_python(settings)
+    return TypeAdapter(type(recipe)).validate_python(values | {"method": method})
+
+
+def _with_network_of(initial: "Checkpoint", recipe: "Recipe", job: TrainJob) -> "Recipe":
+    """The recipe with the network of the model to start from, which must be one of the same method."""
+    if initial.method.kind != recipe.method.kind:
+        raise BadArgument(
+            f"initial model {job.initial!r}: expected one of the method {recipe.method.kind!r} like the recipe, "
+            f"got {initial.method.kind!r}; name another model or recipe"
+        )
+    return replace(recipe, method=replace(cast(Any, recipe.method), shape=initial.method.shape))
 
 
 @contextmanager

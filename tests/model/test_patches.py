@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from model.augment import Augment, resample, sampling_grid, vary_intensities
 from model.errors import BadSample
+from model.methods.layering import Layering
 from model.paste import cut_out, paste
 from model.patches import Patches, check_depth, check_samples
 
 Scene = tuple[np.ndarray, np.ndarray]
+PREPARE = Layering(adjacency_px=15).prepare
 
 
 @settings(deadline=None, max_examples=25)
@@ -90,7 +92,7 @@ def test_a_turned_object_of_which_one_row_is_left_can_be_pasted(crossing: Scene)
 def test_a_step_decides_its_batch(crossing: Scene) -> None:
     samples = [crossing, (crossing[0] * 2, crossing[1] + 3 * (crossing[1] > 0).astype(np.uint32))]
     first, again = (
-        Patches(samples, crop_px=32, augment=Augment(paste=1.0), adjacency_px=15, seed=7) for _ in range(2)
+        Patches(samples, crop_px=32, augment=Augment(paste=1.0), prepare=PREPARE, seed=7) for _ in range(2)
     )
     first.batch(0, 2)
     one, two = first.batch(5, 3), again.batch(5, 3)
@@ -102,9 +104,9 @@ def test_a_step_decides_its_batch(crossing: Scene) -> None:
 
 
 def test_neighbours_of_a_batch_are_those_of_its_stacks(crossing: Scene) -> None:
-    patches = Patches([crossing], crop_px=64, augment=Augment(paste=0, exact=1), adjacency_px=15, seed=0)
+    patches = Patches([crossing], crop_px=64, augment=Augment(paste=0, exact=1), prepare=PREPARE, seed=0)
     batch = patches.batch(0, 2)
-    assert [pairs.tolist() for pairs in batch.pairs] == [[[1, 2], [2, 1]]] * 2
+    assert [pairs.tolist() for pairs in batch.prepared] == [[[1, 2], [2, 1]]] * 2
 
 
 def test_intensities_vary_and_stay_finite_on_a_flat_image() -> None:
@@ -141,7 +143,7 @@ def test_images_under_one_stride_are_refused() -> None:
 def test_samples_without_an_object_and_with_one_give_crops(crossing: Scene) -> None:
     image, stack = crossing
     samples = [(image, np.zeros_like(stack)), (image, np.where(stack == 1, stack, 0))]
-    patches = Patches(samples, crop_px=32, augment=Augment(paste=1.0), adjacency_px=15, seed=0)
+    patches = Patches(samples, crop_px=32, augment=Augment(paste=1.0), prepare=PREPARE, seed=0)
     batch = patches.batch(0, 6)
     assert batch.images.isfinite().all()
     assert any(len(np.unique(crop)) > 1 for crop in batch.stacks)

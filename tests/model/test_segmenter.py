@@ -99,7 +99,7 @@ def test_a_block_that_needs_more_than_is_free_is_cut_before_it_is_tried(
         return masks(images)
 
     monkeypatch.setattr(segmenter, "_masks", noted)
-    free = most * memory.bytes_per_px(segmenter.method.shape) / FREE_SHARE
+    free = most * segmenter.bytes_per_px / FREE_SHARE
     monkeypatch.setattr("model.segmenter.free_bytes", lambda device: int(free) + 1)
     assert (segmenter(block) != whole).sum() <= 2
     assert len(pixels) > 1 and max(pixels) <= most

@@ -226,7 +226,12 @@ def test_the_papers_recipe_has_the_papers_numbers() -> None:
         ("[method]\nvariants = 'code'", "method: expected names"),
         ("crop_px = 100", "multiple of 32"),
         ("ema = 1.5", "ema"),
-        ("[optimiser]\nkind = 'sgd'", "sgd"),
+        ("[optimiser]\nkind = 'lion'", "lion"),
+        ("[method]\nkind = 'layers'", r"method.kind: expected one of .*'layering'.*got 'layers'"),
+        (
+            "[[phases]]\nname = 'a'\nsteps = 1\nweights = {overlaps = 1.0}",
+            r"loss terms among .*got \['overlaps'\]",
+        ),
         ("phases = []", "at least one phase"),
     ],
 )

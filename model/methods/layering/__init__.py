@@ -1,19 +1,20 @@
-"""The layering method as one frozen value: network, targets, losses, outputs and decoding.
+"""The layering method: neighbouring objects are put on different layers, in which they are connected components.
 
-The invariant: decoding the perfect outputs of a label stack gives the stack back, as long as objects on one
-layer are not 8-connected and no smaller than the area filter. It knows no data set and no optimiser.
+Decoding the perfect outputs of a label stack gives the stack back, as long as objects on one layer are not 8-connected
+and no smaller than the area filter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from model.method import Phase
-from model.methods.layering.decode import components, layer_masks
+from model.method import Phase, TouchMethod
+from model.methods.layering.adjacency import adjacent_pairs
+from model.methods.layering.decode import layer_masks
 from model.methods.layering.losses import (
     VARIANTS,
     Assignment,
@@ -27,13 +28,23 @@ from model.methods.layering.losses import (
 from model.methods.layering.targets import Targets, encode
 from model.networks.unet import UNet, UNetShape
 
-TERMS = ("foreground", "attraction", "repulsion", "sparsity", "overlap", "balance")
-"""Loss terms a phase may weight."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Layering:
+class Layering(TouchMethod):
     """The layering method (Chen, Wu and Merhof 2022) with its settings."""
+
+    kind: ClassVar[str] = "layering"
+    title: ClassVar[str] = "pixel embeddings that sort objects into layers"
+    paper: ClassVar[str] = "Chen, Wu and Merhof, BMVC 2022"
+    overlaps: ClassVar[bool] = True
+    terms: ClassVar[tuple[str, ...]] = (
+        "foreground",
+        "attraction",
+        "repulsion",
+        "sparsity",
+        "overlap",
+        "balance",
+    )
 
     shape: UNetShape = field(default_factory=UNetShape)
     """The network; its head ``layers`` says how many layers there are."""
@@ -79,14 +90,32 @@ class Layering:
         """Return the untrained network for images of that many channels."""
         return UNet(replace(self.shape, channels=channels))
 
-    def encode(self, stacks: Sequence[np.ndarray], pairs: Sequence[np.ndarray] | None = None) -> Targets:
+    @property
+    def max_depth(self) -> int:
+        """One object per layer."""
+        return self.layers
+
+    def prepare(
+        self, stack: np.ndarray, *, known: np.ndarray | None = None, pasted: Collection[int] = ()
+    ) -> np.ndarray:
+        """Return the ordered pairs of neighbours ``(P, 2)`` by id; pasted objects bring pairs of their own."""
+        if known is None:
+            return adjacent_pairs(stack, distance_px=self.adjacency_px)
+        return np.concatenate([known, adjacent_pairs(stack, distance_px=self.adjacency_px, of=pasted)])
+
+    def encode(self, stacks: Sequence[np.ndarray], prepared: Sequence[np.ndarray] | None = None) -> Targets:
         """Return the targets of label stacks ``(L, y, x)`` of one size; see ``targets.encode``."""
-        return encode(stacks, pairs=pairs, distance_px=self.adjacency_px)
+        return encode(stacks, pairs=prepared, distance_px=self.adjacency_px)
 
     def losses(
-        self, network: nn.Module, images: torch.Tensor, targets: Targets, phase: Phase
+        self,
+        network: nn.Module,
+        images: torch.Tensor,
+        targets: Targets,
+        phase: Phase,
+        generator: torch.Generator | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Return the unweighted loss terms that ``phase.weights`` names, computed in float32."""
+        """Return the unweighted loss terms that ``phase.weights`` names, computed in float32; nothing is random."""
         logits = {name: value.float() for name, value in network(images).items()}
         embeddings = logits["layers"].sigmoid()
         foreground = foreground_loss if self.foreground == "entropy" else boundary_foreground_loss
@@ -97,11 +126,6 @@ class Layering:
                 overlap_loss(embeddings, targets, variant=self.variant, assignment=self.assignment)
                 if self.completion == "dice"
                 else overlap_entropy(logits["layers"], targets, assignment=self.assignment)
-            )
-        unknown = set(phase.weights) - set(terms)
-        if unknown:
-            raise ValueError(
-                f"phase {phase.name!r}: expected loss terms among {TERMS}, got {sorted(unknown)}"
             )
         return {name: terms[name] for name in phase.weights}
 
@@ -121,8 +145,3 @@ class Layering:
     def without_overlaps(self) -> "Layering":
         """Return the method with the largest layer of every pixel only."""
         return replace(self, layer_threshold=None)
-
-    def decode(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the label stack of one image from ``foreground`` ``(1, y, x)`` and ``layers`` ``(N, y, x)``."""
-        batch = {name: torch.as_tensor(value)[None] for name, value in outputs.items()}
-        return components(self.masks(batch)[0].numpy(), min_area=self.min_area)

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.masks import components, packed, unpacked
 from model.methods.layering import Layering
-from model.methods.layering.decode import components, layer_masks, packed, unpacked
+from model.methods.layering.decode import layer_masks
 from model.networks.unet import UNetShape
 
 
@@ -25,7 +26,7 @@ def perfect(stack: np.ndarray, layers: int = 8) -> dict[str, np.ndarray]:
 
 def test_perfect_outputs_give_the_objects_back(crossing: tuple[np.ndarray, np.ndarray]) -> None:
     _, stack = crossing
-    decoded = Layering(min_area=0).decode(perfect(stack))
+    decoded = Layering(min_area=0).decode(perfect(stack), stack.shape[1:])
     assert decoded.shape == (8, 64, 64) and decoded.dtype == np.uint32
     assert masks_of(decoded) == masks_of(stack)
 
@@ -37,7 +38,7 @@ def test_perfect_outputs_of_one_object_per_layer_are_decoded_exactly(boxes: list
     stack = np.zeros((8, 32, 32), np.uint32)
     for layer, (y, x, height, width) in enumerate(boxes):
         stack[layer, y : y + height, x : x + width] = 100 - layer
-    assert masks_of(Layering(min_area=0).decode(perfect(stack))) == masks_of(stack)
+    assert masks_of(Layering(min_area=0).decode(perfect(stack), stack.shape[1:])) == masks_of(stack)
 
 
 def test_largest_layer_is_on_below_the_threshold_and_others_above_it() -> None:
