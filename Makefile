@@ -1,10 +1,10 @@
-# Two commands: `make test` and `make demo`. Each creates .venv and installs what it needs.
+# Three commands: `make test`, `make demo` and `make docs`. Each creates .venv and installs what it needs.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint browser clean
+.PHONY: demo test lint docs browser clean
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -12,7 +12,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[test,obstore]'
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[test,docs,obstore]'
 	touch $@
 
 lint: $(VENV)/.installed-test
@@ -26,11 +26,15 @@ browser:
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
 	echo 'chromium is missing and could not be installed: install it for the tests of the reports'
 
-test: lint browser
+# The site, into site/: strict, so a broken link or an unknown name in the reference is an error.
+docs: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+test: lint docs browser
 	$(BIN)/python -m pytest
 
 demo: $(VENV)/.installed
 	$(BIN)/platelayer demo demo
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site
