@@ -123,7 +123,7 @@ def encoded_lines(numbers: np.ndarray, colours: Sequence[str] = LAYER_COLOURS) -
     Lines are kept apart from the photograph because lossy formats wash out thin coloured lines.
     """
     image = Image.fromarray(numbers)
-    image.putpalette([0, 0, 0, *(part for colour in LAYER_COLOURS for part in rgb(colour))])
+    image.putpalette([0, 0, 0, *(part for colour in colours for part in rgb(colour))])
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True, transparency=0)
     return _data_uri(buffer.getvalue(), "png")

@@ -1,19 +1,23 @@
 """The page of an evaluation: every score with how it was made, worst images first, kinds of error in colour."""
 
+import base64
+import io
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from pipeline.errors import BadArgument
 from pipeline.metrics.evaluation import Evaluation, evaluate_dataset
 from pipeline.metrics.overlap import overlap
 from pipeline.report.assessment import Assessment
+from pipeline.report.blocks import Gallery
 from pipeline.report.evaluation_page import evaluation_page, evaluation_report
 from pipeline.report.evaluation_pictures import kind_lines, kind_outlines, kinds_of
 from pipeline.report.markdown import markdown_page
-from pipeline.report.palette import KIND_COLOURS
+from pipeline.report.palette import KIND_COLOURS, rgb
 
 EVIL = "<script>alert('x')</script>"
 
@@ -80,6 +84,54 @@ def test_errors_are_drawn_over_matches():
     keys = [outline.key for outline in kind_outlines(truth, prediction, kinds)]
     assert [key.endswith("match") for key in keys] == [True] * 4 + [False] * 2
     assert kind_lines(truth, prediction, kinds)((48, 48)).startswith("data:image/png")
+
+
+def decoded(source):
+    """Pixels ``(y, x, RGBA)`` of a PNG data URI."""
+    data = base64.b64decode(source.removeprefix("data:image/png;base64,"))
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+
+
+def test_lines_of_a_thumbnail_have_the_colours_that_the_table_of_matches_and_the_legend_give():
+    truth, prediction = two_stacks()
+    inaccurate, merged, matched = np.zeros((3, 48, 48), np.uint32)
+    inaccurate[22:28, 2:12], merged[22:28, 20:28], matched[22:28, 36:46] = 4, 5, 6
+    truth = np.concatenate([truth, [inaccurate, merged, matched]])
+    prediction = np.concatenate([prediction, [np.where(matched, 16, 0), np.where(inaccurate, 14, 0)]])
+    rows = pd.DataFrame(
+        [
+            ("both", 1, 11, "match"), ("both", 2, 12, "match"), ("truth", 3, 0, "missed"),
+            ("truth", 4, 0, "inaccurate"), ("truth", 5, 0, "merged"), ("both", 6, 16, "match"),
+            ("prediction", 0, 13, "spurious"), ("prediction", 0, 14, "inaccurate"),
+        ], columns=["side", "truth_label", "prediction_label", "kind"],
+    ).assign(iou=0.5)  # fmt: skip
+    pixels = decoded(kind_lines(truth, prediction, kinds_of(rows))((48, 48)))
+    for side, stack in (("truth", truth), ("prediction", prediction)):
+        for label in (int(label) for label in np.unique(stack) if label):
+            kind = rows.loc[rows[f"{side}_label"] == label, "kind"].item()
+            if side == "truth" and kind == "match":
+                continue  # drawn as its prediction
+            y, x = (int(where[0]) for where in np.nonzero((stack == label).any(axis=0)))  # a corner
+            assert tuple(pixels[y, x]) == (*rgb(KIND_COLOURS[kind]), 255), (side, label, kind)
+    assert pixels[0, 0, 3] == 0
+
+
+def test_thumbnails_of_an_evaluation_use_the_colours_of_its_own_table():
+    names = tuple(f"A/{at}/0" for at in range(1, 26))
+    evaluation = an_evaluation(names=names, wells=tuple(f"A{at:02}" for at in range(1, 26)))
+    assessment = Assessment(title="t", name="run", evaluation=evaluation)
+    page = evaluation_page(assessment, picture=lambda name: look("B/1/0" if name == names[2] else name))
+    (gallery,) = (
+        block
+        for section in page.sections
+        for block in section.blocks
+        if isinstance(block, Gallery) and block.pictures[0].lines
+    )
+    (entry,) = (entry for entry in gallery.legend if entry.label.startswith("match"))
+    for picture in gallery.pictures:
+        shown = {tuple(pixel[:3].tolist()) for pixel in decoded(picture.lines).reshape(-1, 4) if pixel[3]}
+        kinds = set(evaluation.matches.loc[evaluation.matches["image"] == picture.title, "kind"])
+        assert shown == {rgb(KIND_COLOURS[kind]) for kind in kinds} and rgb(entry.colour) in shown
 
 
 def test_unknown_kinds_of_error_are_refused():
