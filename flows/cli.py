@@ -5,6 +5,7 @@ aside, 130 interrupted.
 """
 
 import gc
+import importlib.metadata
 import logging
 import os
 import sys
@@ -19,6 +20,7 @@ from pipeline.errors import BadArgument, BadStore, RunConflict
 app = App(
     name="platelayer",
     help="Segment dense and overlapping objects in images too large or too many for one program.",
+    version=importlib.metadata.version("platelayer"),
     version_flags=["--version"],
     result_action="return_value",
     suppress_keyboard_interrupt=False,
@@ -28,6 +30,7 @@ COMMANDS = {
     "ingest": "Make an OME-Zarr store from TIFF files, a published dataset or the generator of synthetic scenes.",
     "evaluate": "Compare predicted with true labels and write numbers and a report.",
     "report": "Draw the report of a run: plate maps, distributions, montage, seam quality.",
+    "table": "Write all objects of a store as one table: CSV on standard output, or a Parquet dataset.",
     "inspect": "Show what a store holds: wells, channels, levels, labels, tables, runs.",
     "models": "List the shipped models, or describe the checkpoint at a path or URL.",
     "train": "Train a model from ingested images with truth.",

@@ -7,7 +7,7 @@ record saved beside the result. No option is typed twice, and no secret is ever 
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass as value
 from pipeline.errors import BadArgument
 from pipeline.normalise import Normalise
 from pipeline.stitch import Filters
+from pipeline.store.places.address import address
 from pipeline.tiling import Tiling
 
 DEFAULT_MODEL = "nuclei"
@@ -67,7 +68,8 @@ class SegmentJob:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Arithmetic of a model's convolutions; results differ a little."""
     channel: tuple[str | int, ...] = ()
-    """Channels by name or index, in the order the model expects; default: the first."""
+    """Channels by name or index, in the order the model expects; default: the only one, or the one that the model's
+    card names. Where that is not clear the job is refused."""
     tiling: Tiling = Tiling()
     """How images are cut."""
     normalise: Normalise = Normalise()
@@ -139,12 +141,13 @@ Job = TypeVar("Job")
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """Read a job file."""
+    """Read a job file from a path or a URL."""
+    data = address(str(path)).read_bytes_or_none()
+    if data is None:
+        raise BadArgument(f"{path}: no such job file; the command's --example prints one")
     try:
-        return tomllib.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise BadArgument(f"{path}: no such job file; the command's --example prints one") from None
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadArgument(f"{path}: not valid TOML ({error})") from None
 
 
@@ -178,10 +181,23 @@ def job(kind: type[Job], table: Mapping[str, Any]) -> Job:
     try:
         return TypeAdapter(kind).validate_python(dict(table))
     except ValidationError as error:
+        missing = [e["loc"] for e in error.errors() if e["type"] == "missing"]
+        if missing:
+            raise BadArgument(" ".join(_missing(kind, loc) for loc in missing)) from None
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or kind.__name__
         message = first["msg"].removeprefix("Value error, ")
         raise BadArgument(f"{place}: {message}, got {first.get('input')!r}") from None
+
+
+def _missing(kind: Any, location: tuple[int | str, ...]) -> str:
+    """One sentence on a key that a job needs and does not have."""
+    *parents, key = (str(part) for part in location)
+    for parent in parents:
+        hint = get_type_hints(kind)[parent]
+        kind = next(t for t in (hint, *get_args(hint)) if is_dataclass(t))
+    about = field_comments(kind).get(key, "").split("\n")[0].rstrip(".")
+    return f"{'.'.join((*parents, key))}: the job needs this key and has none ({about})."
 
 
 def _check_keys(kind: Any, table: Mapping[str, Any], prefix: str) -> None:
@@ -216,6 +232,8 @@ def _example_lines(kind: type, path: tuple[str, ...]) -> Iterable[str]:
             continue
         default = _default(field)
         yield from (f"# {line}" for line in comments.get(field.name, "").splitlines())
+        if field.default is MISSING and field.default_factory is MISSING:
+            yield "# Required."
         yield f"{field.name} = {_toml(default)}" if default is not None else f"# {field.name} ="
     for field in inner:
         yield ""

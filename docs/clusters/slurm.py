@@ -1,6 +1,6 @@
 """SLURM through dask-jobqueue: workers come and go as jobs of their own.
 
-pip install 'platelayer[cluster]'
+pip install -c constraints.txt '.[cluster]'
 python slurm.py plate.zarr --output out.zarr      # on a node that may submit jobs
 """
 

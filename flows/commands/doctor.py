@@ -1,5 +1,6 @@
 """`platelayer doctor`: is this installation and this machine fit to run."""
 
+import importlib
 import importlib.metadata
 import os
 import shutil
@@ -67,16 +68,12 @@ def _caps() -> tuple[str, str]:
 
 
 def siblings() -> tuple[str, str]:
-    """The three packages are siblings and belong to this distribution: no other ``model`` shadows ours."""
-    import flows
-    import model
-    import pipeline
-
-    folders = {Path(package.__file__ or "").parent.parent for package in (flows, model, pipeline)}
+    """The packages are siblings and belong to this distribution: no other ``model`` shadows ours."""
+    names = ("platelayer", "flows", "model", "pipeline")
+    packages = [importlib.import_module(name) for name in names]
+    folders = {Path(package.__file__ or "").parent.parent for package in packages}
     owners = importlib.metadata.packages_distributions()
-    strangers = [
-        n for n in ("flows", "model", "pipeline") if set(owners.get(n, ["platelayer"])) != {"platelayer"}
-    ]
+    strangers = [name for name in names if set(owners.get(name, ["platelayer"])) != {"platelayer"}]
     if len(folders) > 1 or strangers:
         return (
             "bad",

@@ -1,16 +1,17 @@
 """`platelayer report`: the page a screening lab looks at after a run."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from flows.evaluation.layout import read_layout
 from flows.evaluation.report import report_page
+from pipeline.errors import BadArgument
 from pipeline.report.layout import CONDITION
 from pipeline.report.markdown import markdown_page
 from pipeline.report.page import html_page
+from pipeline.store.places.address import address
 
 
 def report(
@@ -23,16 +24,20 @@ def report(
         str | None, Parameter(help="CSV or Parquet table with columns well and condition.")
     ] = None,
     condition_column: Annotated[str, Parameter(help="Its column of conditions.")] = CONDITION,
-    output: Annotated[Path | None, Parameter(help="Page to write; default: report.html.")] = None,
+    output: Annotated[str, Parameter(help="Page to write, path or URL.")] = "report.html",
     markdown: Annotated[bool, Parameter(help="Also write the numbers as Markdown.", negative="")] = False,
 ) -> int:
     """Draw the report of a run: plate maps, distributions, montage, seam quality."""
     chosen = read_layout(layout, column=condition_column) if layout else None
     page = report_page(store, name=name, source=source, run=run, layout=chosen)
-    target = output or Path("report.html")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(html_page(page), encoding="utf-8")
+    target = address(output)
+    if not target.is_writable_kind:
+        raise BadArgument(
+            f"--output {target}: this kind of address cannot be written; give a path or an s3:// URL"
+        )
+    data = html_page(page).encode()
+    target.write_bytes("", data)
     if markdown:
-        target.with_suffix(".md").write_text(markdown_page(page), encoding="utf-8")
-    sys.stdout.write(f"{target.resolve()} ({target.stat().st_size / 2**20:.1f} MiB)\n")
+        address(f"{target.url.removesuffix('.html')}.md").write_bytes("", markdown_page(page).encode())
+    sys.stdout.write(f"{target} ({len(data) / 2**20:.1f} MiB)\n")
     return 0

@@ -121,11 +121,8 @@ def _say_model(work: SegmentJob) -> None:
     from model.card import shipped
 
     chosen = work.segmenter or work.model or f"{DEFAULT_MODEL} (the default)"
-    others = [
-        known
-        for known in (*shipped(), "threshold")
-        if known not in (work.model, work.segmenter, DEFAULT_MODEL)
-    ]
+    running = work.segmenter or work.model or DEFAULT_MODEL
+    others = [known for known in (*shipped(), "threshold") if known != running]
     sys.stdout.write(f"model: {chosen}; others: {', '.join(others)}\n")
 
 
@@ -155,8 +152,9 @@ def summary(record: Any) -> int:
             f"nothing to do: run {record.run} finished before, {record.objects} objects in {record.output}\n"
         )
         return 0
+    channels = ", ".join(record.channels)
     sys.stdout.write(
-        f"{record.objects} objects in {len(record.images)} image(s) -> {record.output} "
+        f"{record.objects} objects in {len(record.images)} image(s), channel {channels} -> {record.output} "
         f"(labels and tables {record.name!r}, run {record.run})\n"
     )
     if record.requests:

@@ -112,12 +112,16 @@ def compare(
             (strict) a side lacks images, or images their condition.
         BadStore: a side cannot be read.
     """
-    chosen = prediction_name or _only_name(prediction, truth, truth_name)
     images = list(_images(truth, None))
     true = _labelled(images, truth_name)
-    predicted = _labelled(_images(prediction, truth), chosen)
     if not true:
-        raise BadArgument(f"{truth}: no image has labels {truth_name!r}; name them with --truth-name")
+        names = dict.fromkeys(name for _, store, image in images for name in list_labels(store, image.path))
+        raise BadArgument(
+            f"{truth}: there is no truth to compare with: no image has labels {truth_name!r} (labels there: "
+            f"{', '.join(names) or 'none'}); name the true labels with --truth-name, or give their store"
+        )
+    chosen = prediction_name or _only_name(prediction, truth, truth_name)
+    predicted = _labelled(_images(prediction, truth), chosen)
     gaps = Gaps(
         without_prediction=[_name(key) for key in true if key not in predicted],
         without_truth=[_name(key) for key in predicted if key not in true],

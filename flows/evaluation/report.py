@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from flows.evaluation.objects import only_table
 from flows.evaluation.pictures import Views
 from pipeline.errors import BadArgument
 from pipeline.report.blocks import Page
@@ -40,7 +41,7 @@ def report_page(
     output = address(store)
     record = _record(output, name, run)
     collection = _collection(output, source or (record or {}).get("job", {}).get("source") or store)
-    name = name or (record["name"] if record else _only_table(output, collection))
+    name = name or (record["name"] if record else only_table(output, collection))
     images = {image.path or "image": image for image in collection.images}
     objects = _objects(output, images, name)
     facts = record or {}
@@ -89,15 +90,6 @@ def _collection(output: Address, source: str) -> Collection:
         return open_collection(address(source))
     except ValueError:
         return open_collection(output)
-
-
-def _only_table(output: Address, collection: Collection) -> str:
-    names = list(dict.fromkeys(n for image in collection.images for n in list_tables(output, image.path)))
-    if len(names) != 1:
-        raise BadArgument(
-            f"{output}: expected one object table, got {', '.join(names) or 'none'}; choose with --name"
-        )
-    return names[0]
 
 
 def _objects(output: Address, images: Mapping[str, Image], name: str) -> pd.DataFrame:

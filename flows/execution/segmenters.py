@@ -114,6 +114,15 @@ def known_traits(reference: SegmenterRef) -> Traits | None:
     return Traits(link=link, digest=digest, **{name: card[name] for name in names})
 
 
+def expected_channels(reference: SegmenterRef) -> tuple[str, ...]:
+    """Names of the channels a model was made for, as its card gives them, or its title; empty where none is said."""
+    if reference.kind != "model":
+        return ()
+    card = read_card(model_folder(reference.reference))
+    title = [str(card["title"])] if card["channels"] == 1 and card.get("title") else []
+    return tuple(str(name) for name in card.get("channel_names") or title)
+
+
 def full_traits(reference: SegmenterRef, probe: np.ndarray) -> Traits:
     """What the pipeline must know of the segmenter; a plain function is asked with ``probe``."""
     return known_traits(reference) or traits(loaded(reference).segmenter, probe=probe)

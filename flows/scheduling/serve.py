@@ -4,6 +4,7 @@ The parameters of a deployment are the job itself, checked before anything is se
 environment of the process that does the work. What was missed while nothing was serving is done by the next look.
 """
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -129,13 +130,25 @@ def register(
         RunConflict: no server answers, or it refuses them.
     """
     reach_api()
+    if pool is not None:
+        _check_pool(pool)
     try:
         return [UUID(str(deployment.apply(work_pool_name=pool, image=image))) for deployment in made]
     except (ValueError, ObjectNotFound, DeploymentApplyError) as error:
-        hint = (
-            f" (prefect work-pool create {pool} --type process)" if pool and "not found" in str(error) else ""
+        raise RunConflict(f"the Prefect server refused the deployment: {error}") from None
+
+
+def _check_pool(pool: str) -> None:
+    """Refuse a work pool that the server does not have; it would answer with an internal error."""
+    with get_client(sync_client=True) as client:
+        names = sorted(known.name for known in client.read_work_pools())
+    if pool not in names:
+        near = difflib.get_close_matches(pool, names, n=1)
+        known = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'};"
+        raise RunConflict(
+            f"--pool {pool}: the Prefect server has no such work pool; {known} "
+            f"`prefect work-pool create {pool} --type process` makes one"
         )
-        raise RunConflict(f"the Prefect server refused the deployment: {error}{hint}") from None
 
 
 def serve(made: Sequence[RunnerDeployment], *, at_once: bool) -> None:

@@ -39,6 +39,7 @@ def estimate(job: SegmentJob) -> str:
     lines = [
         f"source      {plan.source.address}, {len(plan.works)} image(s), {pixels / 1e6:.1f} Mpx",
         f"output      {plan.output}, labels and tables {plan.name!r}, run {plan.ledger.run}",
+        f"channel     {_channels(plan)}",
         f"segmenter   {traits.name} ({traits.link}, reach {traits.halo_px} px, stride {traits.stride})",
         f"tiles       {tiles} of core {plan.works[0].core} px and halo {plan.works[0].halo} px",
         f"to read     {read * itemsize / 2**20:.0f} MiB uncompressed for the network, once more to measure",
@@ -51,6 +52,14 @@ def estimate(job: SegmentJob) -> str:
         *(f"missing     {message}" for message in plan.source.missing),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _channels(plan: Plan) -> str:
+    """The channels that are segmented, how they were chosen, and those that are measured."""
+    segmented, measured = ", ".join(plan.channels), ", ".join(plan.measured)
+    several = any(len(work.image.channels) > 1 for work in plan.works)
+    why = " (chosen by the model's card)" if several and not plan.job.channel else ""
+    return f"{segmented}{why}; intensities of {measured} are measured"
 
 
 def _object_storage(traffic: Traffic) -> list[str]:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from flows.execution.segmenters import SegmenterRef, full_traits, reference
+from flows.execution.segmenters import SegmenterRef, expected_channels, full_traits, reference
 from flows.jobs import SegmentJob, as_table
 from flows.segmentation.image_job import ImageJob, TileJob
 from pipeline.errors import BadArgument, BadStore
 from pipeline.normalise import Normalise, normalised
 from pipeline.segment import Traits
+from pipeline.stains import choose_channels
 from pipeline.stitch import Filters
 from pipeline.store.ledger import Ledger, fingerprint, safe_name
 from pipeline.store.ome.collection import Collection, Image, channel_index, open_collection
@@ -55,6 +56,17 @@ class Plan:
             "channel": self.job.channel,
         }
         return fingerprint(facts | {"normalise": as_table(self.normalise), "filters": as_table(self.filters)})
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels that are segmented; of images that name them differently, all names."""
+        names = (work.image.channels[index] for work in self.works for index in work.channels)
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of the channels whose intensities are measured."""
+        return tuple(dict.fromkeys(name for work in self.works for name in work.measured_names))
 
     @property
     def in_place(self) -> bool:
@@ -105,7 +117,8 @@ def make_plan(job: SegmentJob) -> Plan:
     source = open_collection(address(job.source))
     output = _output(job, source)
     segmenter = reference(job)
-    channels, refused = _channels(job, source.images)
+    expected = expected_channels(segmenter)
+    channels, refused = _channels(job, source.images, expected)
     first = next((image for image in source.images if image.path in channels), None)
     if first is None:
         raise BadArgument(next(iter(refused.values())))
@@ -116,7 +129,9 @@ def make_plan(job: SegmentJob) -> Plan:
     halo = _halo(job, traits)
     name = layer_names(job.name or _name(traits), 1)[0]
     digests = source.digests()
-    ledger = Ledger(output, fingerprint(_facts(job, source, name, traits, normalise, filters, halo, digests)))
+    ledger = Ledger(
+        output, fingerprint(_facts(job, source, name, traits, normalise, filters, halo, digests, expected))
+    )
     works = tuple(
         ImageJob(
             ledger=ledger, image=image, key=work_key(image.path, digests[image.path]),
@@ -160,14 +175,14 @@ def _name(traits: Traits) -> str:
 
 def _facts(
     job: SegmentJob, source: Collection, name: str, traits: Traits, normalise: Normalise, filters: Filters,
-    halo: int, digests: dict[str, str],
+    halo: int, digests: dict[str, str], expected: tuple[str, ...],
 ) -> dict[str, Any]:  # fmt: skip
     """What the result depends on. Images are told apart by their own keys, so a plate may grow under its run."""
     return {
         "source": str(source.address),
         "name": name,
         "segmenter": [traits.name, traits.digest],
-        "channel": job.channel,
+        "channel": job.channel or expected,
         "tiling": as_table(job.tiling) | {"halo": halo},
         "normalise": as_table(normalise),
         "filters": as_table(filters),
@@ -176,16 +191,35 @@ def _facts(
     }
 
 
-def _channels(job: SegmentJob, images: Iterable[Image]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+def _channels(
+    job: SegmentJob, images: Iterable[Image], expected: tuple[str, ...]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     """Channel indices by image, and why an image has none."""
     found, refused = {}, {}
     for image in images:
         try:
-            found[image.path] = tuple(channel_index(image, channel) for channel in job.channel) or (0,)
+            chosen = tuple(channel_index(image, channel) for channel in job.channel)
+            found[image.path] = chosen or _only_channels(image, expected)
             _measured(job, image)
         except BadArgument as error:
+            found.pop(image.path, None)
             refused[image.path] = str(error)
     return found, refused
+
+
+def _only_channels(image: Image, expected: tuple[str, ...]) -> tuple[int, ...]:
+    """The channels to segment of an image when the job names none: never a guess."""
+    if len(image.channels) == 1:
+        return (0,)
+    chosen = choose_channels(image.channels, expected)
+    if chosen is None:
+        names = ", ".join(repr(name) for name in image.channels)
+        known = f"the model expects {' and '.join(map(repr, expected))}, which fits none or several of them; "
+        raise BadArgument(
+            f"{image.place}: expected one channel, or a choice, got {len(image.channels)} channels: {names}; "
+            f"{known if expected else ''}name the one to segment with --channel {image.channels[0]!r}"
+        )
+    return chosen
 
 
 def _measured(job: SegmentJob, image: Image) -> tuple[int, ...]:

@@ -70,6 +70,10 @@ class RunRecord:
     job: dict[str, Any]
     versions: dict[str, str] = field(default_factory=versions)
     tiling: dict[str, int] = field(default_factory=dict)
+    channels: list[str] = field(default_factory=list)
+    """Names of the channels that were segmented."""
+    measured: list[str] = field(default_factory=list)
+    """Names of the channels whose intensities were measured."""
     status: str = "running"
     """running, complete, partial (images were set aside), or unchanged (nothing was left to do)."""
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -89,6 +93,7 @@ class RunRecord:
         record = cls(
             run=plan.ledger.run, output=str(plan.output), name=plan.name, segmenter=plan.traits.name,
             job=as_table(plan.job), missing=list(plan.source.missing),
+            channels=list(plan.channels), measured=list(plan.measured),
         )  # fmt: skip
         before = plan.ledger.find_json("record.json") or {}
         for name in ("stages", "retries", "network_s", "traffic", "images"):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline.errors import BadArgument
 from pipeline.metrics.evaluation import Evaluation
-from pipeline.metrics.resampling import LEVEL, RESAMPLES, paired_bootstrap
+from pipeline.metrics.resampling import FEWEST, LEVEL, RESAMPLES, paired_bootstrap
 from pipeline.metrics.sums import scores
 
 
@@ -23,7 +23,7 @@ class Difference:
     level: float
     """Of the intervals."""
     resamples: int
-    """Paired bootstrap resamples of images; 0 where one image is all there is."""
+    """Paired bootstrap resamples of images; 0 where there are too few images for an interval."""
     seed: int
     """Of the bootstrap."""
     scores: pd.DataFrame
@@ -65,7 +65,7 @@ def difference(
     pooled = {name: scores(dict(side.sum())) for name, side in (("run", first), ("baseline", second))}
     values = pd.DataFrame(pooled).astype(float)
     values["difference"] = values["run"] - values["baseline"]
-    drawn = resamples if len(both) > 1 else 0
+    drawn = resamples if len(both) >= FEWEST else 0
     if drawn:
         between = paired_bootstrap(first, second, resamples=drawn, seed=seed, level=level)
         values[["low", "high"]] = [between[name] for name in values.index]

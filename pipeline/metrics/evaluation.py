@@ -15,7 +15,7 @@ import pandas as pd
 from pipeline.errors import BadArgument
 from pipeline.metrics.overlap import Overlap
 from pipeline.metrics.precision import DENSE_THRESHOLDS, THRESHOLDS, sorted_ap, sorted_ap_ious
-from pipeline.metrics.resampling import LEVEL, RESAMPLES, bootstrap
+from pipeline.metrics.resampling import FEWEST, LEVEL, RESAMPLES, bootstrap
 from pipeline.metrics.sums import AJI_COLUMNS, image_sums, scores
 from pipeline.metrics.taxonomy import PREDICTION_KINDS, TRUTH_KINDS, Taxonomy, classify
 
@@ -119,7 +119,7 @@ def assemble(
 
     Args:
         measured: the images, each name once.
-        resamples: bootstrap resamples over images; 0, or a single image, for no intervals.
+        resamples: bootstrap resamples over images; 0 for no intervals, nor are there any of fewer than `FEWEST` images.
         seed: of the bootstrap.
         level: of the confidence intervals.
     """
@@ -214,7 +214,7 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 def _confidence(measured: Sequence[Measured], resamples: int, seed: int, level: float) -> dict[str, Any]:
     """Return [low, high] for each score in the form of the summary, or only the facts if there is nothing to draw."""
     facts = {"level": level, "resamples": resamples, "seed": seed, "unit": "image"}
-    if resamples == 0 or len(measured) < 2:
+    if resamples == 0 or len(measured) < FEWEST:
         return facts
     sums = pd.DataFrame([found.sums for found in measured])
     ious = [found.ious for found in measured]

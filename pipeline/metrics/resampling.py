@@ -18,6 +18,9 @@ RESAMPLES = 1000
 LEVEL = 0.95
 """Share of the drawn values that lies inside an interval."""
 
+FEWEST = 5
+"""Images below which there is no interval: of two, a percentile bootstrap gives the smaller and the larger value."""
+
 CHUNK = 1 << 22
 """Most numbers held at once while sorted AP is resampled; bounds the memory, not the result."""
 
@@ -33,7 +36,7 @@ def bootstrap(
     """Return the interval of each pooled score.
 
     Args:
-        sums: one row of ``image_sums`` per image, at least two rows.
+        sums: one row of ``image_sums`` per image, at least `FEWEST` rows.
         ious: for each image the IoUs of ``sorted_ap_ious``.
         resamples: how many datasets of the same size are drawn with replacement.
         seed: of the random generator.
@@ -70,8 +73,8 @@ def _copies(images: int, resamples: int, seed: int) -> np.ndarray:
     """How often each image is in each drawn dataset, ``(resamples, images)``."""
     if resamples < 1:
         raise BadArgument(f"resamples: expected at least 1, got {resamples!r}")
-    if images < 2:
-        raise BadArgument(f"expected at least two images to resample, got {images}")
+    if images < FEWEST:
+        raise BadArgument(f"expected at least {FEWEST} images to resample, got {images}")
     return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from pipeline.errors import BadArgument
 from pipeline.metrics.comparison import Difference
 from pipeline.metrics.evaluation import Evaluation
+from pipeline.metrics.resampling import FEWEST
 from pipeline.report.wells import Places, places
 
 THRESHOLDS = ("0.5", "0.6", "0.7", "0.8", "0.9")
@@ -80,7 +81,7 @@ def level_text(summary: Mapping[str, object]) -> str:
     """How the intervals were made, or that there are none."""
     facts = summary.get("confidence")
     if not isinstance(facts, Mapping) or interval(summary, "meanAP") is None:
-        return "no confidence intervals (they need two images or more)"
+        return f"no confidence intervals, which need {FEWEST} images or more"
     return (
         f"{float(facts['level']):.0%} intervals from {int(facts['resamples']):,} bootstrap resamples of images, "
         f"seed {facts['seed']}"

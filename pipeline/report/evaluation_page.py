@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from pipeline.metrics.evaluation import Evaluation
+from pipeline.metrics.resampling import FEWEST
 from pipeline.report.assessment import Assessment, definitions, image_places, interval, level_text, score
 from pipeline.report.blocks import (
     Block,
@@ -234,7 +235,8 @@ def _group_sections(assessment: Assessment) -> list[Section]:
     tables = group_tables(assessment)
     charts = _condition_charts(assessment.evaluation.groups.get("condition"))
     level = (
-        f" Bars: {level_text(assessment.evaluation.summary)}; of fewer than about ten images they are too short."
+        f" Bars: {level_text(assessment.evaluation.summary)}. A condition of fewer than {FEWEST} images has none, and "
+        "of fewer than about ten images bars are too short."
         if charts
         else ""
     )

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from pipeline.metrics.comparison import Difference
+from pipeline.metrics.resampling import FEWEST
 from pipeline.report.assessment import THRESHOLDS, Assessment, definitions, interval, level_text, score
 from pipeline.report.blocks import Column, Row, Table, Value
 from pipeline.report.palette import KIND_MEANINGS
@@ -126,11 +127,11 @@ def difference_tables(assessment: Assessment) -> list[Table]:
 def _difference_caption(found: Difference) -> str:
     pooled = f"Pooled over the {found.images:,} images that both have."
     if not found.resamples:
-        return f"{pooled} One image gives no interval."
+        return f"{pooled} Fewer than {FEWEST} images give no interval."
     return (
         f"{pooled} From and to: {found.level:.0%} interval of the difference from {found.resamples:,} paired bootstrap "
-        f"resamples of images, seed {found.seed}; an interval without 0 is a difference that other images of this kind "
-        "would show too."
+        f"resamples of these images, seed {found.seed}. In an interval without 0 the sign of the difference does not "
+        "hang on a few of these images; it says nothing about other plates or days."
     )
 
 
@@ -252,7 +253,8 @@ def group_tables(assessment: Assessment) -> list[Table]:
                 columns=(Column(name=name), *columns),
                 rows=rows,
                 filterable=len(rows) > 12,
-                caption="From and to: intervals; metrics_by_condition.parquet has more."
+                caption=f"From and to: intervals, of conditions with at least {FEWEST} images; "
+                "metrics_by_condition.parquet has more scores."
                 if "meanAP_low" in shown
                 else "",
             )

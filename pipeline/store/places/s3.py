@@ -66,7 +66,7 @@ def obstore_zarr(bucket: str, prefix: str, *, read_only: bool) -> Any:
         from obstore.store import S3Store
     except ImportError:
         raise BadArgument(
-            "PLATELAYER_OBJECT_STORE=obstore: the package is not there; install platelayer[obstore]"
+            "PLATELAYER_OBJECT_STORE=obstore: the package is not there; pip install obstore"
         ) from None
     from zarr.storage import ObjectStore
 

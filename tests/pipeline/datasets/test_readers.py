@@ -127,7 +127,9 @@ def test_dsb2018_images_of_one_experiment_are_on_one_side_of_the_split(tmp_path)
     wide = np.zeros((1, *held), bool)
     wide[:, 3:9, 3:9] = True
     packed = np.packbits(wide, axis=-1)
-    np.savez(tmp_path / "cccccccccccc.npz", image=wide[0] * np.uint8(90), masks=packed, n=1, hw=np.array(held))
+    np.savez(
+        tmp_path / "cccccccccccc.npz", image=wide[0] * np.uint8(90), masks=packed, n=1, hw=np.array(held)
+    )
     train, validation = (list(dsb2018.read(tmp_path, split=split)) for split in ("train", "validation"))
     assert names(train) == ["aaaaaaaaaaaa"] and names(validation) == ["cccccccccccc"]
     assert validation[0].group == "260x347-dark"

@@ -8,10 +8,11 @@ import pytest
 
 from pipeline.errors import BadArgument
 from pipeline.metrics import resampling
+from pipeline.metrics.comparison import difference
 from pipeline.metrics.evaluation import MATCH_COLUMNS, Evaluation, evaluate_dataset, evaluate_image
 from pipeline.metrics.overlap import Overlap, overlap, truth_only
 from pipeline.metrics.precision import DENSE_THRESHOLDS, sorted_ap, sorted_ap_ious
-from pipeline.metrics.resampling import bootstrap
+from pipeline.metrics.resampling import FEWEST, bootstrap
 from pipeline.metrics.sums import image_sums, scores
 from pipeline.stack import masks_of, stack_from_masks
 
@@ -162,9 +163,20 @@ def test_scores_of_arrays_are_scores_of_numbers():
         assert {name: column[i] for name, column in together.items()} == pytest.approx(scores(alone))
 
 
-def test_single_image_has_no_interval():
-    summary = evaluate_dataset([("only", image(0), {})]).summary
-    assert summary["confidence"] == {"level": 0.95, "resamples": 1000, "seed": 0, "unit": "image"}
+def test_few_images_have_no_interval_and_no_interval_of_a_difference():
+    few = evaluate_dataset(ITEMS[: FEWEST - 1])
+    assert few.summary["confidence"] == {"level": 0.95, "resamples": 1000, "seed": 0, "unit": "image"}
+    conditions = evaluate_dataset(ITEMS).groups["condition"]
+    assert conditions["images"].tolist() == [3] and conditions[["AJI_low", "AJI_high"]].isna().all(axis=None)
+    found = difference(few, few)
+    assert found.resamples == 0 and found.scores["low"].isna().all()
+
+
+def test_a_difference_has_the_interval_of_images_drawn_for_both():
+    run, baseline = evaluate_dataset(ITEMS), evaluate_dataset(ITEMS, resamples=0)
+    same = difference(run, baseline)
+    assert same.resamples and (same.scores[["low", "difference", "high"]] == 0).all(axis=None)
+    assert same.images == len(ITEMS)
 
 
 def test_images_without_objects_add_nothing_to_the_pool_and_one_to_the_mean():
@@ -202,8 +214,8 @@ def test_bad_arguments():
     with pytest.raises(BadArgument, match="'twice' comes up more than once"):
         evaluate_dataset([("twice", image(0), {}), ("twice", image(1), {})])
     with pytest.raises(BadArgument, match=r"resamples: .*-1"):
-        evaluate_dataset(ITEMS[:2], resamples=-1)
+        evaluate_dataset(ITEMS[:5], resamples=-1)
     with pytest.raises(BadArgument, match=r"level: .*1\.5"):
-        evaluate_dataset(ITEMS[:2], level=1.5)
-    with pytest.raises(BadArgument, match="two images"):
+        evaluate_dataset(ITEMS[:5], level=1.5)
+    with pytest.raises(BadArgument, match="at least 5 images"):
         bootstrap(pd.DataFrame([image_sums(image(0))]), [np.ones(1)])

@@ -36,7 +36,10 @@ def two_stacks():
     return truth, prediction
 
 
-def an_evaluation(*, worse=False, names=("A/1/0", "A/2/0", "B/1/0"), wells=("A01", "A02", "B01")):
+NAMES = ("A/1/0", "A/2/0", "B/1/0", "B/2/0", "C/1/0")
+
+
+def an_evaluation(*, worse=False, names=NAMES, wells=("A01", "A02", "B01", "B02", "C01")):
     truth, prediction = two_stacks()
     items = []
     for at, (name, well) in enumerate(zip(names, wells)):
@@ -151,7 +154,7 @@ def test_the_best_of_a_column_is_bold_and_ties_are_both():
     table = next(table for table in page.tables if table.name == "precision")
     assert table.best_cells() >= {(0, 1), (0, 6)}
     assert all(row == 0 or (0, column) in table.best_cells() for row, column in table.best_cells())
-    assert "meanAP is higher in 1 images, lower in 0 and equal in 2" in markdown_page(page)
+    assert "meanAP is higher in 1 images, lower in 0 and equal in 4" in markdown_page(page)
 
 
 def test_a_published_summary_is_a_baseline():

@@ -1,0 +1,72 @@
+"""All objects of a store as one table: the object tables of its images, with plate, well and acquisition."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from pipeline.errors import BadArgument
+from pipeline.report.wells import well_name
+from pipeline.store.ome.collection import Collection, Image
+from pipeline.store.ome.groups import find_group
+from pipeline.store.ome.tables import list_tables, read_table
+from pipeline.store.places.address import Address
+
+
+def only_table(output: Address, collection: Collection) -> str:
+    """Name of the object table of a store that has tables of one name.
+
+    Raises:
+        BadArgument: there is none, or there are several to choose from.
+    """
+    names = list(dict.fromkeys(n for image in collection.images for n in list_tables(output, image.path)))
+    if len(names) != 1:
+        raise BadArgument(
+            f"{output}: expected one object table, got {', '.join(names) or 'none'}; choose with --name"
+        )
+    return names[0]
+
+
+def object_tables(output: Address, collection: Collection, name: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Object table of each image that has one, with the columns plate, well, field and acquisition in front.
+
+    Args:
+        output: the store with the tables.
+        collection: the images; the same store, or the source of the run.
+        name: name of the tables.
+
+    Raises:
+        BadArgument: no image has a table of that name.
+    """
+    plate = collection.address.name.removesuffix(".zarr")
+    acquisitions = _acquisitions(collection)
+    found = False
+    for image in collection.images:
+        if name in list_tables(output, image.path):
+            found = True
+            table = read_table(output, image.path, name)
+            yield image.path, _placed(table, plate, image, acquisitions.get(image.path))
+    if not found:
+        raise BadArgument(f"{output}: no image has a table {name!r}; see platelayer inspect")
+
+
+def _placed(table: pd.DataFrame, plate: str, image: Image, acquisition: int | None) -> pd.DataFrame:
+    """The table of an image with the columns that tell its rows from those of other images."""
+    well = well_name(*image.well) if image.well else ""
+    first = {"plate": plate, "well": well, "field": image.field or "", "acquisition": acquisition}
+    front = pd.DataFrame(first, index=table.index).astype({"acquisition": "Int64"})
+    return pd.concat([front, table.drop(columns="field", errors="ignore")], axis=1)
+
+
+def _acquisitions(collection: Collection) -> dict[str, int]:
+    """Acquisition of each field of a plate, where the metadata of its well name one."""
+    if collection.kind != "plate":
+        return {}
+    found = {}
+    for path in dict.fromkeys(image.path.rpartition("/")[0] for image in collection.images):
+        group = find_group(collection.address, path, zarr_format=collection.zarr_format)
+        well: Mapping[str, Any] = group.ome.get("well", {}) if group else {}
+        for entry in well.get("images", []):
+            if isinstance(entry.get("acquisition"), int):
+                found[f"{path}/{entry['path']}"] = entry["acquisition"]
+    return found

@@ -1,0 +1,5 @@
+"""`python -m platelayer`: the command line."""
+
+from flows.cli import main
+
+main()
