@@ -1,7 +1,7 @@
-"""Batches of training crops, each a function of the seed and the number of the step alone.
+"""Batches of training crops; each batch is a function of the seed and the number of its step alone.
 
-The invariant: the batch of step ``s`` does not depend on the steps before it, so a resumed training sees what
-an uninterrupted one would have seen. It reads no store; samples come in as arrays.
+The batch of step ``s`` does not depend on the steps before it, so a resumed training sees what an uninterrupted one
+would have seen. Samples come in as arrays; no store is read.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,18 +10,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import ndimage
+from torch.nn import functional
 
-from model.augment import Augment, resample, sampling_grid, vary_intensities
+from model.augment import Augment, resample, sampling_grid
 from model.errors import BadSample
-from model.paste import cut_out, paste
+from model.intensity import Levels, empty_field, levels_of, mean_levels, vary_intensities
+from model.paste import bank_of, paste
 
 Sample = tuple[np.ndarray, np.ndarray]
 """A normalised image float32 ``(C, y, x)`` and its label stack uint32 ``(L, y, x)``."""
 
+Crop = tuple[torch.Tensor, np.ndarray, Any]
+"""Image ``(C, y, x)``, stack ``(L, y, x)`` and what the method prepared for it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Crops of one size with their stacks and what the method prepared for their samples."""
+    """Crops of one size with their stacks and what the method prepared for them."""
 
     images: torch.Tensor
     """float32 ``(B, C, y, x)``."""
@@ -34,8 +40,8 @@ class Batch:
 class Patches:
     """Draws augmented crops from samples, which lie on ``device`` and are resampled and varied there.
 
-    ``prepare`` is that of the method: it is called once per sample, before augmentation, and for every crop onto which
-    objects were pasted.
+    Labels are renumbered 1, 2, ... per sample. ``prepare`` is that of the method: it is called once per sample, before
+    augmentation, and for every crop onto which objects were pasted or that has none.
     """
 
     def __init__(
@@ -50,15 +56,20 @@ class Patches:
     ) -> None:
         check_samples(samples)
         self.crop_px, self.augment, self.seed = crop_px, augment, seed
-        self._samples = samples
-        self._images = [
-            torch.from_numpy(np.ascontiguousarray(image, np.float32)).to(device) for image, _ in samples
-        ]
-        self._stacks = [torch.from_numpy(stack.astype(np.int32)).to(device) for _, stack in samples]
-        self._ids = [np.unique(stack[stack > 0]) for _, stack in samples]
+        stacks = [_dense(stack) for _, stack in samples]
+        boxes = [_boxes(stack) for stack in stacks]
+        images = [np.ascontiguousarray(image, np.float32) for image, _ in samples]
+        self._images = [torch.from_numpy(image).to(device) for image in images]
+        self._stacks = [torch.from_numpy(stack).to(device) for stack in stacks]
+        self._centres = [_centres(of) for of in boxes]
         self._prepare = prepare
-        self._prepared = [prepare(stack) for _, stack in samples]
-        self._weights = np.array([np.sqrt(image[0].size) for image, _ in samples])
+        self._prepared = [prepare(stack) for stack in stacks]
+        levels = [levels_of(*pair) for pair in zip(self._images, self._stacks, strict=True)]
+        self._level = mean_levels(levels)
+        self._levels = [self._level if level is None else level for level in levels]
+        used = zip(images, stacks, strict=True) if augment.paste else ()
+        self._bank = bank_of(list(used), boxes if augment.paste else [], seed=seed, device=device)
+        self._weights = np.array([np.sqrt(image[0].size) for image in images])
         self._weights /= self._weights.sum()
 
     def batch(self, step: int, size: int, *, first: int = 0) -> Batch:
@@ -68,20 +79,26 @@ class Patches:
         images, stacks, prepared = zip(*crops, strict=True)
         return Batch(images=torch.stack(images), stacks=list(stacks), prepared=list(prepared))
 
-    def _crop(self, rng: np.random.Generator) -> tuple[torch.Tensor, np.ndarray, Any]:
+    def _crop(self, rng: np.random.Generator) -> Crop:
+        if self.augment.empty and rng.random() < self.augment.empty:
+            image = empty_field(rng, self.augment, self._level, self.crop_px)
+            nothing = np.zeros((1, self.crop_px, self.crop_px), np.int32)
+            return image, nothing, self._prepare(nothing)
         chosen = int(rng.choice(len(self._images), p=self._weights))
-        image, stack = self._images[chosen], self._stacks[chosen]
+        image, stack, levels = self._images[chosen], self._stacks[chosen], self._levels[chosen]
         centre = self._centre(rng, image.shape[-2:])
-        grid = sampling_grid(rng, self.augment, centre=centre, size=self.crop_px)
-        image, stack = resample(image, stack, grid.to(image.device))
-        prepared = self._prepared[chosen]
-        if rng.random() < self.augment.paste:
-            image, stack, new = self._paste(rng, image, stack)
-            prepared = self._prepare(stack.cpu().numpy(), known=prepared, pasted=new)
-        return vary_intensities(rng, self.augment, image), stack.cpu().numpy(), prepared
+        geometry = sampling_grid(rng, self.augment, centre=centre, size=self.crop_px)
+        outside = levels.background if self.augment.outside == "background" else 0.0
+        image, stack = resample(image, stack, geometry.grid.to(image.device), outside=outside)
+        prepared, places = self._prepared[chosen], geometry.in_crop(self._centres[chosen])
+        if self._bank and rng.random() < self.augment.paste:
+            stack, pasted = self._paste(rng, image, stack, places, levels)
+            prepared = self._prepare(stack.cpu().numpy(), known=prepared, pasted=pasted)
+        image = vary_intensities(rng, self.augment, image, stack, levels, places=places)
+        return image, stack.cpu().numpy(), prepared
 
     def _centre(self, rng: np.random.Generator, shape: Sequence[int]) -> tuple[float, float]:
-        """A place from which the crop stays inside the image, give or take an eighth of its edge."""
+        """Return a place from which the crop stays inside the image, give or take an eighth of its edge."""
         most = self.crop_px * 0.375
         places = [
             rng.uniform(min(most, size / 2), max(size - most, size / 2)) + rng.uniform(-0.5, 0.5)
@@ -93,41 +110,52 @@ class Patches:
         return places[0], places[1]
 
     def _paste(
-        self, rng: np.random.Generator, image: torch.Tensor, stack: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, set[int]]:
-        """Lay objects of another sample over the crop, on top of what is there if there is anything."""
-        label = int(max(int(stack.max()), max((int(ids[-1]) for ids in self._ids if len(ids)), default=0)))
-        new: set[int] = set()
-        for _ in range(int(rng.integers(1, self.augment.paste_most + 1))):
-            other = int(rng.integers(len(self._ids)))
-            if not len(self._ids[other]):
-                continue
-            chosen = int(rng.choice(self._ids[other]))
-            contrast, mask = cut_out(*self._samples[other], chosen)
-            contrast, mask = _turned(rng, contrast, mask)
-            label += 1
-            image, stack = paste(
-                image, stack, contrast=contrast, mask=mask, centre=self._target(rng, stack, mask), label=label
-            )
-            new.add(label)
-        return image, stack, new
+        self,
+        rng: np.random.Generator,
+        image: torch.Tensor,
+        stack: torch.Tensor,
+        places: np.ndarray,
+        levels: Levels,
+    ) -> tuple[torch.Tensor, range]:
+        """Lay banked objects over a crop whose objects have their centres at ``places``.
 
-    def _target(self, rng: np.random.Generator, stack: torch.Tensor, mask: np.ndarray) -> tuple[int, int]:
-        """A pixel near an object three times out of four, else any pixel."""
-        ys, xs = np.nonzero(stack.any(0).cpu().numpy())
-        if not len(ys) or rng.random() < 0.25:
+        Changes the image in place; returns the stack, one layer deeper, and the labels of the pasted objects.
+        """
+        stack = functional.pad(stack, (0, 0, 0, 0, 0, 1))
+        first = len(places) + 1
+        labels = range(first, first + int(rng.integers(1, self.augment.paste_most + 1)))
+        for label in labels:
+            cut = self._bank[int(rng.integers(len(self._bank)))]
+            if self.augment.paste_contrast is not None:
+                cut = cut.scaled_to(levels.contrast * float(rng.uniform(*self.augment.paste_contrast)))
+            cut = cut.turned(int(rng.integers(4)), flipped=bool(rng.random() < 0.5))
+            paste(image, stack, cut, centre=self._target(rng, places, max(cut.mask.shape)), label=label)
+        return stack, labels
+
+    def _target(self, rng: np.random.Generator, places: np.ndarray, length: int) -> tuple[int, int]:
+        """Return a pixel near the centre of an object three times out of four, else any pixel."""
+        inside = places[((places >= 0) & (places < self.crop_px)).all(1)]
+        if not len(inside) or rng.random() < 0.25:
             return int(rng.integers(self.crop_px)), int(rng.integers(self.crop_px))
-        index = int(rng.integers(len(ys)))
-        jitter = max(mask.shape) * 0.4
-        return int(ys[index] + rng.uniform(-jitter, jitter)), int(xs[index] + rng.uniform(-jitter, jitter))
+        y, x = inside[int(rng.integers(len(inside)))] + rng.uniform(-0.6, 0.6, 2) * length
+        return int(y), int(x)
 
 
-def _turned(
-    rng: np.random.Generator, contrast: np.ndarray, mask: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
-    contrast, mask = np.rot90(contrast, turns, axes=(1, 2)), np.rot90(mask, turns)
-    return (contrast[:, ::-1], mask[::-1]) if flip else (contrast, mask)
+def _dense(stack: np.ndarray) -> np.ndarray:
+    """Return a stack with its labels renumbered 1, 2, ... in their order, int32."""
+    labels = np.unique(stack)
+    labels = labels[labels > 0]
+    return np.where(stack > 0, np.searchsorted(labels, stack) + 1, 0).astype(np.int32)
+
+
+def _boxes(stack: np.ndarray) -> list[tuple[slice, slice]]:
+    """Return the bounding boxes (y, x) of the objects 1, 2, ... of a stack with dense labels."""
+    return [(box[1], box[2]) for box in ndimage.find_objects(stack) if box is not None]
+
+
+def _centres(boxes: Sequence[tuple[slice, slice]]) -> np.ndarray:
+    """Return the centres ``(n, 2)`` of bounding boxes."""
+    return np.array([[(s.start + s.stop - 1) / 2 for s in box] for box in boxes]).reshape(-1, 2)
 
 
 def check_samples(samples: Sequence[Sample], *, name: str = "training", least_px: int = 1) -> int:

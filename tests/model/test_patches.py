@@ -1,4 +1,6 @@
-"""Augmentation and crops: overlaps survive, ids follow the pixels, a step decides its batch."""
+"""Geometry, copy-paste and crops: overlaps survive, labels follow the pixels, a step decides its batch."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,14 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.augment import Augment, resample, sampling_grid, vary_intensities
+from model.augment import Augment, resample, sampling_grid
 from model.errors import BadSample
 from model.methods.layering import Layering
-from model.paste import cut_out, paste
+from model.methods.layering.adjacency import adjacent_pairs
+from model.paste import bank_of, cut_out, paste
 from model.patches import Patches, check_depth, check_samples
 
 Scene = tuple[np.ndarray, np.ndarray]
 PREPARE = Layering(adjacency_px=15).prepare
+STILL = Augment(
+    exact=1.0, elastic=0.0, gamma=0.0, contrast=0.0, brightness=0.0, noise=0.0, blur=0.0, paste=0.0
+)
 
 
 @settings(deadline=None, max_examples=25)
@@ -22,7 +28,7 @@ def test_pixels_and_ids_move_together_and_overlaps_stay(seed: int) -> None:
     stack = np.zeros((2, 64, 64), np.int32)
     stack[0, 24:38, 8:56], stack[1, 8:56, 24:38] = 1, 2
     image = torch.from_numpy((stack > 0).sum(0).astype(np.float32))[None]
-    grid = sampling_grid(np.random.default_rng(seed), Augment(scale=1.3), centre=(31.5, 31.5), size=48)
+    grid = sampling_grid(np.random.default_rng(seed), Augment(scale=1.3), centre=(31.5, 31.5), size=48).grid
     pixels, ids = resample(image, torch.from_numpy(stack), grid)
     depth = (ids > 0).sum(0).numpy()
     assert depth.max() == 2
@@ -36,7 +42,7 @@ def test_exact_crops_keep_every_value() -> None:
     image = torch.from_numpy(rng.random((2, 20, 20), dtype=np.float32))
     stack = torch.arange(1, 401, dtype=torch.int32).view(1, 20, 20)
     for seed in range(8):
-        grid = sampling_grid(np.random.default_rng(seed), Augment(exact=1.0), centre=(9.5, 9.5), size=20)
+        grid = sampling_grid(np.random.default_rng(seed), Augment(exact=1.0), centre=(9.5, 9.5), size=20).grid
         pixels, ids = resample(image, stack, grid)
         places = ids[0].long() - 1
         assert sorted(places.ravel().tolist()) == list(range(400))
@@ -44,49 +50,79 @@ def test_exact_crops_keep_every_value() -> None:
 
 
 def test_outside_the_image_there_is_nothing() -> None:
-    grid = sampling_grid(np.random.default_rng(0), Augment(exact=1.0), centre=(0.0, 0.0), size=8)
+    grid = sampling_grid(np.random.default_rng(0), Augment(exact=1.0), centre=(0.0, 0.0), size=8).grid
     pixels, ids = resample(torch.ones(1, 8, 8), torch.ones(1, 8, 8, dtype=torch.int32), grid)
     assert 9 <= int(ids.sum()) <= 25
     assert float(pixels.sum()) == pytest.approx(float(ids.sum()), abs=1e-3)
 
 
+def deeper(stack: np.ndarray) -> torch.Tensor:
+    """A stack as a tensor with one more layer, which is empty."""
+    return torch.from_numpy(np.concatenate([stack, np.zeros_like(stack[:1])]).astype(np.int32))
+
+
 def test_a_pasted_object_overlaps_and_leaves_the_others_whole(crossing: Scene) -> None:
     image, stack = crossing
-    contrast, mask = cut_out(image, stack, 1)
-    assert contrast.shape[1:] == mask.shape and mask.sum() == (stack == 1).sum()
-    before = torch.from_numpy(stack.astype(np.int32))
-    pixels = torch.from_numpy(image)
-    after_pixels, after = paste(pixels, before, contrast=contrast, mask=mask, centre=(40, 32), label=9)
+    cut = cut_out(image, stack, 1)
+    assert cut.contrast.shape[1:] == cut.mask.shape and cut.mask.sum() == (stack == 1).sum()
+    before, after = deeper(stack), deeper(stack)
+    pixels = torch.from_numpy(image.copy())
+    paste(pixels, after, cut, centre=(40, 32), label=3)
     for label in (1, 2):
         assert torch.equal((after == label).any(0), (before == label).any(0))
-    assert ((after == 9).any(0) & (before > 0).any(0)).any()
-    assert len(torch.unique(torch.nonzero(after == 9)[:, 0])) == 1
-    assert float(after_pixels.sum()) > float(pixels.sum())
-    assert torch.equal(before, torch.from_numpy(stack.astype(np.int32)))
+    assert ((after == 3).any(0) & (before > 0).any(0)).any()
+    assert len(torch.unique(torch.nonzero(after == 3)[:, 0])) == 1
+    assert float(pixels.sum()) > float(image.sum())
+
+
+def test_an_object_that_finds_no_free_layer_is_not_pasted(crossing: Scene) -> None:
+    image, stack = crossing
+    cut = cut_out(image, stack, 1)
+    pixels, ids = torch.from_numpy(image.copy()), torch.from_numpy(stack.astype(np.int32))
+    paste(pixels, ids, cut, centre=(31, 32), label=3)
+    assert torch.equal(ids, torch.from_numpy(stack.astype(np.int32)))
+    assert torch.equal(pixels, torch.from_numpy(image))
 
 
 def test_objects_pasted_beyond_the_edge_are_cut_off(crossing: Scene) -> None:
     image, stack = crossing
-    contrast, mask = cut_out(image, stack, 1)
-    ids = torch.from_numpy(stack.astype(np.int32))
-    _, corner = paste(torch.from_numpy(image), ids, contrast=contrast, mask=mask, centre=(63, 63), label=9)
-    assert 0 < int((corner == 9).sum()) < mask.sum()
-    _, away = paste(torch.from_numpy(image), ids, contrast=contrast, mask=mask, centre=(300, 0), label=9)
-    assert torch.equal(away, ids)
+    cut = cut_out(image, stack, 1)
+    ids = deeper(stack)
+    paste(torch.from_numpy(image.copy()), ids, cut, centre=(63, 63), label=3)
+    assert 0 < int((ids == 3).sum()) < cut.mask.sum()
+    away = deeper(stack)
+    paste(torch.from_numpy(image.copy()), away, cut, centre=(300, 0), label=3)
+    assert torch.equal(away, deeper(stack))
 
 
-def test_a_turned_object_of_which_one_row_is_left_can_be_pasted(crossing: Scene) -> None:
-    """Views of one row with negative strides count as contiguous and cannot become tensors."""
+def test_turns_keep_the_parts_of_a_cut_out_together(crossing: Scene) -> None:
+    cut = cut_out(*crossing, 1)
+    for quarters in range(4):
+        for flipped in (False, True):
+            turned = cut.turned(quarters, flipped=flipped)
+            assert turned.mask.shape == turned.contrast.shape[1:]
+            inside = turned.contrast[0][turned.mask]
+            assert float(inside.min()) >= 1 and int(turned.mask.sum()) == int(cut.mask.sum())
+
+
+def test_a_cut_out_takes_the_contrast_that_is_asked_for(crossing: Scene) -> None:
+    cut = cut_out(*crossing, 1)
+    assert float(cut.height) == pytest.approx(float(cut.contrast[0][cut.mask].mean()))
+    bright = cut.scaled_to(torch.full((1, 1, 1), 5.0))
+    assert float(bright.contrast[0][cut.mask].mean()) == pytest.approx(5.0, rel=1e-5)
+
+
+def test_a_bank_holds_every_object_once_and_of_many_a_choice(
+    crossing: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image, stack = crossing
-    contrast, mask = cut_out(image, stack, 1)
-    turned, flipped = np.rot90(contrast, 2, axes=(1, 2)), np.rot90(mask, 2)
-    ids = torch.from_numpy(stack.astype(np.int32))
-    for row in range(-8, 0):
-        _, after = paste(
-            torch.from_numpy(image), ids, contrast=turned, mask=flipped, centre=(row, 32), label=9
-        )
-        for label in (1, 2):
-            assert torch.equal((after == label).any(0), (ids == label).any(0))
+    boxes = [[(slice(26, 36), slice(6, 58)), (slice(6, 58), slice(26, 36))]]
+    bank = bank_of([(image, stack)], boxes, seed=0)
+    assert sorted(tuple(cut.mask.shape) for cut in bank) == [(22, 64), (64, 22)]
+    faint = np.where(stack[:1] == 1, 0.1, image).astype(np.float32)
+    assert len(bank_of([(image, stack), (faint, stack)], boxes * 2, seed=0)) == 3
+    monkeypatch.setattr("model.paste.MOST_CUT_OUTS", 1)
+    assert len(bank_of([(image, stack)], boxes, seed=0)) == 1
 
 
 def test_a_step_decides_its_batch(crossing: Scene) -> None:
@@ -109,11 +145,32 @@ def test_neighbours_of_a_batch_are_those_of_its_stacks(crossing: Scene) -> None:
     assert [pairs.tolist() for pairs in batch.prepared] == [[[1, 2], [2, 1]]] * 2
 
 
-def test_intensities_vary_and_stay_finite_on_a_flat_image() -> None:
-    flat = torch.full((1, 16, 16), 0.3)
-    strong = Augment(gamma=1, blur=1)
-    for seed in range(5):
-        assert torch.isfinite(vary_intensities(np.random.default_rng(seed), strong, flat)).all()
+def test_pasted_objects_and_those_near_them_are_pairs(crossing: Scene) -> None:
+    settings = Augment(paste=1.0, exact=1.0, paste_most=4)
+    patches = Patches(
+        [crossing], crop_px=64, augment=settings, prepare=Layering(adjacency_px=6).prepare, seed=0
+    )
+    batch = patches.batch(0, 6)
+    for stack, pairs in zip(batch.stacks, batch.prepared, strict=True):
+        present = set(np.unique(stack)) - {0}
+        wanted = {tuple(pair) for pair in adjacent_pairs(stack, distance_px=6).tolist()}
+        found = {tuple(pair) for pair in pairs.tolist() if set(pair) <= present}
+        assert len(present) > 2 and found == wanted
+
+
+def test_beyond_the_edge_lies_what_the_settings_say(crossing: Scene) -> None:
+    image, stack = crossing
+    for outside, level in (("zeros", 0.0), ("background", 5.0)):
+        settings = replace(STILL, outside=outside, rotate=1.0, exact=0.0, scale=1.0)
+        patches = Patches(
+            [(image + 5, stack)],
+            crop_px=256,
+            augment=settings,
+            prepare=Layering(adjacency_px=6).prepare,
+            seed=1,
+        )
+        corner = patches.batch(0, 1).images[0, 0, :20, :20]
+        torch.testing.assert_close(corner, torch.full_like(corner, level))
 
 
 EMPTY = (np.zeros((1, 8, 8), np.float32), np.zeros((1, 8, 8), np.uint32))

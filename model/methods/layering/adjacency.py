@@ -11,6 +11,8 @@ from scipy import ndimage
 
 DISTANCE_PX = 15.0
 """The paper's threshold: objects nearer than this are neighbours."""
+MOST_BOXES = 1 << 16
+"""Labels below this are looked up without sorting them first."""
 
 
 def adjacent_pairs(
@@ -36,14 +38,23 @@ def adjacent_pairs(
 
 
 def _objects(stack: np.ndarray) -> list[tuple[int, int, tuple[slice, ...]]]:
-    """Return ``(id, layer, bounding box)`` of every object."""
-    found = []
+    """Return ``(label, layer, bounding box)`` of every object."""
+    objects = []
     for layer, labels in enumerate(stack):
-        ids, dense = np.unique(labels, return_inverse=True)
-        ids, dense = (ids, dense) if ids[0] == 0 else (np.r_[0, ids], dense + 1)
-        boxes = ndimage.find_objects(dense.reshape(labels.shape).astype(np.int32))
-        found += [(int(label), layer, box) for label, box in zip(ids[1:], boxes, strict=True)]
-    return found
+        names, dense = _dense(labels)
+        boxes = ndimage.find_objects(dense)
+        objects += [(int(names[i]), layer, box) for i, box in enumerate(boxes) if box is not None]
+    return objects
+
+
+def _dense(labels: np.ndarray) -> tuple[np.ndarray | range, np.ndarray]:
+    """Return the labels that ``i + 1`` stands for in the second array; small labels stand for themselves."""
+    largest = int(labels.max(initial=0))
+    if largest < MOST_BOXES:
+        return range(1, largest + 1), labels.astype(np.int32)
+    names = np.unique(labels)
+    names = names[names > 0]
+    return names, np.where(labels > 0, np.searchsorted(names, labels) + 1, 0).astype(np.int32)
 
 
 def _ids_within(

@@ -13,6 +13,9 @@ from torch.nn import functional
 
 from model.methods.layering.adjacency import DISTANCE_PX, adjacent_pairs
 
+MOST_COUNTED = 1 << 20
+"""Labels below this are found by counting, which is faster than sorting."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
@@ -49,11 +52,8 @@ def encode(
     """
     numbered, image_of, neighbours, count = [], [], [], 0
     for image, stack in enumerate(stacks):
-        ids, dense = np.unique(stack, return_inverse=True)
-        present = ids[ids > 0]
-        number = np.zeros(len(ids), np.int64)
-        number[ids > 0] = count + 1 + np.arange(len(present))
-        numbered.append(torch.from_numpy(number[dense.reshape(stack.shape)]))
+        present, numbers = _renumbered(stack, count)
+        numbered.append(torch.from_numpy(numbers))
         known = adjacent_pairs(stack, distance_px=distance_px) if pairs is None else pairs[image]
         neighbours.append(count + _positions(known, present))
         image_of.append(np.full(len(present), image, np.int64))
@@ -63,6 +63,19 @@ def encode(
         image_of=torch.from_numpy(np.concatenate(image_of)),
         pairs=torch.from_numpy(np.concatenate(neighbours)),
     )
+
+
+def _renumbered(stack: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of a stack, sorted, and the stack with them numbered from ``first + 1``, int64."""
+    if int(stack.max(initial=0)) < MOST_COUNTED:
+        present = np.flatnonzero(np.bincount(stack.ravel()))
+        present = present[present > 0]
+        number = np.zeros(int(stack.max(initial=0)) + 1, np.int64)
+        number[present] = first + 1 + np.arange(len(present))
+        return present, number[stack]
+    labels = np.unique(stack)
+    present = labels[labels > 0]
+    return present, np.where(stack > 0, first + 1 + np.searchsorted(present, stack), 0)
 
 
 def _positions(pairs: np.ndarray, present: np.ndarray) -> np.ndarray:
