@@ -70,6 +70,14 @@ class SegmentJob:
     channel: tuple[str | int, ...] = ()
     """Channels by name or index, in the order the model expects; default: the only one, or the one that the model's
     card names. Where that is not clear the job is refused."""
+    acquisition: str | int | None = None
+    """Acquisition of a plate, by id or name, or all; needed where several of them have the channels."""
+    series: str | int | None = None
+    """Series of a converted file (slide, label picture), by number or name, or all; needed where they differ."""
+    project: Literal["none", "max"] = "none"
+    """max: segment the maximum over all z planes, and write labels without z; none: every z plane by itself."""
+    absent_chunks: Literal["check", "zeros"] = "check"
+    """zeros: chunks that are not in the store are zeros, whatever the pyramid shows; check: lost ones are an error."""
     tiling: Tiling = Tiling()
     """How images are cut."""
     normalise: Normalise = Normalise()

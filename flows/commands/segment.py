@@ -12,6 +12,10 @@ from pipeline.errors import BadArgument
 _ABOUT = field_comments(SegmentJob) | field_comments(Execution)
 
 
+MOST_LEFT_OUT = 3
+"""Images without the wanted channel that are named one by one."""
+
+
 def _option(name: str) -> Parameter:
     return Parameter(help=_ABOUT[name])
 
@@ -29,6 +33,10 @@ def segment(
     executor: Annotated[str | None, _option("executor")] = None,
     workers: Annotated[int | None, _option("workers")] = None,
     device: Annotated[Literal["auto", "cpu", "cuda", "openvino"] | None, _option("device")] = None,
+    acquisition: Annotated[str | None, _option("acquisition")] = None,
+    series: Annotated[str | None, _option("series")] = None,
+    project: Annotated[Literal["none", "max"] | None, _option("project")] = None,
+    absent_chunks: Annotated[Literal["check", "zeros"] | None, _option("absent_chunks")] = None,
     match: Annotated[
         str | None,
         Parameter(help="The source is an archive: segment every store below it that fits '*.zarr'."),
@@ -48,6 +56,7 @@ def segment(
         return _print_example()
     given = {
         "output": output, "channel": channel, "name": name, "model": model, "segmenter": segmenter,
+        "acquisition": acquisition, "series": series, "project": project, "absent_chunks": absent_chunks,
         "overwrite": overwrite or None, "copy_images": copy_images or None,
     }  # fmt: skip
     execution = {"executor": executor, "workers": workers, "device": device}
@@ -147,6 +156,10 @@ def _record(work: SegmentJob) -> Any:
 
 def summary(record: Any) -> int:
     """Print what came of a run; the exit code."""
+    for image, reason in list(record.left_out.items())[:MOST_LEFT_OUT]:
+        sys.stdout.write(f"left out: {image or 'image'}: {reason}\n")
+    if len(record.left_out) > MOST_LEFT_OUT:
+        sys.stdout.write(f"left out: {len(record.left_out) - MOST_LEFT_OUT} more image(s)\n")
     if record.status == "unchanged":
         sys.stdout.write(
             f"nothing to do: run {record.run} finished before, {record.objects} objects in {record.output}\n"

@@ -83,6 +83,9 @@ class ArchiveRecord:
                 for failure in record.failures
             )
             yield from (f"missing: {key}: {message}" for message in record.missing)
+        for key, record in self.stores.items():
+            for image, reason in record.left_out.items():
+                yield f"left out: {key}/{image}: {reason}"
         if self.report:
             yield f"report: {self.report}"
 

@@ -135,7 +135,7 @@ def _mirror(plan: Plan) -> Traffic:
     images = plan.source.images
     rows, wells = ({image.well[:n] for image in images if image.well} for n in (1, 2))
     found = 1 if plan.source.zarr_format == 3 else 2
-    made = len(rows) + len(images)
+    made = len(rows) + 2 * len(images)  # an empty group, and with the labels one that shows them
     return Traffic(requests={"GET": 3 + found * made, "PUT": made + found * (len(wells) + 1)})
 
 

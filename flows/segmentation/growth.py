@@ -4,10 +4,9 @@ No pixel is read. What came meanwhile is left for the next run; what changed mea
 of two states, and is named as a failure, so nothing is silently half-done.
 """
 
-from flows.segmentation.plan import Plan, work_key
+from flows.segmentation.plan import Plan, open_source, work_key
 from flows.segmentation.record import RunRecord
-from pipeline.errors import BadStore
-from pipeline.store.ome.collection import open_collection
+from pipeline.errors import BadArgument, BadStore
 from pipeline.store.places.faults import StoreLost
 
 
@@ -37,8 +36,8 @@ def _changed(record: RunRecord, path: str, how: str) -> None:
 
 def _digests(plan: Plan) -> dict[str, str]:
     try:
-        return open_collection(plan.source.address).digests()
+        return open_source(plan.job).digests()
     except StoreLost:
         raise
-    except BadStore:
+    except (BadArgument, BadStore):
         return {}

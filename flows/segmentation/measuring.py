@@ -87,6 +87,7 @@ def _identity(work: ImageJob, plane: int, before: int, layers: np.ndarray) -> pd
         "row": _repeated(row, count),
         "column": _repeated(column, count),
         "field": _repeated(image.field or "", count),
+        "acquisition": _repeated("" if image.acquisition is None else str(image.acquisition), count),
         "t": np.full(count, t, np.int32),
         "z": np.full(count, z, np.int32),
     }

@@ -19,6 +19,7 @@ from pipeline.stitch import Filters
 from pipeline.store.ledger import Ledger, fingerprint, safe_name
 from pipeline.store.ome.collection import Collection, Image, channel_index, open_collection
 from pipeline.store.ome.label_reading import layer_names
+from pipeline.store.ome.selection import select_images
 from pipeline.store.places.address import Address, address
 from pipeline.tiling import round_up
 
@@ -45,7 +46,7 @@ class Plan:
     works: tuple[ImageJob, ...]
     """One per image that can be segmented."""
     refused: dict[str, str]
-    """Why an image cannot be segmented, by path."""
+    """Why the job does not apply to an image (it lacks a channel), by path."""
 
     @cached_property
     def label_fingerprint(self) -> str:
@@ -55,6 +56,7 @@ class Plan:
             "segmenter": [self.traits.name, self.traits.digest],
             "channel": self.job.channel,
         }
+        facts |= _projection(self.job)
         return fingerprint(facts | {"normalise": as_table(self.normalise), "filters": as_table(self.filters)})
 
     @property
@@ -114,7 +116,7 @@ def count_tiles(work: ImageJob) -> int:
 
 def make_plan(job: SegmentJob) -> Plan:
     """Look at the source, the segmenter and the job, and fix everything the result depends on."""
-    source = open_collection(address(job.source))
+    source = open_source(job)
     output = _output(job, source)
     segmenter = reference(job)
     expected = expected_channels(segmenter)
@@ -144,6 +146,19 @@ def make_plan(job: SegmentJob) -> Plan:
         job=job, source=source, output=output, name=name, segmenter=segmenter, traits=traits, normalise=normalise,
         filters=filters, ledger=ledger, works=works, refused=refused,
     )  # fmt: skip
+
+
+def open_source(job: SegmentJob) -> Collection:
+    """Open the source of a job and keep the images that it is about, projected if it says so."""
+    source = open_collection(address(job.source))
+    if any(image.is_stand_in for image in source.images):
+        raise BadArgument(
+            f"{source.address}: expected images, got a store of results without pixels; give its source"
+        )
+    source = select_images(source, acquisition=job.acquisition, series=job.series, channels=job.channel)
+    if job.project == "none":
+        return source
+    return replace(source, images=tuple(image.projected(job.project) for image in source.images))
 
 
 def _output(job: SegmentJob, source: Collection) -> Address:
@@ -188,7 +203,12 @@ def _facts(
         "filters": as_table(filters),
         "measure": as_table(job.measure),
         "plate": digests if normalise.scope != "image" and normalise.kind != "none" else None,
-    }
+    } | _projection(job)
+
+
+def _projection(job: SegmentJob) -> dict[str, Any]:
+    """The projection as a fact of the result; absent without one, so that older runs keep their names."""
+    return {} if job.project == "none" else {"project": job.project}
 
 
 def _channels(

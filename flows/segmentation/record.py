@@ -84,6 +84,8 @@ class RunRecord:
     """Requests to servers by stage (`Traffic`), of this process and of all workers; empty for local files."""
     failures: list[dict[str, str]] = field(default_factory=list)
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Images that the job does not apply to, such as those without its channel, and why; no failures."""
     missing: list[str] = field(default_factory=list)
     """Wells and fields that the plate lists but that cannot be read."""
 
@@ -100,8 +102,7 @@ class RunRecord:
             setattr(record, name, before.get(name, {}))
         if plan.works:
             record.tiling = {name: getattr(plan.works[0], name) for name in ("core", "halo")}
-        for path, reason in plan.refused.items():
-            record.failure(image=path, stage="plan", where=path or "image", reason=reason)
+        record.left_out = dict(plan.refused)
         return record
 
     @property

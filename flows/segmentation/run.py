@@ -38,7 +38,7 @@ from pipeline.normalise import Limits
 from pipeline.store.ledger import held
 from pipeline.store.ome.label_writing import JOURNAL
 from pipeline.store.ome.labels import label_origin
-from pipeline.store.ome.mirror import mirror
+from pipeline.store.ome.mirror import list_published, mirror
 from pipeline.store.ome.tables import list_tables
 from pipeline.store.places.traffic import take_counts
 
@@ -70,6 +70,8 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
         record.moved("plan", take_counts())
         _segment_groups(run, todo, step)
         report_changes(plan, record)
+        if (record.failures or record.left_out) and not plan.in_place:
+            list_published(plan.source, plan.output)
         record.moved("finish", take_counts())
         record.finish(plan)
     return record

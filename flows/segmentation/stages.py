@@ -19,13 +19,14 @@ from flows.execution.memory import keep_memory
 from flows.execution.segmenters import SegmenterRef, loaded
 from flows.segmentation.image_job import ImageJob, TileJob
 from pipeline import normalise
-from pipeline.errors import BadArgument, BadStore
+from pipeline.errors import BadArgument
 from pipeline.links import match_links
 from pipeline.normalise import Histogram, Limits
 from pipeline.segment import bits, bits_dtype, checked_answer
 from pipeline.spans import Runs, runs_of, spans_of_bits, spans_of_stack
 from pipeline.stitch import Pieces, border_spans, describe, from_bytes, to_bytes
 from pipeline.store.ome.arrays import new_document, open_array
+from pipeline.store.ome.chunk_presence import check_chunks
 from pipeline.tiling import Box, Tile, round_up
 
 
@@ -36,14 +37,7 @@ def ready(segmenter: SegmenterRef) -> None:
 
 def check_pixels(work: ImageJob) -> None:
     """Refuse an image of which chunks were lost: they would read as zeros."""
-    lost = work.image.lost_chunks()
-    if lost:
-        level = f"{work.image.place}/{work.image.levels[0]}"
-        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-        raise BadStore(
-            f"{level}: expected pixels in chunk {lost[0]}{more}, as the coarser level shows some, but it is missing; "
-            "copy the image again from its source"
-        )
+    check_chunks(work.image)
 
 
 @dataclass(frozen=True)

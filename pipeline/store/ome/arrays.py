@@ -24,6 +24,9 @@ from pipeline.store.places.faults import explained, is_backend_fault
 from pipeline.store.places.remote import mark_of_environment
 from pipeline.store.places.whole_chunks import WholeChunks, ends_in_blosc
 
+SMALLEST_PX = 256
+"""The pyramid ends with the first level whose longer side is no longer than this."""
+
 Selection = tuple[slice, ...]
 """One slice with start and stop per axis."""
 
@@ -140,14 +143,30 @@ def grid_of(array: zarr.Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return size, tuple(-(-extent // step) for extent, step in zip(array.shape, size, strict=True))
 
 
-def absent_chunks(address: Address, path: str, document: str) -> tuple[tuple[int, ...], ...]:
-    """List the indices of the files (chunks or shards) that are not in the store, by one listing."""
-    array = open_array(address, path, document)
-    present = set(address.list(path))
-    _, count = grid_of(array)
-    encode = array.metadata.encode_chunk_key
-    indices = product(*(range(number) for number in count))
-    return tuple(index for index in indices if encode(index) not in present)
+def level_count(size: tuple[int, int]) -> int:
+    """Number of pyramid levels for an image of this height and width."""
+    count, longest = 1, max(size)
+    while longest > SMALLEST_PX:
+        count, longest = count + 1, -(-longest // 2)
+    return count
+
+
+def level_shapes(shape: tuple[int, ...], levels: int) -> tuple[tuple[int, ...], ...]:
+    """Shape of each level: y and x halved, rounded up; other axes stay."""
+    return tuple((*shape[:-2], *(-(-n // 2**level) for n in shape[-2:])) for level in range(levels))
+
+
+def mean_of_2x2(block: np.ndarray) -> np.ndarray:
+    """Halve the last two axes by the mean of 2x2 pixels, rounded for integers; an odd last line stands for two."""
+    pad = [(0, 0)] * (block.ndim - 2) + [(0, block.shape[-2] % 2), (0, block.shape[-1] % 2)]
+    even = np.pad(block, pad, mode="edge") if any(after for _, after in pad) else block
+    wide = np.dtype(np.float32 if block.dtype == np.float32 else np.float64)
+    total = np.zeros((*even.shape[:-2], even.shape[-2] // 2, even.shape[-1] // 2), wide)
+    for top in (0, 1):
+        for left in (0, 1):
+            total += even[..., top::2, left::2]
+    mean = total / 4
+    return (np.rint(mean) if block.dtype.kind in "iub" else mean).astype(block.dtype)
 
 
 def _compressor(codec: str, zarr_format: int) -> Any:

@@ -1,17 +1,21 @@
-"""Opening a store: a single image, a plate, a well or a series, with whatever its metadata promise but lack.
+"""Opening a store: a single image, a plate, a well or a series of images.
 
-A well or field that is listed and cannot be read does not stop the others: it is named in `Collection.missing`.
-A path that leads out of the store does stop everything.
+A well or field that is listed but cannot be read does not stop the others: it is named in `Collection.missing`.
+A path that leads out of the store stops everything. Metadata that deviate from the specification are read where
+their meaning is clear, and `Collection.remarks` says so.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from pipeline.errors import BadStore
 from pipeline.store.ome.groups import Group, find_group, join
 from pipeline.store.ome.image import Image, channel_index, image_at
+from pipeline.store.ome.metadata import acquisition_names
 from pipeline.store.places.address import Address
 from pipeline.store.places.faults import LeavesStore, StoreLost
 
@@ -40,6 +44,27 @@ class Collection:
     """NGFF plate metadata."""
     zarr_format: int = 3
     """2 or 3."""
+    is_series: bool = False
+    """Whether the images are the series of a converted file (a slide and its label picture, several positions)."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """What had to be understood against the letter of the metadata, one line per kind."""
+        kinds: dict[str, list[str]] = {}
+        for image in self.images:
+            for remark in image.remarks:
+                kinds.setdefault(remark, []).append(image.place)
+        return [
+            f"{places[0]}{f' and {len(places) - 1} more image(s)' if len(places) > 1 else ''}: {remark}"
+            for remark, places in kinds.items()
+        ]
+
+    @property
+    def acquisitions(self) -> dict[int, str]:
+        """Id and name of the acquisitions that the images belong to; a name may be empty."""
+        names = acquisition_names(self.plate or {})
+        ids = sorted({image.acquisition for image in self.images if image.acquisition is not None})
+        return {number: names.get(number, "") for number in ids}
 
     @property
     def ngff(self) -> str:
@@ -77,17 +102,34 @@ def open_collection(address: Address) -> Collection:
     group = find_group(address)
     if group is None:
         raise BadStore(_what_is_there(address))
+    collection = _open(address, group)
+    for remark in collection.remarks:
+        _say_once(remark)
+    return collection
+
+
+@lru_cache(maxsize=1024)
+def _say_once(remark: str) -> None:
+    """Log a remark; a store is opened several times in a run."""
+    logging.getLogger(__name__).warning(remark)
+
+
+def _open(address: Address, group: Group) -> Collection:
     if "plate" in group.ome:
         return _open_plate(address, group)
     if "well" in group.ome:
-        paths = _paths(group.ome["well"], "images", str(address))
-        images, missing = _open_images(address, [(path, None) for path in paths], group.zarr_format)
-        return _collection(address, group, "image", images, missing)
-    if "multiscales" not in group.ome and "bioformats2raw.layout" in {**group.attributes, **group.ome}:
-        series = [(name, None) for name in _series(address, group)]
-        return _collection(address, group, "image", *_open_images(address, series, group.zarr_format))
-    if "labels" in group.ome and "multiscales" not in group.ome:
+        fields = [Place(path=path, acquisition=number) for path, number in _fields(address, "", group)]
+        return _collection(address, group, "image", *_open_images(address, fields, group.zarr_format))
+    if "multiscales" in group.ome:
+        return _collection(address, group, "image", [image_at(address, "", group)], [])
+    if "labels" in group.ome:
         raise BadStore(f"{address}: a list of labels; give the image or one of them: {group.ome['labels']}")
+    series = _series(address, group)
+    if series:
+        places = [Place(path=path) for path in series]
+        return _collection(
+            address, group, "image", *_open_images(address, places, group.zarr_format), series=True
+        )
     return _collection(address, group, "image", [image_at(address, "", group)], [])
 
 
@@ -100,35 +142,74 @@ def _series(address: Address, group: Group) -> list[str]:
     return sorted((name for name in address.children() if name.isdecimal()), key=int)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where an image should be, and what the metadata around it say."""
+
+    path: str
+    """Path in the collection."""
+    well: tuple[str, str] | None = None
+    """Row and column."""
+    acquisition: int | None = None
+    """Id of its acquisition."""
+
+
 def _open_plate(address: Address, group: Group) -> Collection:
-    plate = group.ome["plate"]
-    wells = _paths(plate, "wells", str(address))
+    wells = _paths(group.ome["plate"], "wells", str(address))
     for well in wells:
         address.child(well)
-    fields: list[tuple[str, tuple[str, str] | None]] = []
-    missing: list[str] = []
-    found = _each(address, lambda well: find_group(address, well, zarr_format=group.zarr_format), wells)
-    for path, well_group in zip(wells, found, strict=True):
-        if well_group is None or "well" not in well_group.ome:
-            missing.append(f"{address}/{path}: the plate lists this well, but it is not there")
-            continue
-        row, _, column = path.partition("/")
-        listed = _paths(well_group.ome["well"], "images", f"{address}/{path}")
-        fields += [(join(path, field), (row, column)) for field in listed if address.child(path).child(field)]
-    images, absent = _open_images(address, fields, group.zarr_format)
+
+    def read(well: str) -> list[Place] | str:
+        row, _, column = well.partition("/")
+        try:
+            fields = _fields(address, well, _find_any(address, well, group.zarr_format))
+        except (LeavesStore, StoreLost):
+            raise
+        except BadStore as error:
+            return str(error)
+        return [
+            Place(path=join(well, field), well=(row, column), acquisition=number) for field, number in fields
+        ]
+
+    found = _each(address, read, wells)
+    places = [place for part in found if not isinstance(part, str) for place in part]
+    missing = [part for part in found if isinstance(part, str)]
+    images, absent = _open_images(address, places, group.zarr_format)
     return _collection(address, group, "plate", images, missing + absent)
 
 
+def _fields(address: Address, well: str, group: Group | None) -> list[tuple[str, int | None]]:
+    """Path (below the well) and acquisition of the fields of a well."""
+    where = str(address.child(well))
+    if group is None:
+        raise BadStore(f"{where}: the plate lists this well, but it is not there")
+    if "well" not in group.ome:
+        numbered = sorted((name for name in address.children(well) if name.isdecimal()), key=int)
+        if not numbered:
+            raise BadStore(f"{where}: expected 'well' metadata that list the fields, got none; add them")
+        return [(name, None) for name in numbered]
+    fields = _paths(group.ome["well"], "images", where)
+    numbers = [item.get("acquisition") for item in group.ome["well"]["images"]]
+    for field in fields:
+        address.child(well).child(field)
+    return [(field, n if isinstance(n, int) else None) for field, n in zip(fields, numbers, strict=True)]
+
+
+def _find_any(address: Address, path: str, zarr_format: int) -> Group | None:
+    """Read a group in the zarr format of the store, or in the other one where there is none."""
+    group = find_group(address, path, zarr_format=zarr_format)
+    return group if group is not None else find_group(address, path, zarr_format=5 - zarr_format)
+
+
 def _open_images(
-    address: Address, places: Sequence[tuple[str, tuple[str, str] | None]], zarr_format: int
+    address: Address, places: Sequence[Place], zarr_format: int
 ) -> tuple[list[Image], list[str]]:
-    def read(place: tuple[str, tuple[str, str] | None]) -> Image | str:
-        path, well = place
+    def read(place: Place) -> Image | str:
         try:
-            group = find_group(address, path, zarr_format=zarr_format)
+            group = _find_any(address, place.path, zarr_format)
             if group is None:
-                return f"{address}/{path}: this image is listed, but it is not there"
-            return image_at(address, path, group, well=well)
+                return f"{address}/{place.path}: this image is listed, but it is not there"
+            return image_at(address, place.path, group, well=place.well, acquisition=place.acquisition)
         except (LeavesStore, StoreLost):
             raise
         except BadStore as error:
@@ -139,7 +220,13 @@ def _open_images(
 
 
 def _collection(
-    address: Address, group: Group, kind: str, images: Sequence[Image], missing: Sequence[str]
+    address: Address,
+    group: Group,
+    kind: str,
+    images: Sequence[Image],
+    missing: Sequence[str],
+    *,
+    series: bool = False,
 ) -> Collection:
     if not images:
         reason = missing[0] if missing else "its metadata list none"
@@ -151,6 +238,7 @@ def _collection(
         missing=tuple(missing),
         plate=group.ome.get("plate"),
         zarr_format=group.zarr_format,
+        is_series=series,
     )
 
 

@@ -14,6 +14,11 @@ from pipeline.store.places.faults import AccessDenied
 ZARR_FORMAT = {"0.4": 2, "0.5": 3}
 """Which zarr format an OME-Zarr version is stored in."""
 
+NGFF_KEYS = frozenset(
+    {"multiscales", "plate", "well", "labels", "omero", "series", "image-label", "bioformats2raw.layout"}
+)
+"""Keys of OME-NGFF metadata."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
@@ -26,11 +31,20 @@ class Group:
 
     @property
     def ome(self) -> dict[str, Any]:
-        """The NGFF part: all attributes in zarr v2, those under ``ome`` in v3."""
-        if self.zarr_format == 2:
-            return self.attributes
-        ome = self.attributes.get("ome", {})
-        return ome if isinstance(ome, dict) else {}
+        """The NGFF metadata: by the specification all attributes in zarr v2, those under ``ome`` in v3.
+
+        Some writers mix the two layouts. Where the place of the specification holds no NGFF key, the other
+        place is read.
+        """
+        nested = self.attributes.get("ome")
+        nested = nested if isinstance(nested, dict) else {}
+        places = (self.attributes, nested) if self.zarr_format == 2 else (nested, self.attributes)
+        return next((place for place in places if NGFF_KEYS & place.keys()), places[0])
+
+    @property
+    def has_misplaced_ome(self) -> bool:
+        """Whether the NGFF metadata lie where the other OME-Zarr version keeps them."""
+        return bool(NGFF_KEYS & self.ome.keys()) and (self.ome is self.attributes) == (self.zarr_format == 3)
 
 
 def zarr_format_of(ngff: str) -> int:
@@ -134,7 +148,7 @@ def _find_v2(address: Address, path: str) -> Group | None:
     attributes = read_json(address, join(path, ".zattrs"))
     if attributes is None and read_json(address, join(path, ".zgroup")) is None:
         return None
-    ours = attributes is not None and attributes.keys() & {"multiscales", "plate", "well", "labels", "omero"}
-    if attributes is not None and not ours and read_json(address, join(path, ".zgroup")) is None:
+    described = attributes is not None and attributes.keys() & (NGFF_KEYS | {"ome"})
+    if attributes is not None and not described and read_json(address, join(path, ".zgroup")) is None:
         return None  # attributes alone may belong to an array
     return Group(zarr_format=2, attributes=attributes or {})

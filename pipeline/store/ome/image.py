@@ -9,14 +9,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from dataclasses import field as value
-from functools import cached_property
 from itertools import product
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import BadArgument, BadStore
-from pipeline.store.ome.arrays import absent_chunks, find_document, open_array, read_region
+from pipeline.store.ome.arrays import open_array, read_region
+from pipeline.store.ome.chunk_presence import absent_chunks, find_array, shown_by_coarser_level
 from pipeline.store.ome.groups import Group, join
 from pipeline.store.ome.metadata import Multiscale, channel_names, parse_multiscale
 from pipeline.store.places.address import Address
@@ -24,6 +24,9 @@ from pipeline.store.places.faults import StoreLost
 
 ALL_CHUNKS = {"platelayer": {"chunks": "all"}}
 """Attributes of images whose writer leaves no chunk out: a chunk that is not there was lost."""
+
+STAND_IN = {"platelayer": {"image": "label"}}
+"""Attributes of images in a store of results: a label is shown in place of pixels that are elsewhere."""
 
 PIXEL_KINDS = "buif"
 """Kinds of dtype that hold pixels: bool, integers, floats."""
@@ -69,6 +72,14 @@ class Image:
     """Name of the field in its well."""
     name: str = ""
     """Name in the image's own metadata, may be empty."""
+    acquisition: int | None = None
+    """Id of the acquisition (staining cycle, time point) of a plate that the field belongs to."""
+    depth: int = 0
+    """Number of z planes that `read` projects (see `projected`); 0 when planes are read one by one."""
+    is_stand_in: bool = False
+    """The pixels are those of a label: a store of results without pixels shows it in place of the image."""
+    remarks: tuple[str, ...] = ()
+    """What had to be understood against the letter of the metadata."""
     has_all_chunks: bool = False
     """The writer left no chunk out, so an absent one was lost."""
     document: str = value(default="", repr=False)
@@ -112,12 +123,36 @@ class Image:
         image = self
         while max(image.size) > longest_px and len(image.levels) > 1:
             path = join(self.path, image.levels[1])
-            document = find_document(self.address, path, zarr_format=self.zarr_format)
-            if document is None:
+            found = find_array(self.address, path, zarr_format=self.zarr_format)
+            if found is None:
                 break
-            array = open_array(self.address, path, document)
-            image = replace(image, levels=image.levels[1:], document=document, shape=tuple(array.shape))
+            shape = open_array(self.address, path, found[0]).shape
+            kept = [n for axis, n in zip(self._stored_axes, shape, strict=True) if axis in self.axes]
+            image = replace(image, levels=image.levels[1:], document=found[0], shape=tuple(kept))
         return image
+
+    def projected(self, projection: str) -> "Image":
+        """This image without its z axis: `read` gives the maximum over all z planes.
+
+        An image without a z axis, or an empty ``projection``, gives the image itself.
+
+        Raises:
+            BadArgument: a projection other than ``max``.
+        """
+        if projection not in ("", "max"):
+            raise BadArgument(f"expected the projection 'max', got {projection!r}")
+        if not projection or "z" not in self.axes:
+            return self
+        kept = [index for index, axis in enumerate(self.axes) if axis != "z"]
+        return replace(
+            self,
+            axes=tuple(self.axes[index] for index in kept),
+            shape=tuple(self.shape[index] for index in kept),
+            scale=tuple(self.scale[index] for index in kept),
+            translation=tuple(self.translation[index] for index in kept),
+            units=tuple(self.units[index] for index in kept),
+            depth=self._extent("z"),
+        )
 
     def digest(self) -> str:
         """Digest of the metadata and of the keys, sizes and versions of the finest level's files; reads no pixel.
@@ -138,52 +173,36 @@ class Image:
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
     def absent_chunks(self) -> tuple[tuple[int, ...], ...]:
-        """Indices of the finest level's chunks (or shards) that are not in the store.
-
-        For zarr an absent chunk is a legal chunk of the fill value, and writers leave empty chunks out, so
-        `read` returns the fill value there. Whether one was lost shows in the coarser level: see `lost_chunks`.
-        """
+        """Indices of the finest level's chunks (or shards) that are not in the store; `read` gives the fill value."""
         return absent_chunks(self.address, join(self.path, self.levels[0]), self.document)
 
-    def lost_chunks(self) -> tuple[tuple[int, ...], ...]:
-        """Absent chunks whose pixels were lost: the next coarser level shows something in their place.
+    def lost_chunks(self, absent: Sequence[tuple[int, ...]] | None = None) -> tuple[tuple[int, ...], ...]:
+        """Absent chunks whose pixels were lost: all of them where the writer leaves none out (`has_all_chunks`).
 
-        Of an image that was written by platelayer every absent chunk was lost. Another one without a pyramid
-        cannot tell; then nothing is reported here.
+        Otherwise those inside which the next coarser level shows something; without a coarser level none is
+        reported, because nothing tells. ``absent`` saves the listing where `absent_chunks` was called already.
         """
-        absent = self.absent_chunks()
-        if self.has_all_chunks:
-            return absent
-        coarse = self.levels[1] if absent and len(self.levels) > 1 else None
-        document = coarse and find_document(
-            self.address, join(self.path, coarse), zarr_format=self.zarr_format
-        )
-        if not document:
-            return ()
-        return tuple(index for index in absent if self._shows(index, join(self.path, coarse or ""), document))
-
-    @cached_property
-    def _file_size(self) -> tuple[int, ...]:
-        array = open_array(self.address, join(self.path, self.levels[0]), self.document)
-        return tuple(array.shards or array.chunks)
-
-    def _shows(self, index: tuple[int, ...], path: str, document: str) -> bool:
-        """Whether the inner part of an absent chunk is not empty on the coarser level."""
-        coarse = open_array(self.address, path, document)
-        parts = []
-        for i, step, fine, small in zip(index, self._file_size, self.shape, coarse.shape, strict=True):
-            first, last = i * step * small / fine, min((i + 1) * step, fine) * small / fine
-            parts.append(slice(-int(-first // 1), max(int(last), -int(-first // 1) + 1)))
-        return bool(
-            (read_region(self.address, path, document, tuple(parts)) != (coarse.fill_value or 0)).any()
-        )
+        found = tuple(self.absent_chunks() if absent is None else absent)
+        return found if self.has_all_chunks else shown_by_coarser_level(self, found)
 
     def _extent(self, axis: str) -> int:
         return self.shape[self.axes.index(axis)] if axis in self.axes else 1
 
+    @property
+    def _stored_axes(self) -> tuple[str, ...]:
+        return (*self.axes[:-2], "z", *self.axes[-2:]) if self.depth else self.axes
+
     def _read(self, plane: tuple[int, int], part: slice, window: tuple[slice, slice]) -> np.ndarray:
+        if not self.depth:
+            return self._read_plane(plane, part, window)
+        block = self._read_plane((plane[0], 0), part, window)
+        for z in range(1, self.depth):
+            block = np.maximum(block, self._read_plane((plane[0], z), part, window))
+        return block
+
+    def _read_plane(self, plane: tuple[int, int], part: slice, window: tuple[slice, slice]) -> np.ndarray:
         chosen = {"t": slice(plane[0], plane[0] + 1), "z": slice(plane[1], plane[1] + 1), "c": part}
-        selection = tuple(chosen[axis] for axis in self.axes[:-2]) + window
+        selection = tuple(chosen[axis] for axis in self._stored_axes[:-2]) + window
         block = read_region(self.address, join(self.path, self.levels[0]), self.document, selection)
         return block.reshape(part.stop - part.start, *block.shape[-2:])
 
@@ -211,8 +230,15 @@ def channel_index(image: Image, channel: str | int) -> int:
     raise BadArgument(f"{image.place}: there is no channel {channel!r}; there are {there}")
 
 
-def image_at(address: Address, path: str, group: Group, *, well: tuple[str, str] | None = None) -> Image:
-    """Describe the image whose group was read from ``path``.
+def image_at(
+    address: Address,
+    path: str,
+    group: Group,
+    *,
+    well: tuple[str, str] | None = None,
+    acquisition: int | None = None,
+) -> Image:
+    """Describe the image whose group was read from ``path``; ``well`` and ``acquisition`` are what its plate says.
 
     Raises:
         BadStore: no or bad multiscales metadata, a path that leaves the store, no array, or not pixels.
@@ -222,22 +248,31 @@ def image_at(address: Address, path: str, group: Group, *, well: tuple[str, str]
     for level in multiscale.levels:
         address.child(path).child(level)
     first = join(path, multiscale.levels[0])
-    document = find_document(address, first, zarr_format=group.zarr_format)
-    if document is None:
+    found = find_array(address, first, zarr_format=group.zarr_format)
+    if found is None:
         raise BadStore(
             f"{where}: expected an array at {multiscale.levels[0]!r}, as the metadata say; none is there"
         )
-    return _described(address, path, group, multiscale, document, well)
+    document, remark = found
+    remarks = [remark] if remark else []
+    if group.has_misplaced_ome:
+        found_at = (
+            "under 'ome'" if group.zarr_format == 2 else "at the top of the attributes, not under 'ome'"
+        )
+        remarks.append(
+            f"its OME metadata are {found_at}, which is not their place in zarr v{group.zarr_format}; read"
+        )
+    image = _described(address, path, group, multiscale, document)
+    return replace(
+        image,
+        well=well,
+        field=path.rpartition("/")[2] if well else None,
+        acquisition=acquisition,
+        remarks=tuple(remarks),
+    )
 
 
-def _described(
-    address: Address,
-    path: str,
-    group: Group,
-    multiscale: Multiscale,
-    document: str,
-    well: tuple[str, str] | None,
-) -> Image:
+def _described(address: Address, path: str, group: Group, multiscale: Multiscale, document: str) -> Image:
     array = open_array(address, join(path, multiscale.levels[0]), document)
     where = str(address.child(path))
     _check_array(array, multiscale, where)
@@ -258,13 +293,17 @@ def _described(
         ngff="0.4" if group.zarr_format == 2 else "0.5",
         chunks=(array.chunks[-2], array.chunks[-1]),
         shards=(array.shards[-2], array.shards[-1]) if array.shards else None,
-        well=well,
-        field=path.rpartition("/")[2] if well else None,
         name=multiscale.name,
+        is_stand_in=is_stand_in(group),
         has_all_chunks=_attributes(group).get("chunks") == "all",
         document=document,
         described=_digest_of_metadata(group.ome),
     )
+
+
+def is_stand_in(group: Group) -> bool:
+    """Whether a group shows a label in place of pixels that are in another store."""
+    return _attributes(group).get("image") == STAND_IN["platelayer"]["image"]
 
 
 def _check_array(array: Any, multiscale: Multiscale, where: str) -> None:

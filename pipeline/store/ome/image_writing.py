@@ -15,6 +15,9 @@ from pipeline.errors import BadArgument
 from pipeline.store.ome.arrays import (
     Selection,
     grid_of,
+    level_count,
+    level_shapes,
+    mean_of_2x2,
     new_document,
     open_array,
     parts_of,
@@ -23,7 +26,6 @@ from pipeline.store.ome.arrays import (
 )
 from pipeline.store.ome.groups import join, with_ome, write_group, zarr_format_of
 from pipeline.store.ome.image import ALL_CHUNKS
-from pipeline.store.ome.levels import level_count, level_shapes, mean_of_2x2
 from pipeline.store.ome.metadata import (
     check_axes,
     multiscales_metadata,

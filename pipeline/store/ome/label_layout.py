@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import BadArgument
-from pipeline.store.ome.arrays import Selection, new_document, parts_of
+from pipeline.store.ome.arrays import Selection, level_shapes, new_document, parts_of
 from pipeline.store.ome.groups import ZARR_FORMAT
 from pipeline.store.ome.image import Image
-from pipeline.store.ome.levels import level_shapes
 from pipeline.store.ome.metadata import multiscales_metadata
 
 CHUNK = 1024
@@ -141,7 +140,13 @@ class LabelLayout:
 
     def metadata(self, name: str, *, image: str | None) -> dict[str, Any]:
         """NGFF metadata of one label image; ``image`` is the path to its image, None where there is none."""
-        ome = multiscales_metadata(
+        version = {"version": self.ngff} if self.ngff == "0.4" else {}
+        source = {"source": {"image": image}} if image else {}
+        return {**self.multiscales(name), "image-label": {**version, **source}}
+
+    def multiscales(self, name: str, *, folder: str = "") -> dict[str, Any]:
+        """NGFF multiscales metadata whose levels are ``0``, ``1``, ... in a folder below the group."""
+        return multiscales_metadata(
             axes=self.axes,
             units=self.units,
             scales=[
@@ -151,9 +156,8 @@ class LabelLayout:
             translation=self.translation,
             name=name,
             ngff=self.ngff,
+            folder=folder,
         )
-        version = {"version": self.ngff} if self.ngff == "0.4" else {}
-        return {**ome, "image-label": {**version, **({"source": {"image": image}} if image else {})}}
 
 
 def layout_for(image: Image, *, chunk: int | None = None, block: int = BLOCK) -> LabelLayout:

@@ -19,7 +19,8 @@ from pipeline.store.ome.groups import (
     write_group,
     zarr_format_of,
 )
-from pipeline.store.ome.label_reading import labels_path, layer_names, listed_labels, stack_layers
+from pipeline.store.ome.image import STAND_IN, is_stand_in
+from pipeline.store.ome.label_reading import declared_layers, labels_path, layer_names, listed_labels
 from pipeline.store.ome.label_writing import SCRATCH, STAGING, LabelWriter
 from pipeline.store.places.address import Address
 
@@ -68,12 +69,30 @@ def publish(writer: LabelWriter, *, overwrite: bool = False, coarsened: bool = F
         _note(writer, journal)
     _replace(writer, journal)
     _list_labels(writer.address, writer.path, journal["listing"], ngff=writer.layout.ngff)
+    _show_in_place_of_image(writer)
     forget_consolidated(writer.address, writer.path, zarr_format=writer.layout.zarr_format)
     for name in writer.names:
         writer.address.remove(writer.staged(name))
     _note(writer, {**journal, "done": True})
     if writer.staging == STAGING:
         _clear_direct(writer)
+
+
+def _show_in_place_of_image(writer: LabelWriter) -> None:
+    """In a store of results without pixels, make the image's group an image whose levels are those of the label.
+
+    So every reader opens the store, shows the label where it would show the pixels, and finds all labels beside it.
+    """
+    layout, address, path = writer.layout, writer.address, writer.path
+    group = find_group(address, path, zarr_format=layout.zarr_format)
+    if group is not None and "multiscales" in group.ome and not is_stand_in(group):
+        return
+    ome = layout.multiscales(writer.name, folder=labels_path("", writer.name))
+    attributes = {**(group.attributes if group else {}), **STAND_IN}
+    if group is None or group.ome.get("multiscales") != ome["multiscales"]:
+        write_group(
+            address, path, with_ome(attributes, ome, ngff=layout.ngff), zarr_format=layout.zarr_format
+        )
 
 
 def _was_published_directly(writer: LabelWriter) -> bool:
@@ -111,8 +130,8 @@ def _old_layers(writer: LabelWriter, overwrite: bool) -> list[str]:
     """Find the groups that the new stack replaces; refuse where it may not."""
     address, path, zarr_format = writer.address, writer.path, writer.layout.zarr_format
     check_free(address, path, writer.name, overwrite=overwrite, zarr_format=zarr_format)
-    there = overwrite and _is_there(writer, writer.name)
-    old = stack_layers(address, path, writer.name, zarr_format=zarr_format) if there else []
+    group = find_group(address, labels_path(path, writer.name), zarr_format=zarr_format)
+    old = (declared_layers(group) or [writer.name]) if group is not None else []
     for name in writer.names[1:]:
         if name not in old and _is_there(writer, name):
             raise RunConflict(

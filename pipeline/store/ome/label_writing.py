@@ -17,7 +17,7 @@ from pipeline.errors import BadArgument
 from pipeline.stack import MAX_ID
 from pipeline.store.ome.arrays import Selection, open_array, parts_of, read_region
 from pipeline.store.ome.groups import find_group, join, read_json, with_ome, write_group
-from pipeline.store.ome.image import Image
+from pipeline.store.ome.image import Image, is_stand_in
 from pipeline.store.ome.label_layout import BLOCK, LabelLayout, layout_for
 from pipeline.store.ome.label_reading import ATTRIBUTE, labels_path, layer_names
 from pipeline.store.places.address import Address
@@ -119,8 +119,9 @@ class LabelWriter:
         """Make the groups' metadata in the staging place, last of all; may be repeated."""
         zarr_format = self.layout.zarr_format
         image = find_group(self.address, self.path, zarr_format=zarr_format)
-        # In a mirror without pixels there is no image to point to, and validators follow the link.
-        source = "../../" if image is not None and "multiscales" in image.ome else None
+        # A mirror without pixels has no image to point to, and validators follow the link.
+        has_pixels = image is not None and "multiscales" in image.ome and not is_stand_in(image)
+        source = "../../" if has_pixels else None
         for layer, name in enumerate(self.names):
             place = self.staged(name)
             self.address.sweep(place)

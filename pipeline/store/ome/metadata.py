@@ -115,15 +115,20 @@ def multiscales_metadata(
     translation: Sequence[float],
     name: str,
     ngff: str,
+    folder: str = "",
 ) -> dict[str, Any]:
-    """Return the ``multiscales`` entry of an image whose levels are ``0``, ``1``, ... with these scales."""
+    """Return the ``multiscales`` entry of an image with these scales; its levels are ``0``, ``1``, ... in a folder."""
     described = [
         {"name": axis, "type": AXIS_TYPES[axis], **({"unit": unit} if unit else {})}
         for axis, unit in zip(axes, units, strict=True)
     ]
+    prefix = f"{folder}/" if folder else ""
     shift = [{"type": "translation", "translation": list(translation)}] if any(translation) else []
     datasets = [
-        {"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": list(scale)}, *shift]}
+        {
+            "path": f"{prefix}{level}",
+            "coordinateTransformations": [{"type": "scale", "scale": list(scale)}, *shift],
+        }
         for level, scale in enumerate(scales)
     ]
     version = {"version": ngff} if ngff == "0.4" else {}
@@ -144,6 +149,15 @@ def omero_metadata(
         for index, (name, (start, end)) in enumerate(zip(channels, windows, strict=True))
     ]
     return {"omero": {"channels": entries}}
+
+
+def acquisition_names(plate: dict[str, Any]) -> dict[int, str]:
+    """Read id and name of the acquisitions that a plate describes; the name may be empty."""
+    listed = plate.get("acquisitions")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    return {
+        entry["id"]: str(entry.get("name") or "") for entry in entries if isinstance(entry.get("id"), int)
+    }
 
 
 def plate_metadata(name: str, wells: Sequence[tuple[str, str, int]], *, ngff: str) -> dict[str, Any]:
@@ -182,15 +196,25 @@ def _has_path(item: Any) -> bool:
 
 
 def _parse_axes(listed: Any, version: str, where: str) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
-    if version.startswith(("0.1", "0.2", "0.3")):
-        raise BadStore(f"{where}: expected OME-Zarr 0.4 or 0.5, got version {version!r}; convert the image")
+    """Read names and units of the axes; versions before 0.4 list names only, or (0.1, 0.2) always have all five."""
+    if listed is None and version.startswith(("0.1", "0.2")):
+        return AXES, (None,) * len(AXES)
     if not isinstance(listed, list) or not listed:
         raise BadStore(f"{where}: expected multiscales[0].axes, got {listed!r}; add the axes to the metadata")
-    if not all(isinstance(axis, dict) and isinstance(axis.get("name"), str) for axis in listed):
-        raise BadStore(f"{where}: expected axes with names (OME-Zarr 0.4 or 0.5), got {listed!r}")
-    names = check_axes([axis["name"] for axis in listed], where=where)
-    units = tuple(axis["unit"] if isinstance(axis.get("unit"), str) else None for axis in listed)
+    entries = [{"name": axis} if isinstance(axis, str) else axis for axis in listed]
+    if not all(isinstance(axis, dict) and isinstance(axis.get("name"), str) for axis in entries):
+        raise BadStore(f"{where}: expected axes with names (OME-Zarr 0.3 to 0.5), got {listed!r}")
+    names = check_axes([_axis_letter(axis) for axis in entries], where=where)
+    units = tuple(axis["unit"] if isinstance(axis.get("unit"), str) else None for axis in entries)
     return names, units
+
+
+def _axis_letter(axis: dict[str, Any]) -> str:
+    """Return the one-letter name of an axis; capital letters and ``channel`` or ``time`` spelled out are understood."""
+    name = axis["name"].lower()
+    if name in AXES:
+        return name
+    return {"time": "t", "channel": "c"}.get(str(axis.get("type") or name).lower(), axis["name"])
 
 
 def _transforms(item: dict[str, Any], count: int, where: str) -> tuple[list[float], list[float]]:

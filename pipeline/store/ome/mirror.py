@@ -1,11 +1,13 @@
 """The layout of a source in another store, so that results lie at the same relative paths there.
 
-Without pixels the images of the mirror are plain groups that hold labels and tables: they claim no arrays that
-do not exist, and every label group opens by itself. With pixels the mirror is a full copy of the images.
+Without pixels the images of the mirror are empty groups at first. Publishing labels makes each of them an image
+that shows its label (`label_publishing`), so the mirror opens in every reader. With pixels the mirror is a full
+copy of the images.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import BadArgument, BadStore
@@ -38,24 +40,44 @@ def mirror(source: Collection, target: Address, *, copy_images: bool = False) ->
             _copy_image(image, target)
         else:
             ensure_group(target, image.path, zarr_format=source.zarr_format)
+    _write_listing(source, target)
+
+
+def list_published(source: Collection, target: Address) -> None:
+    """List in a mirror only those images that are there: readers do not expect listed images to be absent.
+
+    Called at the end of a run in which images were set aside; the next `mirror` lists all of them again.
+    """
+
+    def is_there(image: Image) -> bool:
+        group = find_group(target, image.path, zarr_format=source.zarr_format)
+        return group is not None and "multiscales" in group.ome
+
+    images = tuple(image for image in source.images if is_there(image))
+    if images and len(images) < len(source.images):
+        _write_listing(replace(source, images=images), target)
+
+
+def _write_listing(source: Collection, target: Address) -> None:
+    """Write what lists the images: plate and wells, one well, or a series; a single image needs none."""
     if source.kind == "plate":
         _mirror_plate(source, target)
-    else:
-        _mirror_listing(source, target)
-
-
-def _mirror_listing(source: Collection, target: Address) -> None:
-    """Write what lists the images of a well or a series; the root of a single image is there already."""
+        return
     root = find_group(source.address, "", zarr_format=source.zarr_format)
     ome = root.ome if root else {}
-    listing: dict[str, Any] = {key: ome[key] for key in ("well", "bioformats2raw.layout") if key in ome}
-    if not listing or "multiscales" in ome:
+    paths = [image.path for image in source.images]
+    if paths == [""]:
         ensure_group(target, "", zarr_format=source.zarr_format)
-        return
-    _write(target, "", listing, source)
-    series = find_group(source.address, "OME", zarr_format=source.zarr_format)
-    if series is not None:
-        write_group(target, "OME", series.attributes, zarr_format=source.zarr_format)
+    elif "well" in ome:
+        _write_well(source, target, "", paths)
+    else:
+        _write(target, "", {"bioformats2raw.layout": 3}, source)
+        described = find_group(source.address, "OME", zarr_format=source.zarr_format)
+        attributes = described.attributes if described else {}
+        attributes = with_ome(
+            attributes, {**(described.ome if described else {}), "series": paths}, ngff=source.ngff
+        )
+        write_group(target, "OME", attributes, zarr_format=source.zarr_format)
 
 
 def _check_target(source: Collection, target: Address) -> None:
@@ -85,10 +107,9 @@ def _mirror_plate(source: Collection, target: Address) -> None:
 
 def _write_well(source: Collection, target: Address, well: str, names: Sequence[str]) -> None:
     group = find_group(source.address, well, zarr_format=source.zarr_format)
-    described: dict[str, Any] = dict(group.ome["well"]) if group else {}
-    described["images"] = [
-        entry for entry in described.get("images", []) if entry["path"].strip("/") in names
-    ]
+    described: dict[str, Any] = dict(group.ome.get("well", {})) if group else {}
+    listed = described.get("images") or [{"path": name} for name in names]
+    described["images"] = [entry for entry in listed if entry["path"].strip("/") in names]
     _write(target, well, {"well": described}, source)
 
 

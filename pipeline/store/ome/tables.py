@@ -24,7 +24,7 @@ FILE = "table.parquet"
 ROW_GROUP = 32_768
 """Rows per row group, and what is encoded at once; fixed, so that bytes depend on the rows alone."""
 
-TEXT = frozenset({"plate", "row", "column", "field", "image", "well", "condition", "kind"})
+TEXT = frozenset({"plate", "row", "column", "field", "acquisition", "image", "well", "condition", "kind"})
 """Columns that are text also when there are no rows."""
 
 IDS = "_labels"
@@ -95,10 +95,11 @@ def read_table(address: Address, path: str, name: str, *, columns: list[str] | N
 
 
 def list_tables(address: Address, path: str, *, zarr_format: int | None = None) -> list[str]:
-    """Names of the tables at a path, in the listed order."""
+    """Names of the tables at a path, in the listed order; those that were deleted since are left out."""
     group = find_group(address, join(path, "tables"), zarr_format=zarr_format)
     listed = group.attributes.get("tables") if group else None
-    return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    return [name for name in names if address.exists(join(path, "tables", name))]
 
 
 def write_dataset(address: Address, name: str, parts: Iterable[tuple[str, pd.DataFrame]]) -> int:

@@ -12,6 +12,8 @@ import zarr
 
 from flows.cli import run as command
 from pipeline.errors import BadArgument, BadStore
+from pipeline.store.ome.collection import open_collection
+from pipeline.store.places.address import address
 
 
 @pytest.fixture
@@ -82,13 +84,28 @@ def test_an_absent_channel_lists_those_there_are(image_at, noise, run_job, above
     assert files(store) == before
 
 
-def test_a_channel_absent_in_one_field_sets_that_field_aside(plate_at, noise, run_job, above, tmp_path):
+def test_a_field_without_the_channel_is_left_out_and_is_no_failure(plate_at, noise, run_job, above, tmp_path):
     store = plate_at("p.zarr", {"A/1": [noise((30, 30))], "A/2": [noise((30, 30))]}, channels=("DAPI",))
     place = store / "A/2/0/zarr.json"
     place.write_text(place.read_text().replace("DAPI", "GFP"))
-    record = run_job(store, segmenter=above, name="n", channel=["DAPI"])
-    assert record.status == "partial" and list(record.images) == ["A/1/0"]
-    assert "no channel 'DAPI'" in record.failures[0]["reason"] and record.failures[0]["image"] == "A/2/0"
+    record = run_job(store, segmenter=above, name="n", channel=["DAPI"], output=str(tmp_path / "o.zarr"))
+    assert record.status == "complete" and list(record.images) == ["A/1/0"] and record.failures == []
+    assert list(record.left_out) == ["A/2/0"] and "no channel 'DAPI'" in record.left_out["A/2/0"]
+    assert [image.path for image in open_collection(address(tmp_path / "o.zarr")).images] == ["A/1/0"]
+    again = run_job(store, segmenter=above, name="n", channel=["DAPI"], output=str(tmp_path / "o.zarr"))
+    assert again.status == "unchanged"
+
+
+def test_absent_chunks_may_be_declared_zeros(image_at, noise, run_job, above):
+    store = image_at("a.zarr", noise((600, 600), sigma=20), chunks=(128, 128))
+    (store / "0" / "c" / "0" / "1" / "2").unlink()
+    assert run_job(store, segmenter=above, name="n", absent_chunks="zeros").status == "complete"
+
+
+def test_results_without_pixels_are_no_source(image_at, noise, run_job, above, tmp_path):
+    run_job(image_at("a.zarr", noise((60, 60))), segmenter=above, name="n", output=str(tmp_path / "o.zarr"))
+    with pytest.raises(BadArgument, match="got a store of results without pixels; give its source"):
+        run_job(tmp_path / "o.zarr", segmenter=above, name="again")
 
 
 def edited(store, change):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import BadArgument, BadStore, RunConflict
-from pipeline.store.ome.arrays import read_region
+from pipeline.store.ome.arrays import level_count, read_region
 from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.groups import find_group, write_group
 from pipeline.store.ome.image_writing import write_image
@@ -29,7 +29,6 @@ from pipeline.store.ome.labels import (
     stack_layers,
     write_stack,
 )
-from pipeline.store.ome.levels import level_count
 from pipeline.store.places.address import address
 from pipeline.store.places.local import LocalFiles
 
@@ -437,12 +436,9 @@ def test_a_label_that_is_not_there_is_named_with_those_that_are(place):
         read_stack(place, "", "worms")
 
 
-@pytest.mark.parametrize(
-    ("dtype", "value", "says"), [("f4", 1, "integer labels"), ("i8", -3, "expected ids")]
-)
-def test_images_that_are_no_labels_are_refused(tmp_path, dtype, value, says):
+def test_images_that_are_no_labels_are_refused(tmp_path):
     place = address(tmp_path)
     an_image(place)
-    write_image(place, "labels/odd", np.full((9, 9), value, dtype), axes=("y", "x"))
-    with pytest.raises(BadStore, match=says):
+    write_image(place, "labels/odd", np.full((9, 9), True), axes=("y", "x"))
+    with pytest.raises(BadStore, match="integer labels"):
         read_stack(place, "", "odd")

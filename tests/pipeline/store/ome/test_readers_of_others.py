@@ -19,7 +19,7 @@ from pipeline.errors import BadArgument, BadStore
 from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.image_writing import create_plate, create_series, write_image
 from pipeline.store.ome.labels import create_labels, publish, write_stack
-from pipeline.store.ome.mirror import mirror
+from pipeline.store.ome.mirror import list_published, mirror
 from pipeline.store.ome.tables import write_dataset, write_table
 from pipeline.store.places.address import address
 
@@ -132,6 +132,8 @@ def test_ome_zarr_models_agree(all_stores):
         items += [
             ("HCS", ngff, urls["plate"]),
             ("HCS", ngff, urls["full"]),
+            ("HCS", ngff, urls["bare"]),
+            ("Image", ngff, urls["bare"] + "/B/2/1"),
             ("Image", ngff, urls["full"] + "/B/2/1"),
         ]
         for url in urls.values():
@@ -146,18 +148,44 @@ def test_ome_zarr_models_agree(all_stores):
     assert done.stdout.split() == [url for _, _, url in items]
 
 
-def test_a_mirror_holds_no_pixels_and_claims_none(stores):
+def test_a_mirror_holds_no_pixels_and_opens_in_every_reader(stores):
     _, urls = stores
     bare = address(urls["bare"])
     assert all(
         "labels" in key or "tables" in key or key.endswith((".json", ".zattrs", ".zgroup"))
         for key in bare.list()
     )
-    with pytest.raises(BadStore, match=r"no readable image .*expected 'multiscales'"):
-        open_collection(bare)
-    plate = ngio.open_ome_zarr_plate(urls["bare"])
+    opened = open_collection(bare)
+    assert [image.path for image in opened.images] == ["A/1/0", "B/2/0", "B/2/1"] and opened.missing == ()
+    assert all(image.is_stand_in for image in opened.images)
+    np.testing.assert_array_equal(opened.images[0].read((0, 0), (0,), 0, 300, 0, 400)[0], STACK[0])
+    for path in ("", "/B/2", "/B/2/1"):
+        yaozarrs.validate_zarr_store(bare.url + path)
+    plate = ngio.open_ome_zarr_plate(bare.url)
     assert plate.images_paths(max_workers=1) == ["A/1/0", "B/2/0", "B/2/1"]
     assert len(plate.get_table("nuclei").dataframe) == 6
+    image = plate.get_images(max_workers=1)["B/2/1"]
+    assert image.list_labels() == ["nuclei", "nuclei_layer1"]
+    np.testing.assert_array_equal(image.get_image().get_as_numpy(), STACK[0])
+    np.testing.assert_array_equal(image.get_label("nuclei_layer1").get_as_numpy(), STACK[1])
+    assert shapes(bare.url + "/B/2/1") == [(300, 400), (300, 400), (300, 400)]
+    assert shapes(bare.url) == [(600, 800)]
+
+
+def test_a_mirror_lists_only_the_images_that_were_published(tmp_path):
+    source, target = address(tmp_path / "s.zarr"), address(tmp_path / "t.zarr")
+    for path in create_plate(source, name="p", wells=WELLS):
+        write_image(source, path, np.ones((1, 20, 30), "u1"))
+    collection = open_collection(source)
+    mirror(collection, target)
+    write_stack(target, collection.images[2], np.ones((1, 20, 30), int), name="n")
+    list_published(collection, target)
+    yaozarrs.validate_zarr_store(target.url)
+    assert ngio.open_ome_zarr_plate(target.url).images_paths(max_workers=1) == ["B/2/1"]
+    mirror(collection, target)
+    write_stack(target, collection.images[0], np.ones((1, 20, 30), int), name="n")
+    list_published(collection, target)
+    assert [image.path for image in open_collection(target).images] == ["A/1/0", "B/2/1"]
 
 
 def test_a_full_mirror_holds_the_same_bytes(stores):
