@@ -102,7 +102,11 @@ class RunRecord:
             setattr(record, name, before.get(name, {}))
         if plan.works:
             record.tiling = {name: getattr(plan.works[0], name) for name in ("core", "halo")}
-        record.left_out = dict(plan.refused)
+        if plan.job.channel:
+            record.left_out = dict(plan.refused)
+            return record
+        for path, reason in plan.refused.items():  # nobody chose: an image without a clear channel is no choice
+            record.failure(image=path, stage="plan", where=path or "image", reason=reason)
         return record
 
     @property
