@@ -1,20 +1,20 @@
-"""Ingest: samples of a dataset, TIFF files or synthetic scenes become an OME-Zarr store with truth beside them.
+"""Ingest of images with truth: samples of a dataset or synthetic scenes become an OME-Zarr store.
 
-A store is written under the name it will have only when it is complete: until then nothing lists its images.
+The images of a store are listed last, when all of them are in it.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.datasets.folder import Field
+from flows.new_store import new_store
 from pipeline.datasets.sample import Sample
 from pipeline.datasets.synthetic import Scene, scene
-from pipeline.errors import BadArgument, RunConflict
+from pipeline.errors import BadArgument
 from pipeline.store.ome.collection import Image, open_collection
 from pipeline.store.ome.image_writing import create_image, create_plate, create_series, write_image
 from pipeline.store.ome.labels import create_labels, publish, write_stack
-from pipeline.store.places.address import Address, address
+from pipeline.store.places.address import Address
 
 TRUTH = "truth"
 """Name of the label stack that holds the truth."""
@@ -28,36 +28,30 @@ class Ingested:
     """What came out."""
 
     images: int
+    """Images in the store."""
     objects: int
+    """Objects of their truth."""
 
 
 def ingest_samples(samples: Iterable[Sample], output: str, *, ngff: str = "0.5") -> Ingested:
     """Write samples as a plate, where they say their wells, or as a series of named images."""
-    target = free_target(output)
     paths: list[str] = []
     fields: Counter[tuple[str, str]] = Counter()
     objects = 0
-    for sample in samples:
-        path = sample.name
-        if sample.well:
-            path = f"{sample.well[0]}/{sample.well[1]}/{fields[sample.well]}"
-            fields[sample.well] += 1
-        objects += _write_sample(target, path, sample, ngff)
-        paths.append(path)
-    if not paths:
-        raise BadArgument(
-            f"{output}: expected at least one image to write, got none; check the source and --split"
-        )
-    _write_listing(target, paths, fields, ngff)
+    with new_store(output) as target:
+        for sample in samples:
+            path = sample.name
+            if sample.well:
+                path = f"{sample.well[0]}/{sample.well[1]}/{fields[sample.well]}"
+                fields[sample.well] += 1
+            objects += _write_sample(target, path, sample, ngff)
+            paths.append(path)
+        if not paths:
+            raise BadArgument(
+                f"{output}: expected at least one image to write, got none; check the source and --split"
+            )
+        _write_listing(target, paths, fields, ngff)
     return Ingested(len(paths), objects)
-
-
-def free_target(output: str) -> Address:
-    """The address of a store that is not there yet."""
-    target = address(output)
-    if target.exists():
-        raise RunConflict(f"{target}: there is something already; give another place, or remove it first")
-    return target
 
 
 def _write_sample(target: Address, path: str, sample: Sample, ngff: str) -> int:
@@ -70,7 +64,7 @@ def _write_sample(target: Address, path: str, sample: Sample, ngff: str) -> int:
 
 
 def _written(target: Address, path: str) -> Image:
-    """An image that no plate lists yet, at its place in the collection."""
+    """Return an image of the collection that is not listed in it yet."""
     image = open_collection(target.child(path) if path else target).images[0]
     return replace(image, address=target, path=path)
 
@@ -118,15 +112,15 @@ def ingest_synthetic(
         shards: side of a shard in px (0.5 only).
         on_block: called after each block.
     """  # fmt: skip
-    target = free_target(output)
     objects = 0
     places = [f"{row}/{column}/{field}" for row, column in wells for field in range(fields)] or [""]
-    for number, path in enumerate(places):
-        drawn = scene(kind, size, seed=seed + number, density=density)
-        objects += _write_scene(target, path, drawn, ngff=ngff, shards=shards, on_block=on_block)
-    if wells:
-        counts = Counter(dict.fromkeys(wells, fields))
-        _write_listing(target, places, counts, ngff)
+    with new_store(output) as target:
+        for number, path in enumerate(places):
+            drawn = scene(kind, size, seed=seed + number, density=density)
+            objects += _write_scene(target, path, drawn, ngff=ngff, shards=shards, on_block=on_block)
+        if wells:
+            counts = Counter(dict.fromkeys(wells, fields))
+            _write_listing(target, places, counts, ngff)
     return Ingested(len(places), objects)
 
 
@@ -158,26 +152,3 @@ def _blocks(shape: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
     for y in range(0, shape[0], BLOCK):
         for x in range(0, shape[1], BLOCK):
             yield y, min(y + BLOCK, shape[0]), x, min(x + BLOCK, shape[1])
-
-
-def ingest_fields(
-    fields: Sequence[Field], output: str, *, spacing_um: float | None = None, ngff: str = "0.5"
-) -> Ingested:
-    """Write fields of view of TIFF files as a plate, one field in memory at a time."""
-    target = free_target(output)
-    counts: Counter[tuple[str, str]] = Counter()
-    for item in fields:
-        path = f"{item.well[0]}/{item.well[1]}/{counts[item.well]}"
-        counts[item.well] += 1
-        spacing = (spacing_um, spacing_um) if spacing_um else item.spacing_um
-        write_image(
-            target,
-            path,
-            item.load(),
-            axes=tuple(item.axes),
-            channels=item.channels,
-            spacing_um=spacing,
-            ngff=ngff,
-        )
-    _write_listing(target, [], counts, ngff)
-    return Ingested(len(fields), 0)

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from flows.ingest import Ingested, ingest_fields, ingest_samples, ingest_synthetic
+from flows.commands.understood import describe
+from flows.ingest import Ingested, ingest_samples, ingest_synthetic
+from flows.ingest_images import Understood, copy_images
 from pipeline.datasets import folder
 from pipeline.datasets.catalogue import DATASETS, dataset
 from pipeline.errors import BadArgument
@@ -19,6 +21,16 @@ ingest = App(
 )
 
 Target = Annotated[str, Parameter(help="Store to make; there must be nothing yet.")]
+PixelSize = Annotated[
+    float | None, Parameter(help="Edge of a pixel in micrometres; default: what the files say.")
+]
+Incomplete = Annotated[
+    Literal["skip", "stop"] | None,
+    Parameter(
+        help="An image that lacks a file or cannot be read: skip (default where there are others) or stop."
+    ),
+]
+DryRun = Annotated[bool, Parameter(help="Only show what was understood.", negative="")]
 Version = Annotated[
     Literal["0.4", "0.5"], Parameter(help="OME-Zarr version: 0.4 (zarr v2) or 0.5 (zarr v3).")
 ]
@@ -26,21 +38,73 @@ Version = Annotated[
 
 @ingest.command
 def tiff(
-    source: Annotated[str, Parameter(help="Folder, or pattern of files such as 'scan/*.tif'.")],
+    source: Annotated[
+        str, Parameter(help="Folder, file or pattern of files such as 'scan/*.tif'; path or URL.")
+    ],
     output: Target,
     *,
     pattern: Annotated[
-        str | None, Parameter(help="Regular expression with groups row, column, field, channel.")
+        str | None,
+        Parameter(
+            help="Regular expression of file names with the groups row and column, or image, and field, "
+            "channel, t, z."
+        ),
     ] = None,
     pages: Annotated[str | None, Parameter(help="What the pages of a file are: t, z or c.")] = None,
-    pixel_size_um: Annotated[
-        float | None, Parameter(help="Edge of a pixel; default: what the files say.")
+    plate_wells: Annotated[
+        int | None, Parameter(help="Wells of the plate where names count wells (CQ1): 96, 384, ...")
     ] = None,
+    channel_names: Annotated[
+        str | None, Parameter(help="Names of channels: w1=DAPI,w2=GFP; default: as files say.")
+    ] = None,
+    pixel_size_um: PixelSize = None,
+    incomplete: Incomplete = None,
+    dry_run: DryRun = False,
     ngff: Version = "0.5",
 ) -> int:
-    """TIFF files of a plate; well, field and channel come from their names."""
-    fields = folder.read(source, pattern=pattern, pages=pages)
-    return _say(ingest_fields(fields, output, spacing_um=pixel_size_um, ngff=ngff), output)
+    """TIFF files: a plate by the names of the files, else images named after the files."""
+    scan = folder.read(
+        source,
+        pattern=pattern,
+        pages=pages,
+        plate_wells=plate_wells,
+        channel_names=_channel_names(channel_names),
+        incomplete=incomplete,
+    )
+    origin = {"source": source, "files": scan.files, "names": scan.title, "sidecar": scan.sidecar}
+    found = Understood(images=scan.fields, left_out=scan.left_out, origin=origin)
+    beside = [f"pixel size, channels and positions from {scan.sidecar}"] if scan.sidecar else []
+    heading = f"understood: {scan.files} file(s), read {scan.title}"
+    text = describe(found, heading=heading, notes=[*scan.notes, *beside], spacing_um=pixel_size_um)
+    return _copy(found, text, output, pixel_size_um, incomplete, dry_run, ngff)
+
+
+def _copy(
+    found: Understood,
+    text: str,
+    output: str,
+    pixel_size_um: float | None,
+    incomplete: str | None,
+    dry_run: bool,
+    ngff: str,
+) -> int:
+    """Show what was understood, then copy unless only that was wanted."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    if dry_run:
+        return 3 if found.left_out else 0
+    made = copy_images(found, output, spacing_um=pixel_size_um, ngff=ngff, stop=incomplete == "stop")
+    for path in made.left_out.keys() - found.left_out.keys():
+        sys.stdout.write(f"  LEFT OUT {path}: {made.left_out[path]}\n")
+    sys.stdout.write(f"{made.images} of {made.total} image(s) -> {output}\n")
+    return 3 if made.left_out else 0
+
+
+def _channel_names(text: str | None) -> dict[str, str]:
+    pairs = [item.partition("=") for item in (text or "").split(",") if item.strip()]
+    if not all(name.strip() and new.strip() for name, _, new in pairs):
+        raise BadArgument(f"--channel-names: expected pairs such as w1=DAPI,w2=GFP, got {text!r}")
+    return {name.strip(): new.strip() for name, _, new in pairs}
 
 
 @ingest.command

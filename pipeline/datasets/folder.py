@@ -1,56 +1,67 @@
-"""Folders of TIFF files as core facilities have them: well, field and channel from the names of the files.
+"""Folders of TIFF files: which images their files make up, and which of these are whole.
 
-The invariant: every file has one place, and every field has the same channels, planes and size in all its files;
-what does not fit is refused before a pixel is read. What becomes of the fields is not known here.
+The invariant: every file has one place, and every image has the same channels, planes and size in all its files.
+An image that lacks a file, or whose files cannot be read or do not go together, is named and left out; it is never
+filled up. Headers are read here, pixels are not.
 """
 
-import glob
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
-
-from pipeline.datasets.names import Place, places_of
-from pipeline.datasets.tiff import TiffImage, look_into
+from pipeline.datasets.field import Field, Grid, assemble
+from pipeline.datasets.names import Reading, read_names
+from pipeline.datasets.places import Place
+from pipeline.datasets.sidecars import Sidecar, read_sidecar
+from pipeline.datasets.source_files import SourceFile, find_tiffs, is_single_file
+from pipeline.datasets.tiff import TiffContents, TiffImage, look_into
 from pipeline.errors import BadArgument, BadStore
+
+Incomplete = Literal["skip", "stop"]
+"""What to do with an image that lacks a file: leave it out, or stop."""
+
+Key = tuple[tuple[str, str] | None, str, str]
+"""Well, name of the image and field: what identifies an image."""
+
+Fault = BadArgument | BadStore
+"""Why an image is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Field:
-    """One field of view of a well: its files, and how they lie along time, channel and depth."""
+class Scan:
+    """What was understood of a source."""
 
-    well: tuple[str, str]
-    """Row and column, such as ``("A", "1")``."""
-    field: str
-    """Number of the field in the well, without leading zeros; ``"0"`` where names have none."""
-    channels: tuple[str, ...]
-    """Names of the channels."""
-    axes: str
-    """``cyx``, with t and z before and after c where there are any."""
-    shape: tuple[int, ...]
-    """Lengths of these axes."""
-    dtype: np.dtype
-    """Type of the pixels."""
-    spacing_um: tuple[float, float] | None
-    """Size of a pixel along y and x, if the files say."""
-    files: Mapping[tuple[int, int, int], TiffImage]
-    """Files by their first t, c and z in the field."""
+    fields: tuple[Field, ...]
+    """Images that are whole, in the order of well and field, or of names."""
+    left_out: Mapping[str, str]
+    """Why an image is left out, by its path."""
+    files: int
+    """Files that were looked at."""
+    title: str
+    """By what the names were read."""
+    notes: tuple[str, ...]
+    """What else the user should know, one sentence each."""
+    sidecar: str = ""
+    """File beside the images that was used; empty where there is none."""
 
     @property
-    def name(self) -> str:
-        """Well and field for messages, such as ``A1/0``."""
-        return f"{''.join(self.well)}/{self.field}"
+    def is_plate(self) -> bool:
+        """Whether the images are fields of wells."""
+        return any(item.well for item in self.fields)
 
-    def load(self) -> np.ndarray:
-        """Read the pixels, ``axes`` in that order; they are held in memory, one field at a time."""
-        lengths = dict(zip(self.axes, self.shape, strict=True))
-        pixels = np.zeros([lengths.get(axis, 1) for axis in "tczyx"], self.dtype)
-        for (t, c, z), file in self.files.items():
-            nt, nc, nz = file.shape[:3]
-            pixels[t : t + nt, c : c + nc, z : z + nz] = file.load()
-        return pixels.reshape(self.shape)
+
+@dataclass
+class _Pieces:
+    """The files of the images while they are collected."""
+
+    files: dict[Key, list[tuple[Place, TiffImage]]] = field(default_factory=lambda: defaultdict(list))
+    places: dict[Key, list[Place]] = field(default_factory=lambda: defaultdict(list))
+    faults: dict[Key, Fault] = field(default_factory=dict)
+    titles: dict[Key, str] = field(default_factory=dict)
+    overviews: int = 0
 
 
 def read(
@@ -58,135 +69,190 @@ def read(
     *,
     pattern: str | None = None,
     pages: str | None = None,
+    plate_wells: int | None = None,
     channel_names: Mapping[str, str] | None = None,
-) -> list[Field]:
-    """Return the fields of a folder in the order of well and field; headers are read, pixels are not.
+    incomplete: Incomplete | None = None,
+) -> Scan:
+    """Return the images of a source; headers are read, pixels are not.
 
     Args:
-        source: a glob such as ``"folder/*.tif"``, a folder, or paths. Thumbnails (``_thumb``) are left out.
-        pattern: regular expression with named groups out of ``names.GROUPS``, searched in the name without suffix,
-            or in the path with ``/`` if the pattern has one; default: the first of ``names.PATTERNS`` that fits all.
+        source: folder, file, glob, or URL of one of these, or paths; see ``source_files.find_tiffs``.
+        pattern: regular expression with named groups out of ``names.GROUPS``; None reads names by themselves.
         pages: what pages without metadata are: ``t``, ``c`` or ``z``.
+        plate_wells: wells of the plate where names count wells.
         channel_names: new names for channels, such as ``{"w1": "GFP"}``.
+        incomplete: what to do with an image that lacks a file; None leaves it out unless it is the only one.
 
     Raises:
-        BadArgument: names that do not fit, two files for one place, a missing file, files that differ in
-            shape or type, pages that nobody explains.
-        BadStore: no files, or one that is not a TIFF.
+        BadArgument: names that are not understood, two files in one place, pages that nobody explains; an image
+            that is not whole where that stops.
+        BadStore: no files; a file that is not a TIFF where that stops.
     """
-    files = _files(source)
-    places = places_of(files, pattern)
-    by_field: dict[tuple[tuple[str, str], str], dict[Path, Place]] = {}
-    for path, place in places.items():
-        by_field.setdefault((place.well, place.field), {})[path] = place
-    channels = _natural({place.channel for place in places.values()})
-    return [
-        _field(by_field[key], channels, pages, channel_names or {}) for key in sorted(by_field, key=_order)
-    ]
-
-
-def _files(source: str | Path | Iterable[Path]) -> list[Path]:
-    if isinstance(source, str | Path):
-        text = str(source)
-        where = str(Path(text) / "*") if Path(text).is_dir() else text
-        found = [Path(name) for name in glob.glob(where, recursive=True)]  # noqa: PTH207  (pathlib takes no absolute glob)
+    files = find_tiffs(source)
+    sidecar = read_sidecar(files[0])
+    if pattern is None and isinstance(source, str | Path) and is_single_file(str(source)):
+        reading = Reading(title="as one image", places={files[0]: Place()})
     else:
-        found = [Path(path) for path in source]
-    tiffs = [path for path in found if path.suffix.lower() in (".tif", ".tiff") and "_thumb" not in path.name]
-    if not tiffs:
-        raise BadStore(
-            f"expected TIFF files at {str(source)!r}, found none; quote the glob, as in 'folder/*.tif'"
+        reading = read_names(files, pattern, plate_wells=plate_wells or sidecar.plate_wells)
+    pieces = _collect(reading.places, pages)
+    scan = _assembled(pieces, sidecar, channel_names or {})
+    _check_incomplete(scan, pieces, incomplete)
+    notes = [*reading.notes]
+    if pieces.overviews:
+        notes.append(f"{pieces.overviews} overview(s) or label picture(s) inside the files: left out")
+    return replace(scan, files=len(files), title=reading.title, notes=tuple(notes), sidecar=sidecar.source)
+
+
+def _collect(places: Mapping[SourceFile, Place], pages: str | None) -> _Pieces:
+    """Look into every file and sort what is in it by image; a file that cannot be read is its image's fault."""
+    pieces = _Pieces()
+    named_fields = len({place.field for place in places.values()}) > 1
+    for file, place in places.items():
+        try:
+            contents = look_into(file, pages=pages)
+            if len(contents.images) > 1 and named_fields:
+                raise BadArgument(
+                    f"{file}: {len(contents.images)} images in the file, and the names of files say fields too; "
+                    "give a --pattern without field"
+                )
+        except (BadArgument, BadStore) as error:
+            pieces.faults.setdefault(_key(place), error)
+            pieces.places[_key(place)].append(place)
+            continue
+        _add(pieces, place, contents)
+    return pieces
+
+
+def _key(place: Place) -> Key:
+    return place.well, place.image, place.field
+
+
+def _add(pieces: _Pieces, place: Place, contents: TiffContents) -> None:
+    """Sort the images of one file: several are the fields of its well, or images named after file and position."""
+    pieces.overviews += contents.overviews
+    for number, image in enumerate(contents.images):
+        here, title = place, place.image
+        if len(contents.images) > 1:
+            title = image.metadata.name or str(number)
+            here = replace(place, field=str(number))
+            if not place.well:
+                here = replace(place, image=f"{place.image}_{title}".strip("_"), field=str(number))
+        pieces.files[_key(here)].append((here, image))
+        pieces.places[_key(here)].append(here)
+        pieces.titles.setdefault(_key(here), title)
+
+
+def _assembled(pieces: _Pieces, sidecar: Sidecar, renamed: Mapping[str, str]) -> Scan:
+    keys = sorted(pieces.places, key=_order)
+    paths = _paths(keys)
+    grids = _grids(pieces.places)
+    fields: list[Field] = []
+    for key in keys:
+        if key in pieces.faults:
+            continue
+        try:
+            made = assemble(
+                path=paths[key],
+                title=pieces.titles[key],
+                files=pieces.files[key],
+                grid=grids[key],
+                sidecar=sidecar,
+                renamed=renamed,
+            )
+        except BadArgument as error:
+            pieces.faults[key] = error
+        else:
+            fields.append(made)
+    left_out = {paths[key]: str(pieces.faults[key]) for key in keys if key in pieces.faults}
+    return Scan(fields=tuple(fields), left_out=left_out, files=0, title="", notes=())
+
+
+def _check_incomplete(scan: Scan, pieces: _Pieces, incomplete: Incomplete | None) -> None:
+    """Raise the first fault where faults stop everything."""
+    if not pieces.faults or (scan.fields and incomplete != "stop"):
+        return
+    (path, reason), *others = scan.left_out.items()
+    more = f" (and {len(others)} other image(s) with faults)" if others else ""
+    kind = BadStore if any(isinstance(fault, BadStore) for fault in pieces.faults.values()) else BadArgument
+    raise kind(f"{path or 'the image'}: {reason}{more}")
+
+
+def _grids(places: Mapping[Key, Sequence[Place]]) -> dict[Key, Grid]:
+    """Return what each image must have: fields of a plate the same; other images the same channels.
+
+    Raises:
+        BadArgument: channels that have different planes in all images.
+    """
+    everything = [place for found in places.values() for place in found]
+    channels = _natural({place.channel for place in everything})
+    if any(place.well for place in everything):
+        _check_even(everything, channels)
+        common = _grid(everything, channels)
+        return dict.fromkeys(places, common)
+    varies = any(len({place.channel for place in found}) > 1 for found in places.values())
+    return {
+        key: _grid(found, channels if varies else _natural({place.channel for place in found}))
+        for key, found in places.items()
+    }
+
+
+def _grid(places: Sequence[Place], channels: Sequence[str]) -> Grid:
+    return Grid(
+        channels=tuple(channels),
+        times=tuple(sorted({place.t for place in places})),
+        depths=tuple(sorted({place.z for place in places})),
+    )
+
+
+def _check_even(places: Sequence[Place], channels: Sequence[str]) -> None:
+    planes = {name: {(p.t, p.z) for p in places if p.channel == name} for name in channels}
+    if len({frozenset(found) for found in planes.values()}) > 1:
+        counts = ", ".join(f"{name}: {len(found)}" for name, found in planes.items())
+        raise BadArgument(
+            f"channels have different numbers of planes and times in all fields ({counts}): either files are "
+            "missing, or the channels were recorded differently; then ingest them one at a time by a glob"
         )
-    return sorted(path for path in tiffs if not path.name.startswith("."))
 
 
-def _order(key: tuple[tuple[str, str], str]) -> tuple[object, ...]:
-    (row, column), field = key
-    return len(row), row, _number_first(column), _number_first(field)
+def _paths(keys: Sequence[Key]) -> dict[Key, str]:
+    """Return the path of every image in the store: row, column and field, or its name in safe letters."""
+    taken: set[str] = set()
+    paths: dict[Key, str] = {}
+    for key in keys:
+        well, image, number = key
+        path = "/".join((*well, number)) if well else _free(_safe(image), taken)
+        taken.add(path.lower())
+        paths[key] = path
+    return paths
+
+
+def _safe(name: str) -> str:
+    """Return a name that every file system and reader takes; ``OME`` is the name of a group of its own."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")
+    return f"{plain}_image" if plain.lower() in ("ome", "zarr.json") else plain
+
+
+def _free(name: str, taken: set[str]) -> str:
+    found, number = name, 2
+    while found.lower() in taken:
+        found, number = f"{name}_{number}", number + 1
+    return found
+
+
+def _order(key: Key) -> tuple[object, ...]:
+    well, image, number = key
+    row, column = well or ("", "")
+    return len(row), row, _number_first(column), _split(image), _split(number)
 
 
 def _number_first(text: str) -> tuple[bool, int, str]:
-    return not text.isdigit(), int(text) if text.isdigit() else 0, text
+    return not text.isdecimal(), int(text) if text.isdecimal() else 0, text
+
+
+def _split(name: str) -> list[tuple[bool, int, str]]:
+    return [_number_first(part) for part in re.split(r"(\d+)", name) if part]
 
 
 def _natural(names: Iterable[str]) -> list[str]:
     """Sort names so that ``ch2`` comes before ``ch10``."""
-    return sorted(names, key=lambda name: [_number_first(part) for part in re.split(r"(\d+)", name) if part])
-
-
-def _field(
-    places: Mapping[Path, Place], channels: list[str], pages: str | None, renamed: Mapping[str, str]
-) -> Field:
-    first = next(iter(places.values()))
-    name = f"{''.join(first.well)}/{first.field}"
-    images = {path: look_into(path, pages=pages) for path in places}
-    one = _alike(name, images)
-    steps = sorted({place.t for place in places.values()}), sorted({place.z for place in places.values()})
-    files = {
-        (steps[0].index(place.t), channels.index(place.channel), steps[1].index(place.z)): images[path]
-        for path, place in places.items()
-    }
-    counts = (len(steps[0]), len(channels), len(steps[1]))
-    _check_whole(name, files, counts, channels)
-    lengths = _lengths(name, one, counts)
-    names = _channel_names(channels, one, lengths["c"])
-    axes = "".join(axis for axis in "tczyx" if axis in "cyx" or lengths[axis] > 1)
-    return Field(
-        well=first.well,
-        field=first.field,
-        channels=tuple(renamed.get(channel, channel) for channel in names),
-        axes=axes,
-        shape=tuple(lengths[axis] for axis in axes),
-        dtype=one.dtype,
-        spacing_um=one.spacing_um,
-        files=files,
-    )
-
-
-def _alike(name: str, images: Mapping[Path, TiffImage]) -> TiffImage:
-    """Return any of the files of a field after checking that all have one shape and type."""
-    one, *others = images.values()
-    for other in others:
-        if (other.shape, other.dtype) != (one.shape, one.dtype):
-            raise BadArgument(
-                f"field {name}: expected files of one shape and type, got {one.path.name} {one.shape} {one.dtype} "
-                f"and {other.path.name} {other.shape} {other.dtype} (t, c, z, y, x)"
-            )
-    return one
-
-
-def _check_whole(
-    name: str,
-    files: Mapping[tuple[int, int, int], TiffImage],
-    counts: tuple[int, int, int],
-    channels: list[str],
-) -> None:
-    missing = [index for index in np.ndindex(counts) if index not in files]
-    if missing:
-        t, c, z = missing[0]
-        raise BadArgument(
-            f"field {name}: {len(missing)} of {np.prod(counts)} files are missing, the first for channel "
-            f"{channels[c]!r}, t {t}, z {z}; fetch them, or leave the field out of the glob"
-        )
-
-
-def _lengths(name: str, one: TiffImage, counts: tuple[int, int, int]) -> dict[str, int]:
-    """Return the lengths of the axes of a field; an axis is in the names or in the files, not in both."""
-    inside = dict(zip("tczyx", one.shape, strict=True))
-    for axis, count in zip("tcz", counts, strict=True):
-        if count > 1 and inside[axis] > 1:
-            raise BadArgument(
-                f"field {name}: {axis} is both in the names ({count}) and in the files ({inside[axis]}, "
-                f"{one.path.name}); give a pattern without {axis}"
-            )
-        inside[axis] = max(count, inside[axis])
-    return inside
-
-
-def _channel_names(channels: list[str], one: TiffImage, count: int) -> tuple[str, ...]:
-    """Names by the file names where they tell channels apart, else by the metadata, else numbers."""
-    if count == len(channels) and channels[0]:
-        return tuple(channels)
-    if len(one.channels) == count and all(one.channels) and len(set(one.channels)) == count:
-        return one.channels
-    return ("image",) if count == 1 else tuple(f"channel{index}" for index in range(count))
+    return sorted(names, key=_split)

@@ -1,41 +1,58 @@
-"""One TIFF file of a microscope: what its axes, channels and pixel size are, and its pixels as ``tczyx``.
+"""The images in a TIFF file: what their axes, channels and pixel size are, and their pixels, block by block.
 
 The invariant: an axis is never guessed. It comes from OME or ImageJ metadata, or the caller says what the pages
-are, or the file is refused. Where the image lies on a plate is not known here.
+are, or the file is refused. Where an image belongs on a plate is not known here.
 """
 
-import xml.etree.ElementTree as ElementTree
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import product
 
 import numpy as np
 import tifffile
-from PIL import Image
 
+from pipeline.datasets.source_files import SourceFile
+from pipeline.datasets.tiff_metadata import ImageMetadata, Spacing, image_metadata
+from pipeline.datasets.tiff_pixels import Pixels, open_pixels
 from pipeline.errors import BadArgument, BadStore
 
 PAGES = ("t", "c", "z")
 """What the pages of a file without metadata can be."""
+
+BLOCK_BYTES = 64 * 2**20
+"""Blocks are cut along x where a band over the whole width would be larger."""
+
+STEP = 1024
+"""Blocks begin at multiples of this along y and x; the chunk of the stores that are written."""
+
 _KNOWN = {"T": "t", "C": "c", "Z": "z", "Y": "y", "X": "x"}
-_MICRONS = dict.fromkeys(("um", "µm", "μm", "micron", "microns", "\\u00b5m"), 1.0) | {"nm": 1e-3, "mm": 1e3}
+_OVERVIEW = re.compile(r"\b(label|macro|thumbnail|overview)\b", re.IGNORECASE)
+
+Region = tuple[slice, slice, slice, slice, slice]
+"""One slice for each of t, c, z, y, x."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TiffImage:
-    """A file that has been looked into; no pixel has been read."""
+    """One image of a file; no pixel has been read."""
 
-    path: Path
+    file: SourceFile
     """The file."""
-    axes: str
-    """Axes of the pixels, out of ``tczyx``, in the order in which they are stored."""
+    series: int
+    """Which of the series of the file it is."""
+    axes: tuple[str, ...]
+    """What each stored axis is, out of t, c, z, y, x; empty for one of length 1 without meaning."""
     stored: tuple[int, ...]
-    """Lengths of these axes."""
+    """Lengths of the stored axes."""
     dtype: np.dtype
     """Type of the pixels."""
-    channels: tuple[str, ...]
-    """Names of the channels by the metadata; empty if it has none."""
-    spacing_um: tuple[float, float] | None
-    """Size of a pixel along y and x; ``None`` where the file does not say."""
+    metadata: ImageMetadata
+    """Names and pixel size."""
+
+    def __str__(self) -> str:
+        return str(self.file)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -43,115 +60,155 @@ class TiffImage:
         lengths = dict(zip(self.axes, self.stored, strict=True))
         return tuple(lengths.get(axis, 1) for axis in "tczyx")
 
-    def load(self) -> np.ndarray:
-        """Return the pixels ``(t, c, z, y, x)``; what cannot be read is a BadStore."""
-        order = [self.axes.index(axis) for axis in "tczyx" if axis in self.axes]
-        return _pixels(self.path).reshape(self.stored).transpose(order).reshape(self.shape)
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels; empty where the metadata do not name all of them differently."""
+        names = self.metadata.channels
+        return names if len(names) == self.shape[1] == len(set(names)) and all(names) else ()
+
+    @property
+    def spacing_um(self) -> Spacing | None:
+        """Size of a pixel along y and x in micrometres; None where the file does not say."""
+        return self.metadata.spacing_um
+
+    def blocks(self) -> Iterator[tuple[Region, np.ndarray]]:
+        """Yield regions of the image and their pixels ``(t, c, z, y, x)``; a block is one plane (or its colours).
+
+        Raises:
+            BadStore: pixels that cannot be read.
+        """
+        with _faults(self.file), open_pixels(self.file, self.series) as pixels:
+            for region in self._regions(pixels):
+                yield region, self._read(pixels, region)
+
+    def _regions(self, pixels: Pixels) -> Iterator[Region]:
+        """Cut the image into bands of rows of one plane, high enough that no stored strip is read twice."""
+        y, x = self.axes.index("y"), self.axes.index("x")
+        after = int(np.prod(self.stored[x + 1 :], dtype=np.int64))
+        height, width = self.stored[y], self.stored[x]
+        rows = _rounded_up(pixels.chunks[y])
+        columns = max(STEP, BLOCK_BYTES // (rows * after * self.dtype.itemsize) // STEP * STEP)
+        if pixels.chunks[x] >= width > STEP and pixels.chunks[y] > STEP:
+            columns = width
+        at_once = self.axes[x + 1 :]
+        t, c, z = (
+            [slice(0, n)] if axis in at_once else [slice(i, i + 1) for i in range(n)]
+            for axis, n in zip("tcz", self.shape, strict=False)
+        )
+        yield from product(t, c, z, _cut(height, rows), _cut(width, columns))
+
+    def _read(self, pixels: Pixels, region: Region) -> np.ndarray:
+        parts = dict(zip("tczyx", region, strict=True))
+        block = pixels.read(tuple(parts.get(axis, slice(0, 1)) for axis in self.axes))
+        named = [position for position, axis in enumerate(self.axes) if axis]
+        block = block.reshape([block.shape[position] for position in named])
+        present = [self.axes[position] for position in named]
+        ordered = block.transpose([present.index(axis) for axis in "tczyx" if axis in present])
+        return ordered.reshape([part.stop - part.start for part in region])
 
 
-def look_into(path: Path, *, pages: str | None = None) -> TiffImage:
-    """Read the axes of a file and what its metadata says; ``pages`` names the axis of pages without metadata.
+@dataclass(frozen=True, kw_only=True)
+class TiffContents:
+    """What is in a file."""
 
-    Colour counts as three channels. Only the first series of a file is an image, the others are overviews.
+    images: tuple[TiffImage, ...]
+    """The images, in the order of the file."""
+    overviews: int
+    """Series that show an image again, smaller, or the label of a slide; they are left out."""
+
+
+def look_into(file: SourceFile, *, pages: str | None = None) -> TiffContents:
+    """Read the headers of a file; ``pages`` names the axis of pages without metadata.
+
+    Colour counts as three channels.
 
     Raises:
-        BadArgument: the file has pages and neither metadata nor the caller says what they are.
+        BadArgument: the file has pages and neither metadata nor the caller says what they are, or images of
+            several sizes and no metadata.
         BadStore: not a TIFF.
     """
     if pages is not None and pages not in PAGES:
-        raise BadArgument(f"pages of a TIFF: expected one of {', '.join(PAGES)}, got {pages!r}")
+        raise BadArgument(f"--pages: expected one of {', '.join(PAGES)}, got {pages!r}")
+    with _faults(file), open_tiff(file) as opened:
+        chosen, overviews = _images_among(opened, file)
+        images = tuple(_image(opened, number, file, pages) for number in chosen)
+    return TiffContents(images=images, overviews=overviews)
+
+
+@contextmanager
+def open_tiff(file: SourceFile) -> Iterator[tifffile.TiffFile]:
+    """Open a file; metadata that describe a set of OME-TIFF files are followed only where that is needed."""
+    with file.open() as handle, tifffile.TiffFile(handle, name=file.place, _multifile=False) as opened:
+        yield opened
+
+
+@contextmanager
+def _faults(file: SourceFile) -> Iterator[None]:
     try:
-        with tifffile.TiffFile(path, _multifile=False) as file:
-            series = file.series[0]
-            kept = _named(series.axes, series.shape, path, pages)
-            names, spacing, dtype = _channel_names(file, series.axes), _spacing(file), np.dtype(series.dtype)
-    except (OSError, IndexError, tifffile.TiffFileError) as error:
-        raise BadStore(f"cannot read {str(path)!r} as TIFF: {error}; is the file whole?") from error
-    lengths = dict(kept)
-    return TiffImage(
-        path=path,
-        axes="".join(axis for axis, _ in kept),
-        stored=tuple(length for _, length in kept),
-        dtype=dtype,
-        channels=names if len(names) == lengths.get("c", 1) else (),
-        spacing_um=spacing,
+        yield
+    except (BadArgument, BadStore, KeyboardInterrupt, GeneratorExit):
+        raise
+    except Exception as error:
+        raise BadStore(f"cannot read {file} as TIFF: {error}; is the file whole?") from error
+
+
+def _images_among(opened: tifffile.TiffFile, file: SourceFile) -> tuple[list[int], int]:
+    """Return the numbers of the series that are images of their own, and how many others there are."""
+    series = opened.series
+    if not series:
+        raise BadStore(f"{file}: expected an image, the file has no pages; fetch the file again")
+    if len(series) == 1:
+        return [0], 0
+    if series[0].kind in ("ome", "shaped"):
+        chosen = [n for n, item in enumerate(series) if not _OVERVIEW.search(item.name or "")] or [0]
+        return chosen, len(series) - len(chosen)
+    sizes = [tuple(item.shape[item.axes.index(axis)] for axis in "YX") for item in series]
+    if all(h < sizes[0][0] and w < sizes[0][1] for h, w in sizes[1:]):
+        return [0], len(series) - 1
+    raise BadArgument(
+        f"{file}: {len(series)} images of different sizes (height, width: {sizes[:4]}), and no metadata that say "
+        "what they are; save them as separate files or as OME-TIFF"
     )
 
 
-def _named(axes: str, shape: tuple[int, ...], path: Path, pages: str | None) -> list[tuple[str, int]]:
-    """Return axis and length in stored order; axes of length 1 that mean nothing to us are left out."""
-    kept: list[tuple[str, int]] = []
-    for position, (letter, length) in enumerate(zip(axes, shape, strict=True)):
-        axis = _KNOWN.get(letter) or ("c" if letter == "S" and position > 0 else pages)
-        if axis is None and letter == "S":
-            axis = "c"
-        if axis is None and length > 1:
-            raise BadArgument(
-                f"{path.name}: {length} pages, and no OME or ImageJ metadata that says what they are; "
-                "say whether pages are t, c or z"
-            )
-        if axis is not None and (length > 1 or letter in _KNOWN):
-            kept.append((axis, length))
-    found = [axis for axis, _ in kept]
+def _image(opened: tifffile.TiffFile, number: int, file: SourceFile, pages: str | None) -> TiffImage:
+    series = opened.series[number]
+    return TiffImage(
+        file=file,
+        series=number,
+        axes=_axes(series.axes, series.shape, file, pages),
+        stored=tuple(series.shape),
+        dtype=np.dtype(series.dtype),
+        metadata=image_metadata(opened, number),
+    )
+
+
+def _axes(letters: str, shape: tuple[int, ...], file: SourceFile, pages: str | None) -> tuple[str, ...]:
+    """Return what each stored axis is; empty for one of length 1 that means nothing here."""
+    named = [_axis(letter, length, file, pages) for letter, length in zip(letters, shape, strict=True)]
+    found = [axis for axis in named if axis]
     if len(set(found)) < len(found) or found.count("y") != 1 or found.count("x") != 1:
         raise BadArgument(
-            f"{path.name}: expected each of t, c, z, y, x at most once, got axes {axes!r} {shape}"
+            f"{file}: expected each of t, c, z, y, x at most once, got axes {letters!r} of lengths {shape}"
         )
-    return kept
+    return tuple(named)
 
 
-def _pixels(path: Path) -> np.ndarray:
-    try:
-        with tifffile.TiffFile(path, _multifile=False) as file:
-            try:
-                return file.series[0].asarray()
-            except ValueError:
-                # tifffile needs the optional imagecodecs for LZW; Pillow brings its own libtiff.
-                if len(file.pages) > 1:
-                    raise
-        with Image.open(path) as picture:
-            return np.asarray(picture)
-    except Exception as error:
-        raise BadStore(f"cannot read the pixels of {str(path)!r}: {error}") from error
+def _axis(letter: str, length: int, file: SourceFile, pages: str | None) -> str:
+    axis = _KNOWN.get(letter) or ("c" if letter == "S" else pages)
+    if length == 1 and letter not in "YX":
+        return ""
+    if axis is None:
+        raise BadArgument(
+            f"{file}: {length} pages, and no OME or ImageJ metadata that says what they are; "
+            "say whether pages are t, c or z by --pages"
+        )
+    return axis
 
 
-def _channel_names(file: tifffile.TiffFile, axes: str) -> tuple[str, ...]:
-    if file.is_ome and file.ome_metadata:
-        return tuple(node.get("Name") or "" for node in _first_image(file.ome_metadata, "Channel"))
-    return ("red", "green", "blue") if axes.endswith("S") else ()
+def _rounded_up(length: int) -> int:
+    return -(-length // STEP) * STEP
 
 
-def _spacing(file: tifffile.TiffFile) -> tuple[float, float] | None:
-    if file.is_ome and file.ome_metadata:
-        for node in _first_image(file.ome_metadata, "Pixels"):
-            edges = [
-                _micrometres(node.get(f"PhysicalSize{a}"), node.get(f"PhysicalSize{a}Unit")) for a in "YX"
-            ]
-            return (edges[0], edges[1]) if edges[0] and edges[1] else None
-    if file.is_imagej and file.imagej_metadata:
-        unit = str(file.imagej_metadata.get("unit", ""))
-        tags = file.pages.first.tags
-        edges = [_micrometres(_per_unit(tags.get(name)), unit) for name in ("YResolution", "XResolution")]
-        return (edges[0], edges[1]) if edges[0] and edges[1] else None
-    return None
-
-
-def _first_image(xml: str, name: str) -> list[ElementTree.Element]:
-    """Return the elements of a name inside the first image of OME-XML; none if the text is no XML."""
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError:
-        return []
-    image = next((node for node in root.iter() if node.tag.endswith("}Image")), root)
-    return [node for node in image.iter() if node.tag.endswith("}" + name)]
-
-
-def _per_unit(tag: tifffile.TiffTag | None) -> float | None:
-    if tag is None or not tag.value[0]:
-        return None
-    return tag.value[1] / tag.value[0]
-
-
-def _micrometres(value: float | str | None, unit: str | None) -> float | None:
-    factor = _MICRONS.get(unit or "µm")
-    return float(value) * factor if value and factor else None
+def _cut(length: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]

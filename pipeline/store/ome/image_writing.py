@@ -4,8 +4,8 @@ An image becomes visible as an image only in `ImageWriter.finish`, when its pyra
 list the levels are written last. Two writers must not share a chunk (a shard, where there are shards).
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,31 +37,54 @@ from pipeline.store.places.address import Address
 
 
 def create_plate(
-    address: Address, *, name: str, wells: Sequence[tuple[str, str, int]], ngff: str = "0.5"
+    address: Address,
+    *,
+    name: str,
+    wells: Sequence[tuple[str, str, int | Sequence[str]]],
+    ngff: str = "0.5",
+    attributes: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Write the metadata of a plate with wells (row, column, number of fields); returns the paths of its fields.
+    """Write the metadata of a plate and return the paths of its fields.
 
     The fields are listed at once; those without an image yet are reported as absent when the plate is opened.
+
+    Args:
+        address: place of the plate.
+        name: name of the plate.
+        wells: row, column, and the names of the fields, or their number (then they are called 0, 1, ...).
+        ngff: ``0.4`` or ``0.5``.
+        attributes: what platelayer keeps about the plate, under the attribute ``platelayer``.
     """
     zarr_format = zarr_format_of(ngff)
-    plate = plate_metadata(name, wells, ngff=ngff)
+    named = [
+        (row, column, [str(n) for n in range(fields)] if isinstance(fields, int) else list(fields))
+        for row, column, fields in wells
+    ]
+    plate = plate_metadata(name, [(row, column, len(fields)) for row, column, fields in named], ngff=ngff)
     for row in plate["plate"]["rows"]:
         write_group(address, row["name"], {}, zarr_format=zarr_format)
-    paths = []
-    for row, column, count in wells:
-        fields = [str(index) for index in range(count)]
-        attributes = with_ome({}, well_metadata(fields, ngff=ngff), ngff=ngff)
-        write_group(address, f"{row}/{column}", attributes, zarr_format=zarr_format)
-        paths += [f"{row}/{column}/{field}" for field in fields]
-    write_group(address, "", with_ome({}, plate, ngff=ngff), zarr_format=zarr_format)
-    return paths
+    for row, column, fields in named:
+        well = with_ome({}, well_metadata(fields, ngff=ngff), ngff=ngff)
+        write_group(address, f"{row}/{column}", well, zarr_format=zarr_format)
+    write_group(address, "", with_ome(_kept(attributes), plate, ngff=ngff), zarr_format=zarr_format)
+    return [f"{row}/{column}/{field}" for row, column, fields in named for field in fields]
 
 
-def create_series(address: Address, names: Sequence[str], *, ngff: str = "0.5") -> None:
-    """Write the metadata of a store with many images that are no plate (``bioformats2raw.layout``)."""
+def create_series(
+    address: Address, names: Sequence[str], *, ngff: str = "0.5", attributes: Mapping[str, Any] | None = None
+) -> None:
+    """Write the metadata of a store with many images that are no plate (``bioformats2raw.layout``).
+
+    ``attributes`` is what platelayer keeps about the store, under the attribute ``platelayer``.
+    """
     zarr_format = zarr_format_of(ngff)
     write_group(address, "OME", with_ome({}, {"series": list(names)}, ngff=ngff), zarr_format=zarr_format)
-    write_group(address, "", with_ome({}, {"bioformats2raw.layout": 3}, ngff=ngff), zarr_format=zarr_format)
+    layout = with_ome(_kept(attributes), {"bioformats2raw.layout": 3}, ngff=ngff)
+    write_group(address, "", layout, zarr_format=zarr_format)
+
+
+def _kept(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"platelayer": dict(attributes)} if attributes else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +109,12 @@ class ImageWriter:
     """Metadata of each level's array."""
     ngff: str
     """OME-Zarr version."""
+    title: str = ""
+    """Name of the image; that of its path when empty."""
+    origin_um: tuple[float, float] = (0.0, 0.0)
+    """Position of the first pixel (y, x)."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """What platelayer keeps about the image, beside what it always does."""
 
     def write(self, region: Selection, block: np.ndarray) -> None:
         """Write a block of the finest level; ``region`` has one slice per axis and covers whole chunks (shards).
@@ -105,12 +134,13 @@ class ImageWriter:
             axes=self.axes,
             units=self._units(),
             scales=[self._scale(level) for level in range(len(self.shapes))],
-            translation=[0.0] * len(self.axes),
-            name=self.path.rpartition("/")[2] or self.address.name.removesuffix(".zarr"),
+            translation=[0.0] * (len(self.axes) - 2) + list(self.origin_um),
+            name=self.title or self.path.rpartition("/")[2] or self.address.name.removesuffix(".zarr"),
             ngff=self.ngff,
         )
         ome |= omero_metadata(self.channels, limits=self._limits(), windows=self._windows())
-        attributes = with_ome(ALL_CHUNKS, ome, ngff=self.ngff)
+        kept = {"platelayer": {**self.attributes, **ALL_CHUNKS["platelayer"]}}
+        attributes = with_ome(kept, ome, ngff=self.ngff)
         write_group(self.address, self.path, attributes, zarr_format=zarr_format_of(self.ngff))
 
     def _array(self, level: int) -> zarr.Array:
@@ -181,6 +211,9 @@ def create_image(
     shards: tuple[int, int] | None = None,
     ngff: str = "0.5",
     levels: int | None = None,
+    title: str = "",
+    origin_um: tuple[float, float] | None = None,
+    attributes: Mapping[str, Any] | None = None,
 ) -> ImageWriter:
     """Make the arrays of a new image; write its blocks, then call ``finish``.
 
@@ -196,6 +229,9 @@ def create_image(
         shards: shard (y, x), a multiple of the chunk; only in 0.5.
         ngff: ``0.4`` or ``0.5``.
         levels: pyramid levels; as many as `level_count` says when None.
+        title: name of the image; that of its path when empty.
+        origin_um: position of the first pixel (y, x); used where the pixel size is known.
+        attributes: what platelayer keeps about the image, under the attribute ``platelayer``.
     """
     names = _channels(axes, shape, channels)
     shapes = level_shapes(tuple(shape), levels or level_count((shape[-2], shape[-1])))
@@ -216,6 +252,9 @@ def create_image(
         shapes=shapes,
         documents=tuple(documents),
         ngff=ngff,
+        title=title,
+        origin_um=origin_um if origin_um and spacing_um else (0.0, 0.0),
+        attributes=dict(attributes or {}),
     )
 
 
