@@ -170,6 +170,10 @@ def summary(record: Any) -> int:
         f"{record.objects} objects in {len(record.images)} image(s), channel {channels} -> {record.output} "
         f"(labels and tables {record.name!r}, run {record.run})\n"
     )
+    if record.empty:
+        names = ", ".join(path or "image" for path in record.empty[:8])
+        more = ", ..." if len(record.empty) > 8 else ""
+        sys.stdout.write(f"nothing but noise in {len(record.empty)} image(s): {names}{more}\n")
     if record.requests:
         sys.stdout.write(f"object storage: {record.requests}\n")
     for message in record.missing:

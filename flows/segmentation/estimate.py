@@ -12,7 +12,7 @@ from flows.jobs import SegmentJob
 from flows.segmentation.demand import Sizes, demand
 from flows.segmentation.plan import Plan, count_tiles, items, make_plan
 from flows.segmentation.stages import BORDER, OVERLAP, TileJob, describe_unit, pieces_keys, predict
-from pipeline import normalise
+from pipeline.normalise import limits_of
 from pipeline.stitch import from_bytes
 from pipeline.store.ledger import Ledger
 from pipeline.store.places.address import address
@@ -112,8 +112,7 @@ def _predict(plan: Plan, item: TileJob, scratch: Ledger) -> TileJob:
     """Run the network on a tile, as the run will, with a scratch in memory."""
     mine = TileJob(replace(item.work, ledger=scratch), item.plane, item.tile)
     block = item.work.read(item.plane, item.tile.read)
-    grid = normalise.grid(block.dtype, *normalise.value_range(block))
-    predict((mine, normalise.limits(normalise.histogram(block, *grid), plan.normalise)))
+    predict((mine, limits_of(block, plan.normalise)))
     return mine
 
 

@@ -1,11 +1,11 @@
 """Normalisation limits of the images of a run, from exact histograms over the scope of the job.
 
 They are found once and kept in the scratch, so an image that is repaired later sees the same numbers as its
-neighbours. Where images share limits, one that cannot be read leaves all of them without.
+neighbours. Where images share limits and one of them cannot be read, all of them are set aside.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
@@ -14,14 +14,15 @@ from flows.segmentation import stages
 from flows.segmentation.image_job import ImageJob, TileJob
 from flows.segmentation.plan import Plan
 from flows.segmentation.stage_runner import Run, parallel_map
-from flows.segmentation.stages import Grid
 from pipeline import normalise
-from pipeline.normalise import Histogram, Limits
+from pipeline.histogram import Bins, Histogram, make_bins, needs_codes
+from pipeline.normalise import Limits
 from pipeline.store.ledger import safe_name
 from pipeline.tiling import tiles
 
 BLOCK_PX = 2048
-"""Side of the blocks over which histograms are taken; they add up exactly, so no number depends on it."""
+"""Side of the blocks over which histograms are taken, a multiple of `pipeline.histogram.CELL_PX`; they add up exactly,
+so no number depends on it."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,17 @@ class Scope:
     """Images that share their limits."""
 
     key: str
-    """Name in the scratch."""
+    """Name of the file of limits in the scratch."""
     works: tuple[ImageJob, ...]
 
     @property
     def dtype(self) -> np.dtype:
-        """One type that holds the pixels of all."""
+        """A type that holds the pixels of all images."""
         return np.result_type(*(work.dtype for work in self.works))
 
     @property
     def blocks(self) -> list[TileJob]:
-        """All their pixels."""
+        """Blocks that cover all pixels of all images."""
         return [item for work in self.works for item in work.items(tiles(work.extent, core=BLOCK_PX))]
 
 
@@ -52,8 +53,9 @@ def find_limits(run: Run, group: Sequence[ImageJob], todo: Sequence[ImageJob]) -
     missing = [scope for scope in scopes if known[scope.key] is None]
     _check_pixels(run, missing)
     for scope, fresh in _measured(run, _whole(run, missing)):
-        run.plan.ledger.write_json(_place(scope), {"offset": fresh.offset, "scale": fresh.scale})
+        run.plan.ledger.write_json(_place(scope), asdict(fresh))
         known[scope.key] = fresh
+    run.empty |= {w.key for s in scopes if (limits := known[s.key]) and limits.is_empty for w in s.works}
     return {w.key: limits for s in scopes if (limits := known[s.key]) for w in run.alive(s.works)}
 
 
@@ -75,7 +77,7 @@ def _place(scope: Scope) -> str:
 
 def _known(plan: Plan, scope: Scope) -> Limits | None:
     found = plan.ledger.find_json(_place(scope))
-    return Limits(tuple(found["offset"]), tuple(found["scale"])) if found else None
+    return Limits(**{name: tuple(values) for name, values in found.items()}) if found else None
 
 
 def _check_pixels(run: Run, scopes: Iterable[Scope]) -> None:
@@ -111,33 +113,26 @@ def _measured(run: Run, scopes: Sequence[Scope]) -> Iterator[tuple[Scope, Limits
             channels = len(scope.works[0].channels)
             yield scope, Limits((0.0,) * channels, (1.0,) * channels)
         return
-    of = {work.key: scope for scope in scopes for work in scope.works}
-    grids = _grids(run, scopes, of)
-    jobs = [(item, grids[scope.key]) for scope in _whole(run, scopes) for item in scope.blocks]
+    scope_of = {work.key: scope.key for scope in scopes for work in scope.works}
+    bins = _bins(run, scopes, scope_of)
+    jobs = [(item, bins[scope.key]) for scope in _whole(run, scopes) for item in scope.blocks]
     total: dict[str, Histogram] = {}
-    for outcome in run.each("limits", stages.histogram, jobs, item=lambda job: job[0]):
-        key = of[outcome.item[0].work.key].key
+    for outcome in run.each("limits", stages.count_levels, jobs, item=lambda job: job[0]):
+        key = scope_of[outcome.item[0].work.key]
         total[key] = total[key] + outcome.result if key in total else outcome.result
     for scope in _whole(run, scopes):
         yield scope, normalise.limits(total[scope.key], run.plan.normalise)
 
 
-def _grids(run: Run, scopes: Sequence[Scope], of: Mapping[str, Scope]) -> dict[str, Grid]:
-    """Bins of each scope; float and wide integer images are looked through for their range first."""
-    low: dict[str, np.ndarray] = {}
-    high: dict[str, np.ndarray] = {}
-    blocks = [item for scope in scopes if normalise.needs_range(scope.dtype) for item in scope.blocks]
-    for outcome in run.each("range", stages.value_range, blocks, item=lambda item: item):
-        key, (a, b) = of[outcome.item.work.key].key, outcome.result
-        low[key] = np.minimum(low.get(key, a), a)
-        high[key] = np.maximum(high.get(key, b), b)
-    none = {scope.key: np.zeros(len(scope.works[0].channels)) for scope in scopes}
+def _bins(run: Run, scopes: Sequence[Scope], scope_of: Mapping[str, str]) -> dict[str, Bins]:
+    """Bins of each scope; those of float and wide integer images depend on where their pixels are."""
+    codes: dict[str, np.ndarray] = {}
+    blocks = [item for scope in scopes if needs_codes(scope.dtype) for item in scope.blocks]
+    for outcome in run.each("range", stages.count_codes, blocks, item=lambda item: item):
+        key = scope_of[outcome.item.work.key]
+        codes[key] = codes[key] + outcome.result if key in codes else outcome.result
     return {
-        scope.key: Grid(
-            scope.dtype,
-            *normalise.grid(
-                scope.dtype, low.get(scope.key, none[scope.key]), high.get(scope.key, none[scope.key])
-            ),
-        )
+        scope.key: make_bins(scope.dtype, codes.get(scope.key))
         for scope in scopes
+        if scope.key in codes or not needs_codes(scope.dtype)
     }

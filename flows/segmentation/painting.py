@@ -35,6 +35,8 @@ class Target:
     origin: str
     """What the labels say of the work they come from."""
     overwrite: bool
+    empty: bool = False
+    """Whether the limits found nothing but noise in the image."""
 
     def __str__(self) -> str:
         return str(self.work)
@@ -184,6 +186,7 @@ def finish_image(target: Target) -> dict[str, object]:
     facts = {
         "image": work.image.path, "key": work.key, "objects": stitching.objects, "layers": stitching.depth,
         "tiles": len(work.items(work.tiles())), "ambiguous": stitching.ambiguous,
+        "empty": target.empty,
     }  # fmt: skip
     work.ledger.write_json(f"images/{work.key}.json", facts)
     return facts

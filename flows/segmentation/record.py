@@ -114,6 +114,11 @@ class RunRecord:
         """Objects found over all images."""
         return sum(int(facts["objects"]) for facts in self.images.values())
 
+    @property
+    def empty(self) -> list[str]:
+        """Paths of the images that hold nothing but noise."""
+        return [path for path, facts in self.images.items() if facts.get("empty")]
+
     def spent(self, stage: str, seconds: float, px: int, pieces: int) -> None:
         """Add the time of a stage."""
         total = self.stages.setdefault(stage, {"seconds": 0.0, "px": 0, "pieces": 0})

@@ -7,6 +7,7 @@ Prefect tasks (`flows.execution.orchestrate`), with the same result.
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -250,5 +251,6 @@ def _forget_removed(plan: Plan, todo: Sequence[ImageJob]) -> None:
 
 def finish(run: Run, todo: Sequence[ImageJob]) -> None:
     """Show the labels and the table of each image, complete, at their place."""
-    for outcome in run.each("finish", finish_image, targets(run.plan, todo), item=lambda job: job.work):
+    jobs = [replace(target, empty=target.work.key in run.empty) for target in targets(run.plan, todo)]
+    for outcome in run.each("finish", finish_image, jobs, item=lambda job: job.work):
         run.record.image(outcome.result)

@@ -45,6 +45,8 @@ class Run:
     hold: Hold
     failed: set[str] = field(default_factory=set)
     """Images that were set aside, by their keys in the scratch."""
+    empty: set[str] = field(default_factory=set)
+    """Images whose limits say that they hold nothing but noise, by their keys."""
 
     def alive(self, works: Iterable[ImageJob]) -> list[ImageJob]:
         """Images that were not set aside."""

@@ -8,7 +8,6 @@ of work twice writes the same bytes.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,10 +17,11 @@ import zarr
 from flows.execution.memory import keep_memory
 from flows.execution.segmenters import SegmenterRef, loaded
 from flows.segmentation.image_job import ImageJob, TileJob
-from pipeline import normalise
+from pipeline import histogram
 from pipeline.errors import BadArgument
+from pipeline.histogram import Bins, Histogram
 from pipeline.links import match_links
-from pipeline.normalise import Histogram, Limits
+from pipeline.normalise import Limits
 from pipeline.segment import bits, bits_dtype, checked_answer
 from pipeline.spans import Runs, runs_of, spans_of_bits, spans_of_stack
 from pipeline.stitch import Pieces, border_spans, describe, from_bytes, to_bytes
@@ -40,27 +40,18 @@ def check_pixels(work: ImageJob) -> None:
     check_chunks(work.image)
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Bins of a histogram, the same for all images that share their limits."""
-
-    dtype: np.dtype
-    low: np.ndarray
-    width: np.ndarray
-    bins: int
-
-
-def value_range(item: TileJob) -> tuple[np.ndarray, np.ndarray]:
-    """Minimum and maximum per channel of a block."""
+def count_codes(item: TileJob) -> np.ndarray:
+    """Pixels of a block by channel and float code, from which the bins of its image are made."""
     core = item.tile.core
-    return normalise.value_range(item.work.read(item.plane, core), origin=(core.y0, core.x0))
+    return histogram.count_codes(item.work.read(item.plane, core), origin=(core.y0, core.x0))
 
 
-def histogram(job: tuple[TileJob, Grid]) -> Histogram:
-    """Histogram per channel of a block."""
-    item, grid = job
-    block = item.work.read(item.plane, item.tile.core).astype(grid.dtype, copy=False)
-    return normalise.histogram(block, grid.low, grid.width, grid.bins)
+def count_levels(job: tuple[TileJob, Bins]) -> Histogram:
+    """Histogram per channel of a block, whose origin is at multiples of `histogram.CELL_PX`."""
+    item, bins = job
+    return histogram.histogram(
+        item.work.read(item.plane, item.tile.core).astype(bins.dtype, copy=False), bins
+    )
 
 
 def predict(job: tuple[TileJob, Limits]) -> dict[str, Any]:
@@ -69,7 +60,7 @@ def predict(job: tuple[TileJob, Limits]) -> dict[str, Any]:
     item, limits = job
     work, tile = item.work, item.tile
     started = time.perf_counter()
-    raw = normalise.check_finite(work.read(item.plane, tile.read), origin=(tile.read.y0, tile.read.x0))
+    raw = histogram.check_finite(work.read(item.plane, tile.read), origin=(tile.read.y0, tile.read.x0))
     block = limits.apply(raw)
     read = time.perf_counter()
     layers = checked_answer(loaded(work.segmenter)(block), tile.read.shape, work.traits.name)

@@ -233,9 +233,9 @@ def _planes(job: TrainJob, store: Address, image: Image) -> Iterator[Example]:
     """All planes of an image share their limits, as they do when it is segmented."""
     channels = tuple(channel_index(image, c) for c in job.channel) or tuple(range(len(image.channels)))
     planes = [image.read(plane, channels, 0, image.size[0], 0, image.size[1]) for plane in image.planes]
-    pixels = normalised(np.concatenate(planes, axis=1), job.normalise)
+    pixels = normalised(np.stack(planes, axis=1), job.normalise)
     place = "/".join(image.well) if image.well else image.path
-    for plane, one in zip(image.planes, np.split(pixels, len(planes), axis=1)):
+    for plane, one in zip(image.planes, np.moveaxis(pixels, 1, 0)):
         yield Example(str(store), place, (one, read_stack(store, image.path, job.truth, plane=plane)))
 
 

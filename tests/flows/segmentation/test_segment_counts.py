@@ -70,7 +70,7 @@ def test_tasks_are_tiles_blocks_and_images(plate_at, noise, counted, run_job, ta
     store = plate_at("p.zarr", {"A/1": [noise((130, 130))] * 2, "A/2": [noise((130, 130))]})
     run_job(store, segmenter=counted[0], name="n", tiling={"core": 64})
     per_image = dict.fromkeys(
-        ("check_pixels", "histogram", "describe_unit", "join_image", "paint_or_measure", "finish_image"), 3
+        ("check_pixels", "count_levels", "describe_unit", "join_image", "paint_or_measure", "finish_image"), 3
     )
     assert tasks == {"ready": 1, "predict": 3 * 9, **per_image}
 
