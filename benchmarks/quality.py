@@ -1,31 +1,39 @@
-"""Quality of the shipped models on validation images they never saw, through the real main job.
+"""Quality of the shipped models on validation images that they were not trained on, through the real main job.
 
     python benchmarks/quality.py ../shared/data [--models worms nuclei chromosomes]
 
 For each model: the validation split of its dataset is ingested, segmented and evaluated (canonical and the paper
-authors' assignment); worms also on the paper's crop. Then, for worms: the rule that takes the largest layer alone
-against decoding that lets layers overlap, how many pixels differ between tile sizes, and what bfloat16 and OpenVINO
-change in the scores and in the time of the network.
+authors' assignment), as a whole and by group (experiment, slide, well), the worst group first; worms also on the
+paper's crop. Beside it stands the control: plain connected components of all that the model found, which is what a
+method without layers would make of it. Then fields without an object (generated camera noise, and background of the
+dataset) and fields with three cells: the objects that were found, per megapixel. For worms also: the largest layer
+alone against decoding that lets layers overlap, the pixels that differ between tile sizes, and what bfloat16 and
+OpenVINO change.
 """
 
 import argparse
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from machine import machine, write_result
+from scipy import ndimage
+from skimage.measure import label
 
-from flows.evaluation.comparing import Compared, compare
 from flows.ingest import ingest_samples
 from flows.jobs import SegmentJob, job
 from flows.segmentation.run import segment
 from model.card import read_card, shipped
 from model.segmenter import load_segmenter
 from pipeline.datasets.catalogue import dataset
+from pipeline.datasets.sample import Sample
+from pipeline.metrics.evaluation import Evaluation, evaluate_dataset
+from pipeline.metrics.overlap import overlap
 from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.labels import read_stack
 from pipeline.store.places.address import address
@@ -34,6 +42,10 @@ DATA = {"worms": "bbbc010", "nuclei": "dsb2018", "chromosomes": "mfish"}
 """Dataset each shipped model was trained on."""
 
 SEED = 0
+NOISE_SHAPE = (1040, 1388)
+"""Size of generated fields: that of a common camera."""
+LEAST_EMPTY_PX = 96
+"""Least edge of a background crop."""
 WAYS: dict[str, dict[str, Any]] = {
     "torch": {},
     "bfloat16": {"precision": "bfloat16"},
@@ -50,27 +62,104 @@ class LargestLayerWorms:
         return load_segmenter(shipped()["worms"], device="cpu", overlaps=False)
 
 
-def numbers(compared: Compared) -> dict[str, Any]:
+def numbers(evaluation: Evaluation) -> dict[str, Any]:
     """What a table shows of an evaluation."""
-    summary = compared.evaluation.summary
+    summary = evaluation.summary
     wanted = ("AP", "meanAP", "AJI", "PQ", "SBD", "sortedAP", "author")
-    found = {name: summary[name] for name in wanted if name in summary}
-    totals = compared.evaluation.images[["n_truth", "n_prediction"]].sum()
-    return found | {"images": len(compared.evaluation.images), **{k: int(v) for k, v in totals.items()}}
+    totals = evaluation.images[["n_truth", "n_prediction"]].sum()
+    scores = {name: summary[name] for name in wanted if name in summary}
+    return scores | {"images": len(evaluation.images), **{k: int(v) for k, v in totals.items()}}
 
 
-def run(store: Path, name: str, **changes: Any) -> dict[str, Any]:
-    """Segment a store and evaluate it."""
+def by_group(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Pooled scores of each group, the worst first."""
+    table = evaluation.groups["condition"].sort_values("meanAP")
+    columns = ["condition", "images", "n_truth", "n_prediction", "AP_0.5", "AP_0.9", "meanAP", "AJI"]
+    return [{k: row[k] for k in columns if k in row} for row in table.to_dict("records")]
+
+
+def run(store: Path, name: str, groups: Mapping[str, str], **changes: Any) -> dict[str, Any]:
+    """Segment a store and evaluate it, with the control beside it."""
     started = time.perf_counter()
     record = segment(job(SegmentJob, {"source": str(store), "name": name, **changes}))
     seconds = time.perf_counter() - started
     network = sum(v for k, v in record.network_s.items() if "network" in k)
-    result = numbers(compare(str(store), str(store), prediction_name=name))
-    return result | {
+    place = address(store)
+    stacks = {
+        image.path: (read_stack(place, image.path, "truth"), read_stack(place, image.path, name))
+        for image in open_collection(place).images
+    }
+    evaluation = evaluate_dataset(
+        ((path, overlap(*pair), {"condition": groups[path]}) for path, pair in stacks.items()), resamples=0
+    )
+    least = read_card(shipped()[changes.get("model", "worms")])["min_area"]
+    control = evaluate_dataset(
+        (
+            (path, overlap(truth, plain_components(found, least)), {})
+            for path, (truth, found) in stacks.items()
+        ),
+        resamples=0,
+    )
+    return numbers(evaluation) | {
+        "groups": by_group(evaluation),
+        "control_plain_components": {k: numbers(control)[k] for k in ("AP", "meanAP", "AJI", "n_prediction")},
         "seconds": round(seconds, 1),
         "network_seconds": round(network, 1),
         "status": record.status,
     }
+
+
+def plain_components(stack: np.ndarray, least_px: int) -> np.ndarray:
+    """Return the 8-connected components ``(1, y, x)`` of all that is covered, from ``least_px`` pixels on."""
+    components = label((stack > 0).any(0), connectivity=2)
+    small = np.bincount(components.ravel()) < least_px
+    components[small[components]] = 0
+    return components[None].astype(np.uint32)
+
+
+def without_objects(samples: list[Sample]) -> Iterator[Sample]:
+    """Generated fields of camera noise, and the largest empty square of each image if it is wide enough."""
+    rng = np.random.default_rng(SEED)
+    for offset, sigma in ((100, 3.0), (400, 10.0), (1000, 30.0)):
+        yield _field(f"noise-{offset}", rng.normal(offset, sigma, NOISE_SHAPE))
+        yield _field(f"photons-{offset}", rng.poisson(offset, NOISE_SHAPE))
+    for sample in samples:
+        objects = np.zeros(sample.image.shape[1:], bool) if sample.truth is None else sample.truth.any(0)
+        far = ndimage.distance_transform_cdt(~objects, "chessboard")
+        y, x = np.unravel_index(far.argmax(), far.shape)
+        half = int(min(far[y, x] - 1, y, x, far.shape[0] - y, far.shape[1] - x))
+        if half >= LEAST_EMPTY_PX // 2:
+            image = sample.image[0, y - half : y + half, x - half : x + half]
+            yield _field(f"background-{sample.name}", image.astype(float))
+
+
+def with_three_cells() -> Iterator[Sample]:
+    """Three clear cells on camera noise of several levels."""
+    rng = np.random.default_rng(SEED)
+    y, x = np.mgrid[: NOISE_SHAPE[0], : NOISE_SHAPE[1]]
+    for offset, sigma in ((100, 3.0), (400, 10.0), (1000, 30.0)):
+        cells = sum(
+            np.exp(-((((y - cy) / 14) ** 2 + ((x - cx) / 18) ** 2) ** 3))
+            for cy, cx in rng.uniform(60, 900, (3, 2))
+        )
+        yield _field(
+            f"three-{offset}", rng.normal(offset, sigma, NOISE_SHAPE) + 40 * sigma * np.asarray(cells)
+        )
+
+
+def _field(name: str, pixels: np.ndarray) -> Sample:
+    image = np.clip(np.rint(pixels), 0, 65535).astype(np.uint16)[None]
+    return Sample(name=name, image=image, truth=None, group=name)
+
+
+def counted(store: Path, model: str) -> dict[str, Any]:
+    """Objects that a model finds in each image, and per megapixel of all."""
+    segment(job(SegmentJob, {"source": str(store), "name": "found", "model": model}))
+    place = address(store)
+    stacks = {i.path: read_stack(place, i.path, "found") for i in open_collection(place).images}
+    objects = {path: len(np.unique(stack[stack > 0])) for path, stack in stacks.items()}
+    megapixels = sum(stack[0].size for stack in stacks.values()) / 1e6
+    return {"objects": objects, "per_megapixel": round(sum(objects.values()) / megapixels, 3)}
 
 
 def tile_sizes(store: Path, cores: tuple[int, ...]) -> dict[str, Any]:
@@ -98,7 +187,7 @@ def tile_sizes(store: Path, cores: tuple[int, ...]) -> dict[str, Any]:
     return result
 
 
-def ways(store: Path, model: str) -> dict[str, Any]:
+def ways(store: Path, model: str, groups: Mapping[str, str]) -> dict[str, Any]:
     """Scores, pixels that differ from float32 of torch, and seconds per Mpx of each way, in turns on one block."""
     place, found = address(store), {}
     images = open_collection(place).images
@@ -111,7 +200,7 @@ def ways(store: Path, model: str) -> dict[str, Any]:
             "precision": way.get("precision", "float32"),
             "execution": {"device": way.get("device", "cpu")},
         }
-        scores = run(store, f"way_{name}", model=model, **settings)
+        scores = run(store, f"way_{name}", groups, model=model, **settings)
         usual, other = (
             [(read_stack(place, i.path, f"way_{key}") > 0).any(0) for i in images] for key in ("torch", name)
         )
@@ -137,6 +226,59 @@ def network_seconds(segmenters: dict[str, Any], *, side_px: int = 512, rounds: i
     return least
 
 
+def stored(path: Path, samples: Iterable[Sample]) -> Path:
+    """Write samples as a store."""
+    ingest_samples(iter(samples), str(path))
+    return path
+
+
+def groups_of(store: Path, samples: Sequence[Sample]) -> dict[str, str]:
+    """Group of each image by its path in the store; images are named after their samples, or stand in wells."""
+    by_name = {sample.name: sample.group for sample in samples}
+    by_well = {"/".join(sample.well): sample.group for sample in samples if sample.well}
+    return {
+        image.path: by_well["/".join(image.well)] if image.well else by_name[image.path]
+        for image in open_collection(address(store)).images
+    }
+
+
+def measured(model: str, data: Path, folder: Path) -> dict[str, Any]:
+    """All that is measured of one model."""
+    name = DATA[model]
+    samples = list(dataset(name).read(data / name, split="validation"))
+    store = stored(folder / f"{name}.zarr", samples)
+    result = {
+        "what": f"model {model} on the validation split of {name}",
+        "machine": machine(SEED),
+        "digest": read_card(shipped()[model])["digest"],
+        "full_frame": run(store, model, groups_of(store, samples), model=model),
+    }
+    if model == "worms":
+        result |= of_worms(
+            store, list(dataset(name).read(data / name, split="validation", crop=True)), folder
+        )
+    else:
+        result["without_objects"] = counted(
+            stored(folder / f"{name}-empty.zarr", without_objects(samples)), model
+        )
+        result["three_cells"] = counted(stored(folder / f"{name}-three.zarr", with_three_cells()), model)
+    return result
+
+
+def of_worms(store: Path, crops: Sequence[Sample], folder: Path) -> dict[str, Any]:
+    """What is measured of worms alone: the paper's crop, ways to decode and to compute it, tile sizes."""
+    crop = stored(folder / "crop.zarr", crops)
+    groups = groups_of(crop, crops)
+    return {
+        "paper_crop": run(crop, "worms", groups, model="worms"),
+        "paper_crop_largest_layer_only": run(
+            crop, "largest", groups, segmenter="benchmarks.quality:LargestLayerWorms"
+        ),
+        "paper_crop_other_ways": ways(crop, "worms", groups),
+        "tile_sizes": tile_sizes(store, (256, 512, 1024)),
+    }
+
+
 def main() -> None:
     """Measure and keep the results, one file per model."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -147,26 +289,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     try:
         for model in options.models:
-            name = DATA[model]
-            store = folder / f"{name}.zarr"
-            ingest_samples(dataset(name).read(options.data / name, split="validation"), str(store))
-            card = read_card(shipped()[model])
-            result = {
-                "what": f"model {model} on the validation split of {name}", "machine": machine(SEED),
-                "digest": card["digest"], "full_frame": run(store, model, model=model),
-            }  # fmt: skip
-            if model == "worms":
-                crop = folder / "crop.zarr"
-                ingest_samples(
-                    dataset(name).read(options.data / name, split="validation", crop=True), str(crop)
-                )
-                result["paper_crop"] = run(crop, model, model=model)
-                result["paper_crop_largest_layer_only"] = run(
-                    crop, "largest", segmenter="benchmarks.quality:LargestLayerWorms"
-                )
-                result["paper_crop_other_ways"] = ways(crop, model)
-                result["tile_sizes"] = tile_sizes(store, (256, 512, 1024))
-            write_result(f"quality-{model}", result)
+            write_result(f"quality-{model}", measured(model, options.data, folder))
     finally:
         shutil.rmtree(folder)
 
