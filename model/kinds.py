@@ -1,14 +1,21 @@
 """The table of methods, and how one is made from the plain values of a recipe or card."""
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from model.method import Method
+from model.methods.affinity import Affinity
 from model.methods.layering import Layering
+from model.methods.unet2 import UNet2
+from model.methods.unet3 import UNet3
 
 KINDS: dict[str, type[Method]] = {
+    "affinity": Affinity,
     "layering": Layering,
+    "unet2": UNet2,
+    "unet3": UNet3,
 }
 """Every method by its name; a new one is a line here."""
 
@@ -26,10 +33,20 @@ def method_from(values: Mapping[str, Any]) -> Method:
     if name not in KINDS:
         raise ValueError(f"method.kind: expected one of {sorted(KINDS)}, got {name!r}")
     kind = KINDS[name]
+    _check_packages(kind)
     usual = kind().shape
     shape = made(type(usual), usual.as_dict() | dict(settings.pop("shape", {})), "method.shape")
     method: Method = made(kind, settings | {"shape": shape}, "method")
     return method
+
+
+def _check_packages(kind: type[Method]) -> None:
+    for module, extra in kind.packages.items():
+        if importlib.util.find_spec(module) is None:
+            raise ValueError(
+                f"method {kind.kind!r}: expected the package {module}, but it is not installed; "
+                f"install platelayer[{extra}]"
+            )
 
 
 def made(kind: Any, values: Mapping[str, Any], where: str) -> Any:

@@ -3,7 +3,8 @@
 A method is one folder in ``model/methods/`` with a frozen dataclass that subclasses `TouchMethod` or `MatchMethod`, and
 one line in `model.kinds.KINDS`. Nothing else knows a method by name. The dataclass has
 
-- class variables ``kind``, ``title``, ``paper``, ``overlaps`` and ``terms`` (`link` comes with the base class);
+- class variables ``kind``, ``title``, ``paper``, ``overlaps`` and ``terms`` (`link` comes with the base class), and
+  ``packages`` where it needs optional ones;
 - a field ``shape``, annotated with a frozen dataclass of plain values that satisfies `model.networks.network.Shape`
   (UNetShape, for example): the table ``[method.shape]`` of a recipe and ``network`` of a card;
 - a field ``min_area`` and, for a `MatchMethod`, ``object_px``; all other fields are settings of plain values: the table
@@ -109,6 +110,8 @@ class Method(ABC):
     """How tiles are joined."""
     terms: ClassVar[tuple[str, ...]]
     """Loss terms that a phase may weight."""
+    packages: ClassVar[Mapping[str, str]] = {}
+    """Optional packages it cannot work without: module and the extra of platelayer that installs it."""
 
     shape: Any
     """The `model.networks.network.Shape` of its network; its class is read from the annotation of this field."""

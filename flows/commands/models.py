@@ -1,4 +1,4 @@
-"""`platelayer models`: what is shipped, and what a path or URL holds."""
+"""`platelayer models`: shipped models, methods, and what a path or URL holds."""
 
 import json
 import sys
@@ -11,14 +11,24 @@ from flows.commands.terminal import wide_console
 from flows.execution.segmenters import model_folder
 from flows.jobs import DEFAULT_MODEL
 from model.card import read_card, shipped
+from pipeline.errors import BadArgument
+
+JOINED = {"touch": "touch, exact", "match": "match of whole objects"}
+"""How the tiles of a method are joined, by its link."""
 
 
 def models(
     reference: Annotated[
         str | None, Parameter(help="Name, path or URL of a checkpoint; default: list all.")
     ] = None,
+    *,
+    kinds: Annotated[bool, Parameter(help="List the methods that can be trained.", negative="")] = False,
 ) -> int:
-    """List the shipped models, or describe the checkpoint at a path or URL."""
+    """List the shipped models or the methods, or describe the checkpoint at a path or URL."""
+    if kinds and reference is not None:
+        raise BadArgument(f"models: expected a checkpoint or --kinds, got both; leave out {reference!r}")
+    if kinds:
+        return _list_kinds()
     if reference is not None:
         sys.stdout.write(json.dumps(read_card(model_folder(reference)), indent=1) + "\n")
         return 0
@@ -38,6 +48,19 @@ def models(
         table.add_row(*_cells(name, read_card(folder)))
     wide_console().print(table)
     sys.stdout.write(f"default: {DEFAULT_MODEL}; without a network: --segmenter threshold\n")
+    return 0
+
+
+def _list_kinds() -> int:
+    from model.kinds import KINDS  # needs torch, which takes a while to load
+
+    table = Table("kind", "what it is", "overlaps", "tiles joined by", "paper")
+    for name, method in KINDS.items():
+        table.add_row(
+            name, method.title, "yes" if method.overlaps else "no", JOINED[method.link], method.paper
+        )
+    wide_console().print(table)
+    sys.stdout.write('train one with a recipe of that name, or with kind = "..." in [method] of your own\n')
     return 0
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from model.losses import clipped_entropy
 from model.methods.layering.targets import Targets
 
 Variant = Literal["paper", "code"]
@@ -25,10 +26,7 @@ def foreground_loss(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
 
     Probabilities are clipped to 1e-7, so that a certain and wrong pixel costs 16.1 and no more.
     """
-    loss = functional.binary_cross_entropy_with_logits(
-        logits[:, 0], (targets.depth > 0).to(logits.dtype), reduction="none"
-    )
-    return loss.clamp(max=-torch.log(torch.tensor(1e-7)).item()).mean()
+    return clipped_entropy(logits[:, 0], targets.depth > 0)
 
 
 def boundary_foreground_loss(
