@@ -105,7 +105,10 @@ class RunRecord:
         if plan.job.channel:
             record.left_out = dict(plan.refused)
             return record
-        for path, reason in plan.refused.items():  # nobody chose: an image without a clear channel is no choice
+        for (
+            path,
+            reason,
+        ) in plan.refused.items():  # nobody chose: an image without a clear channel is no choice
             record.failure(image=path, stage="plan", where=path or "image", reason=reason)
         return record
 

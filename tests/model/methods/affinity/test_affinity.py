@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.augment import Augment
-from model.checkpoint import load_checkpoint
-from model.inference import predict, seeded
+from model.curves import read_table
+from model.inference import seeded
 from model.method import Phase
 from model.methods.affinity import Affinity, flattened
 from model.methods.affinity.losses import affinity_loss, balance, foreground_loss
@@ -182,42 +182,25 @@ class Killed(Exception):
     """Stands for the process being killed."""
 
 
-@pytest.fixture(scope="module")
-def touching() -> tuple[np.ndarray, np.ndarray]:
-    """An image of two squares side by side and one apart."""
-    stack = np.zeros((1, 40, 40), np.uint32)
-    stack[0, 4:18, 4:18], stack[0, 4:18, 18:32], stack[0, 24:36, 10:30] = 1, 2, 3
-    image = (stack > 0).astype(np.float32)
-    image[stack == 2] = 0.6
-    return image, stack
-
-
-def test_touching_objects_are_learnt_apart_and_a_killed_training_resumes_to_the_same_weights(
-    touching: tuple[np.ndarray, np.ndarray], tmp_path: Path
+def test_a_killed_training_resumes_to_the_same_weights(
+    crossing: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
+    """The second view is as random as the crops: both are functions of the step."""
     torch.set_num_threads(1)
-    still = Augment(
-        exact=1, rotate=0, elastic=0, gamma=0, contrast=0, brightness=0, noise=0, blur=0, paste=0, quarter_turns=False
-    )  # fmt: skip
     recipe = Recipe(
-        method=TINY, phases=(replace(PHASE, steps=60, lr=2e-2),), augment=still,
-        optimiser=Optimiser(kind="adam", amsgrad=True, epsilon=1e-3), batch=1, crop_px=40, validate_every=30,
+        method=TINY, phases=(replace(PHASE, steps=6),), augment=Augment(), crop_px=32, batch=1, validate_every=3,
+        optimiser=Optimiser(kind="adam", amsgrad=True, epsilon=1e-2),
     )  # fmt: skip
-    done = train(recipe, [touching], [], tmp_path / "whole", device="cpu")
+    done = train(recipe, [crossing], [crossing], tmp_path / "whole", device="cpu")
 
     def kill(step: int, steps: int) -> None:
-        if step == 45:
+        if step == 5:
             raise Killed
 
     with pytest.raises(Killed):
-        train(recipe, [touching], [], tmp_path / "cut", device="cpu", on_step=kill)
-    resumed = train(recipe, [touching], [], tmp_path / "cut", device="cpu")
-    names = ("card.json", "weights.safetensors")
-    assert (done.folder / names[1]).read_bytes() == (resumed.folder / names[1]).read_bytes()
-    checkpoint = load_checkpoint(done.folder)
-    found = predict(checkpoint.method, checkpoint.network, touching[0])
-    for label in (1, 2, 3):
-        truth = touching[1] == label
-        ids, counts = np.unique(found[truth], return_counts=True)
-        best = found == ids[counts.argmax()]
-        assert (best & truth).sum() / (best | truth).sum() > 0.7
+        train(recipe, [crossing], [crossing], tmp_path / "cut", device="cpu", on_step=kill)
+    resumed = train(recipe, [crossing], [crossing], tmp_path / "cut", device="cpu")
+    weights = [(run.folder / "weights.safetensors").read_bytes() for run in (done, resumed)]
+    assert weights[0] == weights[1]
+    rows = read_table(tmp_path / "cut")
+    assert {"self", "cross", "pyramid", "foreground", "validation_loss"} < set(rows[0])

@@ -1,0 +1,94 @@
+"""Methods besides layering, from a job file to labels on a plate, tile by tile."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.cli import run as command
+from flows.ingest import ingest_synthetic
+from model.card import read_card
+from pipeline.store.ome.collection import open_collection
+from pipeline.store.ome.labels import read_stack
+from pipeline.store.ome.tables import read_table
+from pipeline.store.places.address import address
+
+UNET = "{width = 6, poolings = 1, head_width = 6, head_convs = 1, fold = 2, order = 'norm-relu'}"
+NARROW = {
+    "unet2": f"min_area = 5\nshape = {UNET}",
+    "unet3": f"min_area = 5\nshape = {UNET}",
+    "affinity": "min_area = 5\nmutex_stride = 1\nobject_px = 24\nshape = {width = 4, levels = 2, embedding = 8}",
+}
+WEIGHTS = {
+    "unet2": "{foreground = 1.0}",
+    "unet3": "{foreground = 1.0, contour = 1.0}",
+    "affinity": "{self = 1.0, cross = 1.0, pyramid = 1.0, foreground = 50.0}",
+}
+RECIPE = """
+batch = 1
+crop_px = 32
+validate_every = 12
+[method]
+kind = "{kind}"
+{settings}
+[augment]
+paste = 0.0
+[[phases]]
+name = "phase1"
+steps = 12
+lr = 2e-2
+weights = {weights}
+"""
+
+
+@pytest.fixture(scope="session")
+def wells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cells on two wells of one field; only read."""
+    place = tmp_path_factory.mktemp("wells") / "plate.zarr"
+    ingest_synthetic(
+        str(place), kind="cells", size=(64, 64), wells=[("A", "1"), ("A", "2")], fields=1, density=1.5
+    )
+    return place
+
+
+@pytest.mark.parametrize("kind", NARROW)
+def test_a_method_trains_and_segments_in_tiles(
+    kind: str, wells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = RECIPE.format(kind=kind, settings=NARROW[kind], weights=WEIGHTS[kind])
+    Path("recipe.toml").write_text(recipe)
+    words = [f'data=["{wells}"]', "folder=out", "recipe=recipe.toml", "device=cpu"]
+    assert command(["train", *(word for setting in words for word in ("--set", setting))]) == 0
+    assert read_card("out/phase1")["method"]["kind"] == kind
+    exact = read_card("out/phase1")["link"] == "touch"
+    stacks = [labels(wells, f"tiles{core}.zarr", core) for core in ((32, 64) if exact else (32,))]
+    assert stacks[0].max() >= 1
+    assert np.array_equal(stacks[0], stacks[-1])
+
+
+def labels(wells: Path, output: str, core: int) -> np.ndarray:
+    """The labels of the first well, segmented by the trained model in tiles of that core."""
+    words = ["--model", "out/phase1", "--name", "found", "--output", output, "--set", f"tiling.core={core}"]
+    assert command(["segment", str(wells), *words]) == 0
+    image = open_collection(address(output)).images[0]
+    stack = read_stack(address(output), image.path, "found")
+    assert len(read_table(address(output), image.path, "found")) == stack.max()
+    return stack
+
+
+def test_a_model_of_another_method_is_not_a_start(
+    wells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [f'data=["{wells}"]', "folder=out", "recipe=unet2", "initial=nuclei"]
+    assert command(["train", *(word for setting in words for word in ("--set", setting))]) == 1
+    assert "expected one of the method 'unet2' like the recipe, got 'layering'" in capsys.readouterr().err
+
+
+def test_kinds_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["models", "--kinds"]) == 0
+    said = capsys.readouterr().out
+    assert all(kind in said for kind in ("layering", "unet2", "unet3", "affinity"))
+    assert "touch, exact" in said and "match of whole objects" in said
+    assert command(["models", "nuclei", "--kinds"]) == 1
