@@ -206,6 +206,8 @@ def test_shipped_recipes_are_read_and_come_back_from_json(name: str) -> None:
     recipe = read_recipe(name)
     assert recipe_from(json.loads(json.dumps(recipe.as_dict()))) == recipe
     assert [phase.weights.keys() - {"overlap"} for phase in recipe.phases]
+    if recipe.method.kind != "layering":
+        return
     assert "overlap" in recipe.phases[-1].weights
     # What goes on from a trained model has its first phase behind it.
     assert ("overlap" in recipe.phases[0].weights) == (name == "house-knots")
