@@ -25,6 +25,9 @@ from model.openvino import DEVICE, OpenVinoNetwork
 Precision = Literal["float32", "bfloat16", "float16"]
 FREE_SHARE = 0.8
 """Part of the free memory that one forward pass may take."""
+EXTREME = 100.0
+"""Normalised values beyond this, up and down, are those of defective pixels and are cut to it: a network answers an
+input of 10^5 with false objects all over its field of view."""
 
 
 class TorchSegmenter:
@@ -94,7 +97,7 @@ class TorchSegmenter:
             raise ValueError(
                 f"model {self.name!r}: expected finite pixels, got NaN or infinity; clean the image"
             )
-        images = torch.from_numpy(np.ascontiguousarray(block, np.float32))[None]
+        images = torch.from_numpy(np.clip(block, -EXTREME, EXTREME).astype(np.float32))[None]
         return self._in_pieces(images, self._masks if self.link == "touch" else self._stack)[0].numpy()
 
     def _in_pieces(

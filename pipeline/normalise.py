@@ -23,7 +23,7 @@ from pipeline.histogram import Histogram, count_codes, histogram, make_bins, nee
 NOISE_RANGE = 20.0
 """Smallest ``scale`` in standard deviations of the noise. Gaussian noise spans 5.2 of them between its 1st and 99.8th
 percentile, so that the noise of an empty field has a deviation of 0.05 instead of 0.19. The percentiles of annotated
-fields (BBBC010, M-FISH, DSB 2018) are at least 33 deviations apart: their limits are untouched."""
+fields (755 of BBBC010, M-FISH and DSB 2018) are at least 22 deviations apart: their limits are untouched."""
 
 OUTLIER = 8.0
 """Deviations of the noise from the median beyond which a pixel belongs to an object or to a defect of the sensor."""

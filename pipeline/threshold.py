@@ -1,4 +1,4 @@
-"""The classical segmenter: smooth, threshold, cut touching objects apart. A fair default for sparse nuclei.
+"""The classical segmenter: smooth, threshold, cut touching objects apart. Good for sparse nuclei.
 
 Every step looks a bounded distance around a pixel, so tiles stitch exactly: the distance transform is capped,
 objects are cut where the nearest centre changes, and centres further than the cap do not count.
@@ -10,6 +10,10 @@ from typing import Literal
 
 import numpy as np
 from scipy import ndimage
+
+
+BRIGHTEST = 4.0
+"""Brighter pixels are set to this, in normalised units: one defective pixel must not shine through the smoothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ class Threshold:
     def __call__(self, block: np.ndarray) -> np.ndarray:
         """Segment a block ``(C, y, x)``; boolean ``(1, y, x)``."""
         smooth = ndimage.gaussian_filter(
-            block[0], self.sigma_px, mode="nearest", radius=_radius(self.sigma_px)
+            np.minimum(block[0], BRIGHTEST), self.sigma_px, mode="nearest", radius=_radius(self.sigma_px)
         )
         level = np.float32(0.5)
         if self.method == "local":
@@ -75,7 +79,8 @@ class Threshold:
 
     def _cuts(self, foreground: np.ndarray) -> np.ndarray:
         """Pixels on the lines between the regions nearest to different centres."""
-        # Background beyond the border of the block is as far as the cap: a cut there would depend on the tile.
+        # Pixels beyond the border of the block repeat those at it: taken for background, they would make the
+        # distance, and with it the cuts, depend on the tile.
         depth = np.minimum(
             ndimage.distance_transform_edt(np.pad(foreground, 1, mode="edge"))[1:-1, 1:-1], self.split_px
         )

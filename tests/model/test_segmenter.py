@@ -56,6 +56,12 @@ def test_masks_are_those_of_the_method_at_any_size(segmenter: TorchSegmenter, fo
     assert (masks != plain[0, :, :33, :46].numpy()).mean() < 1e-3
 
 
+def test_a_defective_pixel_counts_no_more_than_a_very_bright_one(segmenter: TorchSegmenter) -> None:
+    bright, defective = image(64, 64), image(64, 64)
+    bright[0, 20, 30], defective[0, 20, 30] = 100, 1e7
+    assert np.array_equal(segmenter(bright), segmenter(defective))
+
+
 def test_tiles_with_their_halo_agree_with_the_whole_image(segmenter: TorchSegmenter) -> None:
     whole_image = image(150, 141)
     whole = segmenter(whole_image)
