@@ -94,6 +94,10 @@ class UNet(Network):
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the logits of every head; height and width must be multiples of the total stride."""
+        return self.read(self.features(images)[1])
+
+    def features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the deepest map of the encoder and the map that the decoder ends with."""
         self._check(images)
         maps, skipped = functional.pixel_unshuffle(images, self.shape.fold), []
         for level, block in enumerate(self.down):
@@ -103,6 +107,10 @@ class UNet(Network):
             maps = functional.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
             maps = torch.cat([skipped[level], self.reduce[level](maps)], dim=1)
             maps = self.up[level](maps)
+        return skipped[-1], maps
+
+    def read(self, maps: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the logits of every head at full resolution, from the map that the decoder ends with."""
         return {
             name: functional.pixel_shuffle(head(maps), self.shape.fold) for name, head in self.heads.items()
         }

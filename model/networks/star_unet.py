@@ -1,0 +1,142 @@
+"""The network of StarDist: a U-Net that works on a grid, with object probability and distances along rays.
+
+Two convolutions and a pooling bring the image to the grid; a U-Net of nearest up-sampling without batch norm and
+a 3x3 convolution follow, and two 1x1 heads (Schmidt et al. 2018). It knows no loss.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from model.networks.network import Network
+from model.networks.reach import Span
+
+
+@dataclass(frozen=True, kw_only=True)
+class StarShape:
+    """All numbers that define a StarDist network, as they stand in a checkpoint's card."""
+
+    channels: int = 1
+    """Input channels."""
+    rays: int = 32
+    """Directions along which the distance to the outline is predicted."""
+    grid: int = 2
+    """Edge of the block of pixels that has one prediction: 1, 2, 4, ..."""
+    width: int = 32
+    """Feature maps of the first level; every level has twice as many as the one above."""
+    poolings: int = 3
+    """Poolings by two after the grid."""
+    head_width: int = 128
+    """Feature maps of the convolution before the heads."""
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "grid", "width", "head_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"network {name}: expected at least 1, got {getattr(self, name)!r}")
+        if self.rays < 3 or self.poolings < 1 or self.grid & (self.grid - 1):
+            raise ValueError(
+                "network: expected 3 or more rays, 1 or more poolings and a grid that is a power of two, "
+                f"got {self.rays!r}, {self.poolings!r}, {self.grid!r}"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Total stride in pixels: image sizes, tile origins and halos are multiples of it."""
+        return self.grid * 2**self.poolings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, for a card."""
+        return asdict(self)
+
+
+class StarUNet(Network):
+    """Images ``(B, C, y, x)`` to logits ``probability`` ``(B, 1, y / grid, x / grid)`` and ``distances`` (rays)."""
+
+    def __init__(self, shape: StarShape) -> None:
+        super().__init__()
+        self.shape: StarShape = shape
+        halvings = shape.grid.bit_length() - 1
+        inputs = [shape.channels] + [shape.width] * halvings
+        self.to_grid = nn.ModuleList(_convolutions(i, shape.width, shape.width) for i in inputs[:-1])
+        widths = [shape.width * 2**level for level in range(shape.poolings)]
+        self.down = nn.ModuleList(
+            _convolutions(i, o, o) for i, o in zip([inputs[-1], *widths[:-1]], widths, strict=True)
+        )
+        self.middle = _convolutions(widths[-1], widths[-1] * 2, widths[-1])
+        narrower = [widths[0], *widths[:-1]]
+        self.up = nn.ModuleList(
+            _convolutions(2 * width, width, less) for width, less in zip(widths, narrower, strict=True)
+        )
+        self.features = _convolutions(widths[0], shape.head_width)
+        self.probability = nn.Conv2d(shape.head_width, 1, 1)
+        self.distances = nn.Conv2d(shape.head_width, shape.rays, 1)
+        self.apply(_initialise)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the values of both heads; height and width must be multiples of the total stride."""
+        stride = self.shape.stride
+        if images.ndim != 4 or images.shape[1] != self.shape.channels:
+            raise ValueError(
+                f"network: expected images (B, {self.shape.channels}, y, x), got {tuple(images.shape)}"
+            )
+        if images.shape[2] % stride or images.shape[3] % stride:
+            raise ValueError(
+                f"network: expected a size in multiples of {stride}, got {tuple(images.shape[2:])}"
+            )
+        maps, skipped = images, []
+        for block in self.to_grid:
+            maps = functional.max_pool2d(block(maps), 2)
+        for block in self.down:
+            maps = block(maps)
+            skipped.append(maps)
+            maps = functional.max_pool2d(maps, 2)
+        maps = self.middle(maps)
+        for block, skip in zip(reversed(self.up), reversed(skipped), strict=True):
+            maps = block(torch.cat([functional.interpolate(maps, scale_factor=2), skip], dim=1))
+        maps = self.features(maps)
+        return {"probability": self.probability(maps), "distances": self.distances(maps)}
+
+    @property
+    def halo_px(self) -> int:
+        """Pixels that an output depends on to each side at most, from the arithmetic of its layers."""
+        return Span.reach(self.span, stride=self.stride)
+
+    @property
+    def bytes_per_px(self) -> int:
+        """Bytes per pixel: eight float maps of the first level at full resolution, and the heads on the grid."""
+        shape = self.shape
+        on_grid = 3 * shape.head_width + 3 * (shape.rays + 1)
+        return int(4 * (8 * shape.width + on_grid / shape.grid**2 + shape.channels))
+
+    def span(self, span: Span) -> Span:
+        """Follow which input pixels a value depends on through the layers of ``forward``."""
+        skipped = []
+        for _ in self.to_grid:
+            span = span.convolve(1).convolve(1).pool(2)
+        for _ in self.down:
+            span = span.convolve(1).convolve(1)
+            skipped.append(span)
+            span = span.pool(2)
+        span = span.convolve(1).convolve(1)
+        for skip in reversed(skipped):
+            span = span.unfold(2).join(skip).convolve(1).convolve(1)
+        return span.convolve(1).unfold(self.shape.grid)
+
+
+def _convolutions(inputs: int, *widths: int) -> nn.Sequential:
+    """3x3 convolutions of the given widths, each with a ReLU."""
+    layers: list[nn.Module] = []
+    for i, o in zip([inputs, *widths[:-1]], widths, strict=True):
+        layers += [nn.Conv2d(i, o, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Glorot-uniform kernels and zero biases, the defaults of the framework the paper used."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
