@@ -7,7 +7,10 @@ from typing import Any
 
 from model.method import Method
 from model.methods.affinity import Affinity
+from model.methods.dcme import Dcme
 from model.methods.layering import Layering
+from model.methods.maskrcnn import MaskRcnn
+from model.methods.stardist import StarDist
 from model.methods.unet2 import UNet2
 from model.methods.unet3 import UNet3
 
@@ -16,6 +19,9 @@ KINDS: dict[str, type[Method]] = {
     "layering": Layering,
     "unet2": UNet2,
     "unet3": UNet3,
+    "dcme": Dcme,
+    "stardist": StarDist,
+    "maskrcnn": MaskRcnn,
 }
 """Every method by its name; a new one is a line here."""
 

@@ -31,9 +31,8 @@ def large_enough(stack: np.ndarray, *, min_area: int) -> np.ndarray:
     keep = (np.bincount(dense.ravel()) >= min_area) & (ids > 0)
     number = np.where(keep, np.cumsum(keep), 0).astype(np.uint32)
     kept = number[dense.reshape(stack.shape)]
-    used = kept.any((1, 2))
-    used[0] = True
-    return kept[used]
+    first, *others = kept
+    return np.stack([first, *(layer for layer in others if layer.any())])
 
 
 def flattened(stack: np.ndarray) -> np.ndarray:

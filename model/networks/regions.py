@@ -70,7 +70,9 @@ class RegionShape:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for a card."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +131,7 @@ class RegionNetwork(Network):
         self._initialise()
 
     def forward(self, images: torch.Tensor, plan: Plan) -> dict[str, Any]:
-        """Return ``proposed``, and of the plan's regions ``scores`` (R, 2), ``deltas`` (R, 4), ``masks`` (M, 28, 28)."""
+        """Return ``proposed``, and for the plan's regions ``scores``, ``deltas`` and ``masks``."""
         self._check(images)
         levels = self.pyramid(images)
         proposed = self.propose(levels)

@@ -47,9 +47,7 @@ def cast_votes(vectors: np.ndarray) -> Votes:
     to_x = x + np.rint(vectors[0, y, x]).astype(np.int64)
     to_y = y + np.rint(vectors[1, y, x]).astype(np.int64)
     inside = (to_y >= 0) & (to_y < height) & (to_x >= 0) & (to_x < width)
-    return Votes(
-        pixels=(y * width + x)[inside], places=(to_y * width + to_x)[inside], shape=(height, width)
-    )
+    return Votes(pixels=(y * width + x)[inside], places=(to_y * width + to_x)[inside], shape=(height, width))
 
 
 def find_centres(votes: Votes, *, least: int, spread_px: int, gap_px: int) -> np.ndarray:
@@ -82,9 +80,7 @@ def gather(votes: Votes, centres: np.ndarray, *, radius_px: float, exclusive: bo
     places, of_pixel = np.unique(votes.places, return_inverse=True)
     at = np.stack(np.divmod(places, votes.shape[1]), axis=1)
     ranks = 1 if exclusive else min(len(centres), SHARED)
-    _, nearest = cKDTree(centres).query(
-        at, k=[*range(1, ranks + 1)], distance_upper_bound=radius_px
-    )
+    _, nearest = cKDTree(centres).query(at, k=[*range(1, ranks + 1)], distance_upper_bound=radius_px)
     centre, pixels = nearest[of_pixel].T.ravel(), np.tile(votes.pixels, ranks)
     near = centre < len(centres)  # the tree answers len(centres) where no centre is near enough
     order = np.argsort(centre[near], kind="stable")

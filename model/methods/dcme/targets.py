@@ -108,10 +108,7 @@ def grid_of(
     at = np.searchsorted(centres.ids, stack) + 1
     kind = np.where(stack > 0, of_id[at.clip(max=len(kinds))], 0)
     covered = np.stack(
-        [
-            (kind == k).any(0).reshape(rows, block, columns, block).sum((1, 3))
-            for k in range(1, classes + 1)
-        ]
+        [(kind == k).any(0).reshape(rows, block, columns, block).sum((1, 3)) for k in range(1, classes + 1)]
     )
     grid = np.where(covered.max(0) >= BLOCK_SHARE * block**2, covered.argmax(0) + 1, 0)
     largest_last = np.argsort(centres.areas, kind="stable")
@@ -128,6 +125,6 @@ def _blocks(shape: tuple[int, ...], block: int) -> tuple[int, int]:
 
 def _classes(ids: np.ndarray, class_of: Mapping[int, int] | None, classes: int) -> np.ndarray:
     kinds = np.array([1 if class_of is None else class_of.get(int(label), 0) for label in ids], np.int64)
-    if len(kinds) and not (1 <= kinds.min() and kinds.max() <= classes):
+    if len(kinds) and (kinds.min() < 1 or kinds.max() > classes):
         raise ValueError(f"DCME targets: expected a class of 1 to {classes} for every object, got {kinds}")
     return kinds

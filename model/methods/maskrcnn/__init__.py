@@ -95,9 +95,7 @@ class MaskRcnn(MatchMethod):
             self.shape, targets, size=_size(images), limits=self.limits, count=self.regions, generator=generator
         )  # fmt: skip
         values = network(images, plan)
-        objectness, anchors = proposal_losses(
-            self.shape, values["proposed"], targets, generator=generator
-        )
+        objectness, anchors = proposal_losses(self.shape, values["proposed"], targets, generator=generator)
         classes, boxes = box_losses(values["scores"], values["deltas"], plan.regions, targets)
         masks = mask_loss(values["masks"], plan.regions, targets)
         terms = dict(zip(self.terms, (objectness, anchors, classes, boxes, masks), strict=True))

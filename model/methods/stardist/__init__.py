@@ -84,7 +84,7 @@ class StarDist(MatchMethod):
         return {name: terms[name] for name in phase.weights}
 
     def outputs(self, network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return ``probability`` ``(B, 1, rows, columns)`` and ``distances`` ``(B, rays, rows, columns)`` on the grid."""
+        """Return ``probability`` ``(B, 1, rows, columns)`` and ``distances`` ``(B, rays, rows, columns)``."""
         values = network(images)
         return {
             "probability": values["probability"].float().sigmoid(),
