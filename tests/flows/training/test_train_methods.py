@@ -18,11 +18,20 @@ NARROW = {
     "unet2": f"min_area = 5\nshape = {UNET}",
     "unet3": f"min_area = 5\nshape = {UNET}",
     "affinity": "min_area = 5\nmutex_stride = 1\nobject_px = 24\nshape = {width = 4, levels = 2, embedding = 8}",
+    "dcme": "min_area = 5\nvotes = 1\nobject_px = 24\n"
+    "shape = {width = 6, poolings = 2, head_width = 6, head_convs = 1, order = 'norm-relu'}",
+    "stardist": "min_area = 5\nprobability = 0.1\nobject_px = 24\n"
+    "shape = {width = 6, poolings = 1, head_width = 8, rays = 8}",
+    "maskrcnn": "min_area = 5\nscore = 0.05\nobject_px = 24\nproposals_before = 50\nproposals = 20\nregions = 16\n"
+    "shape = {blocks = [1, 1], width = 6, pyramid_width = 8, box_width = 16, mask_convs = 1, context_px = 16}",
 }
 WEIGHTS = {
     "unet2": "{foreground = 1.0}",
     "unet3": "{foreground = 1.0, contour = 1.0}",
     "affinity": "{self = 1.0, cross = 1.0, pyramid = 1.0, foreground = 50.0}",
+    "dcme": "{vectors = 1.0, grid = 1.0}",
+    "stardist": "{probability = 1.0, distances = 0.2}",
+    "maskrcnn": "{objectness = 1.0, anchors = 1.0, classes = 1.0, boxes = 1.0, masks = 1.0}",
 }
 RECIPE = """
 batch = 1
