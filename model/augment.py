@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch.nn import functional
 
 
@@ -35,8 +36,15 @@ class Augment:
     """Range of the mean displacement; ``None``: half the cell of the grid, as in the paper."""
     elastic_cell_px: tuple[float, float] = (24.0, 96.0)
     """Range of the cell of the random grid that is interpolated to the displacements."""
+    elastic_grid: Literal["cubic", "blurred"] = "cubic"
+    """``cubic``: random displacements per cell, interpolated; ``blurred``: of five times finer cells, blurred by a
+    Gaussian of the cell, as in the authors' code, which hardly ever folds the image over itself."""
     shift_px: int = 0
-    """Largest shift to each side; for training on whole images."""
+    """Largest shift, for training on whole images; 0: crops at random places."""
+    shift: float = 1.0
+    """Probability of a shift, where ``shift_px`` is not 0."""
+    shift_both: bool = True
+    """Whether shifts go both ways along each axis, or one way only."""
     outside: Literal["zeros", "background"] = "zeros"
     """What lies beyond the edge of a training image: zeros, or the median of its background."""
     gamma: float = 0.3
@@ -93,6 +101,8 @@ class Augment:
     """Largest number of pasted objects."""
     paste_contrast: tuple[float, float] | None = None
     """Range of their contrast, in object contrasts of the crop; ``None``: the contrast they had."""
+    standardise: bool = False
+    """Whether every crop is brought to mean 0 and standard deviation 1 after all changes."""
     empty: float = 0.0
     """Probability of a crop without any object: noise, gradients, haze and debris only."""
 
@@ -157,11 +167,33 @@ def _quarter_turn(rng: np.random.Generator, settings: Augment) -> np.ndarray:
 def _elastic(rng: np.random.Generator, settings: Augment, size: int) -> torch.Tensor:
     """Return a smooth random displacement ``(size, size, 2)`` of random mean length."""
     cell = rng.uniform(*settings.elastic_cell_px)
-    cells = max(int(np.ceil(size / cell)), 2) + 3
-    flow = smooth_field(rng.uniform(-1, 1, (2, cells, cells)), size)
+    flow = (
+        _blurred_flow(rng, cell, size) if settings.elastic_grid == "blurred" else _cubic_flow(rng, cell, size)
+    )
     length = flow.square().sum(0).sqrt().mean().clamp(min=1e-6)
     wanted = rng.uniform(*settings.elastic_px) if settings.elastic_px else cell / 2
     return (flow * (wanted / length)).permute(1, 2, 0)
+
+
+def _cubic_flow(rng: np.random.Generator, cell: float, size: int) -> torch.Tensor:
+    """Return displacements ``(2, size, size)`` interpolated between random ones at the corners of cells."""
+    cells = max(int(np.ceil(size / cell)), 2) + 3
+    return smooth_field(rng.uniform(-1, 1, (2, cells, cells)), size)
+
+
+def _blurred_flow(rng: np.random.Generator, cell: float, size: int) -> torch.Tensor:
+    """Return displacements ``(2, size, size)``: random ones on a grid of ``cell / 5``, blurred by ``cell``."""
+    fine = cell / FINE
+    cells = int(np.ceil(size / fine)) + 1
+    noise = rng.uniform(-1, 1, (2, cells, cells))
+    smooth = ndimage.gaussian_filter(noise, (0, FINE, FINE), mode="reflect").astype(np.float32)
+    span = int(np.ceil(cells * fine))
+    flow = functional.interpolate(torch.from_numpy(smooth)[None], size=(span, span), mode="bilinear")[0]
+    return flow[:, :size, :size]
+
+
+FINE = 5
+"""Cells of the authors' random grid per standard deviation of their blur."""
 
 
 def smooth_field(knots: np.ndarray, size: int, device: torch.device | str = "cpu") -> torch.Tensor:

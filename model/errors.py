@@ -1,4 +1,4 @@
-"""The faults of the model wing, apart from wrong arguments: a checkpoint, a training sample, a device.
+"""The faults of the model wing, apart from wrong arguments: a checkpoint, a training sample, a loss, a device.
 
 Each is also the builtin it stands for; the message says what was expected, what came and what to do.
 """
@@ -10,6 +10,10 @@ class BadCheckpoint(ValueError):
 
 class BadSample(ValueError):
     """A training image and its label stack do not fit each other, the network or the method."""
+
+
+class Diverged(ValueError):
+    """A loss is not a number; the last good state and model of the training are kept."""
 
 
 class NoDevice(RuntimeError):

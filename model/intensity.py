@@ -88,7 +88,13 @@ def vary_intensities(
         image = _with_camera_noise(rng, image, contrast * float(rng.uniform(0, settings.camera_most)))
     if settings.noise:
         image = image + _normal(rng, image) * (spread * float(settings.noise * rng.random()))
-    return image
+    return standardised(image) if settings.standardise else image
+
+
+def standardised(image: torch.Tensor) -> torch.Tensor:
+    """Return an image ``(C, y, x)`` with mean 0 and standard deviation 1; a flat one becomes zeros."""
+    deviation, mean = torch.std_mean(image)
+    return (image - mean) / deviation.clamp(min=1e-6)
 
 
 def empty_field(rng: np.random.Generator, settings: Augment, levels: Levels, size: int) -> torch.Tensor:

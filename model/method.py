@@ -112,6 +112,9 @@ class Method(ABC):
     """Loss terms that a phase may weight."""
     packages: ClassVar[Mapping[str, str]] = {}
     """Optional packages it cannot work without: module and the extra of platelayer that installs it."""
+    tunable: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """Settings of decoding that can be chosen after training, with the values to try; ``min_area`` always is one. They
+    are kept when a training goes on from a model."""
 
     shape: Any
     """The `model.networks.network.Shape` of its network; its class is read from the annotation of this field."""

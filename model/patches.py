@@ -4,6 +4,7 @@ The batch of step ``s`` does not depend on the steps before it, so a resumed tra
 would have seen. Samples come in as arrays; no store is read.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +16,14 @@ from torch.nn import functional
 
 from model.augment import Augment, resample, sampling_grid
 from model.errors import BadSample
-from model.intensity import Levels, empty_field, levels_of, mean_levels, vary_intensities
+from model.intensity import Levels, empty_field, levels_of, mean_levels, standardised, vary_intensities
 from model.paste import bank_of, paste
 
 Sample = tuple[np.ndarray, np.ndarray]
 """A normalised image float32 ``(C, y, x)`` and its label stack uint32 ``(L, y, x)``."""
 
-Crop = tuple[torch.Tensor, np.ndarray, Any]
-"""Image ``(C, y, x)``, stack ``(L, y, x)`` and what the method prepared for it."""
+Crop = tuple[torch.Tensor, np.ndarray, Any, int]
+"""Image ``(C, y, x)``, stack ``(L, y, x)``, what the method prepared for it, and the index of the sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,8 @@ class Batch:
     """Label stacks ``(L, y, x)``, of possibly different depth."""
     prepared: list[Any]
     """Result of ``Method.prepare`` for the sample, or crop, of each stack."""
+    samples: list[int]
+    """Which sample each crop is of; -1 for a crop without objects."""
 
 
 class Patches:
@@ -76,14 +79,17 @@ class Patches:
         """Return ``size`` crops of a step, from the one numbered ``first``."""
         numbers = range(first, first + size)
         crops = [self._crop(np.random.default_rng([self.seed, step, number])) for number in numbers]
-        images, stacks, prepared = zip(*crops, strict=True)
-        return Batch(images=torch.stack(images), stacks=list(stacks), prepared=list(prepared))
+        images, stacks, prepared, chosen = zip(*crops, strict=True)
+        return Batch(
+            images=torch.stack(images), stacks=list(stacks), prepared=list(prepared), samples=list(chosen)
+        )
 
     def _crop(self, rng: np.random.Generator) -> Crop:
         if self.augment.empty and rng.random() < self.augment.empty:
             image = empty_field(rng, self.augment, self._level, self.crop_px)
+            image = standardised(image) if self.augment.standardise else image
             nothing = np.zeros((1, self.crop_px, self.crop_px), np.int32)
-            return image, nothing, self._prepare(nothing)
+            return image, nothing, self._prepare(nothing), -1
         chosen = int(rng.choice(len(self._images), p=self._weights))
         image, stack, levels = self._images[chosen], self._stacks[chosen], self._levels[chosen]
         centre = self._centre(rng, image.shape[-2:])
@@ -95,18 +101,20 @@ class Patches:
             stack, pasted = self._paste(rng, image, stack, places, levels)
             prepared = self._prepare(stack.cpu().numpy(), known=prepared, pasted=pasted)
         image = vary_intensities(rng, self.augment, image, stack, levels, places=places)
-        return image, stack.cpu().numpy(), prepared
+        return image, stack.cpu().numpy(), prepared, chosen
 
     def _centre(self, rng: np.random.Generator, shape: Sequence[int]) -> tuple[float, float]:
-        """Return a place from which the crop stays inside the image, give or take an eighth of its edge."""
+        """Return a place from which the crop stays inside the image, give or take an eighth of its edge.
+
+        Where shifts are asked for: the centre of the image, shifted.
+        """
+        if self.augment.shift_px:
+            return _shifted(rng, self.augment, shape)
         most = self.crop_px * 0.375
         places = [
             rng.uniform(min(most, size / 2), max(size - most, size / 2)) + rng.uniform(-0.5, 0.5)
             for size in shape
         ]
-        if self.augment.shift_px:
-            shift = self.augment.shift_px
-            places = [size / 2 + rng.uniform(-shift, shift) for size in shape]
         return places[0], places[1]
 
     def _paste(
@@ -141,6 +149,14 @@ class Patches:
         return int(y), int(x)
 
 
+def _shifted(rng: np.random.Generator, settings: Augment, shape: Sequence[int]) -> tuple[float, float]:
+    """Return the centre of an image of ``shape`` (y, x), shifted at random."""
+    most = settings.shift_px if rng.random() < settings.shift else 0
+    least = -most if settings.shift_both else 0
+    y, x = ((size - 1) / 2 + rng.uniform(least, most) for size in shape)
+    return y, x
+
+
 def _dense(stack: np.ndarray) -> np.ndarray:
     """Return a stack with its labels renumbered 1, 2, ... in their order, int32."""
     labels = np.unique(stack)
@@ -162,8 +178,8 @@ def check_samples(samples: Sequence[Sample], *, name: str = "training", least_px
     """Return the number of channels after checking that images and stacks fit each other.
 
     Raises:
-        BadSample: no sample, shapes that do not fit, an image with an edge under ``least_px``, different numbers
-            of channels, or not one object in all of them.
+        BadSample: no sample, shapes that do not fit, an image with an edge under ``least_px`` or with a pixel that is
+            not a number, different numbers of channels, or not one object in all of them.
     """
     if not samples:
         raise BadSample(f"{name} samples: expected at least one image with its stack, got none")
@@ -183,6 +199,12 @@ def check_samples(samples: Sequence[Sample], *, name: str = "training", least_px
             raise BadSample(
                 f"{name} sample {index}: expected {channels} channels like the first image, "
                 f"got {image.shape[0]}; choose the same channels of every image"
+            )
+        if not np.isfinite(image).all():
+            channel, y, x = (int(place[0]) for place in np.nonzero(~np.isfinite(image)))
+            raise BadSample(
+                f"{name} sample {index}: expected finite pixels, got {image[channel, y, x]} in channel {channel} "
+                f"at y={y}, x={x}; replace it or leave the image out"
             )
     if not any(stack.any() for _, stack in samples):
         raise BadSample(f"{name} samples: expected objects, but all {len(samples)} stacks are empty")
@@ -204,3 +226,13 @@ def check_depth(samples: Sequence[Sample], *, layers: int | None) -> None:
                 f"sample {index}: expected at most {layers} objects on a pixel, one per layer, got {depth}; "
                 "choose a method with more layers"
             )
+
+
+def digest_of_samples(samples: Sequence[Sample]) -> str:
+    """Return a digest of the pixels and labels of samples, 32 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for image, stack in samples:
+        for array in (np.ascontiguousarray(image, np.float32), np.ascontiguousarray(stack, np.uint32)):
+            digest.update(str(array.shape).encode())
+            digest.update(array.data)
+    return digest.hexdigest()[:32]

@@ -39,4 +39,5 @@ def make_optimiser(settings: "Optimiser", network: nn.Module) -> torch.optim.Opt
         return torch.optim.SGD(groups, lr=1e-3, momentum=settings.momentum)
     if settings.kind == "adam":
         return torch.optim.Adam(groups, eps=settings.epsilon, amsgrad=settings.amsgrad)
-    return torch.optim.AdamW(groups, eps=settings.epsilon)
+    fused = all(value.is_cuda for value in network.parameters())
+    return torch.optim.AdamW(groups, eps=settings.epsilon, fused=fused or None)

@@ -23,6 +23,12 @@ def train(
     set: Annotated[
         list[str] | None, Parameter(help="Any key of the job: change.batch=4", negative="")
     ] = None,
+    minutes: Annotated[float | None, Parameter(help="Shorten the phases to so many minutes in all.")] = None,
+    steps: Annotated[int | None, Parameter(help="Shorten the phases to so many steps in all.")] = None,
+    pack: Annotated[
+        str | None,
+        Parameter(help="Write the samples into this file for `python -m model.fit`; train nothing."),
+    ] = None,
     example: Annotated[bool, Parameter(help="Print a commented job file.", negative="")] = False,
 ) -> int:
     """Train a model from ingested images with truth; killed and started again, it goes on where it was."""
@@ -31,13 +37,19 @@ def train(
         return 0
     if job_file is None and not set:
         raise BadArgument("train: expected a job file; `platelayer train --example` prints one")
+    if minutes is not None and steps is not None:
+        raise BadArgument("train: expected --minutes or --steps, got both")
     table: dict[str, Any] = read_toml(job_file) if job_file else {}
     work = job(TrainJob, with_settings(table, set or []))
+    from flows.training.train import pack as pack_samples
     from flows.training.train import train_model
 
     lines = _Lines()
     try:
-        trained = train_model(work, on_step=lines)
+        if pack is not None:
+            _print(f"{pack_samples(work, pack) / 2**20:.1f} MiB -> {pack}")
+            return 0
+        trained = train_model(work, minutes=minutes, steps=steps, on_step=lines, say=_print)
     except ValueError as error:
         raise BadArgument(str(error)) from None
     _say(trained, fresh=lines.called)
@@ -49,13 +61,28 @@ def _say(trained: "Trained", *, fresh: bool) -> None:
 
     if not is_first():
         return
-    # A recipe may choose its best model by the loss, which then counts with a minus.
-    score = trained.score
-    best = f"best validation score {score:.4f}" if score >= 0 else f"lowest validation loss {-score:.4f}"
+    best = _judged(trained.score)
     steps = (
         f"{trained.steps} steps" if fresh else f"nothing to do: all {trained.steps} steps were done before"
     )
-    sys.stdout.write(f"{steps}, {best} -> {trained.folder}\n")
+    before = trained.initial_score
+    if before is not None and trained.score < before:
+        _print(
+            f"below the model it started from, {_judged(before)}: keep that model, or train longer or at a lower lr"
+        )
+    left = "" if trained.finished else ", not finished: start again to go on"
+    sys.stdout.write(f"{steps}, {best}{left} -> {trained.folder}\n")
+
+
+def _print(line: str) -> None:
+    """Write a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _judged(score: float) -> str:
+    """Name a score; a recipe may choose its best model by the loss, which then counts with a minus."""
+    return f"best validation score {score:.4f}" if score >= 0 else f"lowest validation loss {-score:.4f}"
 
 
 class _Lines:
@@ -79,5 +106,4 @@ class _Lines:
             self._said = now
             rate = (step - self._first) / max(now - self._began, 1e-3)
             left = f", {(steps - step) / rate / 60:.0f} min left" if rate else ""
-            sys.stdout.write(f"step {step}/{steps}{left}\n")
-            sys.stdout.flush()
+            _print(f"step {step}/{steps}{left}")

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from flows.execution.segmenters import model_folder
-from flows.jobs import TrainJob
+from flows.jobs import TrainJob, read_toml
 from pipeline.errors import BadArgument
 from pipeline.metrics.precision import mean_average_precision
 from pipeline.normalise import normalised
@@ -59,25 +59,58 @@ class Example:
         return f"{address(self.store).name}/{self.place}"
 
 
-def train_model(job: TrainJob, *, on_step: Callable[[int, int], None] | None = None) -> "Trained":
-    """Train a model as a job says; a training that was killed goes on where it was."""
+def train_model(
+    job: TrainJob,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = logger.info,
+) -> "Trained":
+    """Train a model as a job says; a training that was killed goes on where it stopped.
+
+    ``steps`` and ``minutes`` shorten the phases of the recipe.
+    """
+    from model.budget import Clock
     from model.training import About, train
+
+    initial, recipe = prepared_recipe(job, steps=steps)
+    clock = Clock(minutes=minutes) if minutes is not None else None
+    learning, validating = split(job)
+    return train(
+        recipe, [e.pair for e in learning], [e.pair for e in validating], job.folder,
+        score=score, initial=initial, device=job.device, about=About(**_about(job)), clock=clock,
+        on_step=on_step, say=say,
+    )  # fmt: skip
+
+
+def pack(job: TrainJob, path: str) -> int:
+    """Write the samples of a job into one file for `model.fit`; return its size in bytes."""
+    from model.packing import write_packed
+
+    learning, validating = split(job)
+    return write_packed(path, [e.pair for e in learning], [e.pair for e in validating], _about(job))
+
+
+def _about(job: TrainJob) -> dict[str, Any]:
+    """Return what the card of the model says of its data, as plain values."""
+    return {
+        "name": job.name,
+        "normalise": _normalise(job),
+        "licence": job.source.licence,
+        "fields": {"data": asdict(job.source)},
+    }
+
+
+def prepared_recipe(job: TrainJob, *, steps: int | None = None) -> tuple["Checkpoint | None", "Recipe"]:
+    """Return the model to start from, where the job names one, and the recipe with all changes."""
+    from model.budget import with_steps
 
     initial = _initial(job) if job.initial else None
     recipe = _recipe(job)
     if initial is not None:
-        recipe = _with_network_of(initial, recipe, job)
-    learning, validating = split(job)
-    about = About(
-        name=job.name,
-        normalise=_normalise(job),
-        licence=job.source.licence,
-        fields={"data": asdict(job.source)},
-    )
-    return train(
-        recipe, [e.pair for e in learning], [e.pair for e in validating], job.folder,
-        score=score, initial=initial, device=job.device, about=about, on_step=on_step,
-    )  # fmt: skip
+        recipe = _going_on_from(initial, recipe, job)
+    return initial, with_steps(recipe, steps) if steps is not None else recipe
 
 
 def _recipe(job: TrainJob) -> "Recipe":
@@ -98,14 +131,27 @@ def _typed(recipe: "Recipe") -> "Recipe":
     return TypeAdapter(type(recipe)).validate_python(values | {"method": method})
 
 
-def _with_network_of(initial: "Checkpoint", recipe: "Recipe", job: TrainJob) -> "Recipe":
-    """The recipe with the network of the model to start from, which must be one of the same method."""
+def _going_on_from(initial: "Checkpoint", recipe: "Recipe", job: TrainJob) -> "Recipe":
+    """Return the recipe with the network of a model of the same method, and what was chosen for it.
+
+    Thresholds and the least area are those of the model, unless the job or its own recipe file sets them.
+    """
     if initial.method.kind != recipe.method.kind:
         raise BadArgument(
             f"initial model {job.initial!r}: expected one of the method {recipe.method.kind!r} like the recipe, "
             f"got {initial.method.kind!r}; name another model or recipe"
         )
-    return replace(recipe, method=replace(cast(Any, recipe.method), shape=initial.method.shape))
+    chosen = {*recipe.method.tunable, "min_area"} - _set_by(job)
+    kept = {name: getattr(initial.method, name) for name in sorted(chosen)}
+    return replace(recipe, method=replace(cast(Any, recipe.method), shape=initial.method.shape, **kept))
+
+
+def _set_by(job: TrainJob) -> set[str]:
+    """Return the settings of the method that the job, or a recipe file that is not a shipped one, names."""
+    named = dict(job.change.get("method", {}))
+    if job.recipe.endswith(".toml"):
+        named |= read_toml(job.recipe).get("method", {})
+    return set(named)
 
 
 @contextmanager
@@ -240,11 +286,26 @@ def _planes(job: TrainJob, store: Address, image: Image) -> Iterator[Example]:
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the keys of ``change`` replaced, tables key by key."""
+    """Return ``base`` with the keys of ``change`` replaced; tables key by key, lists of tables by their numbers."""
     result = dict(base)
     for key, entry in change.items():
         inner = result.get(key)
-        if isinstance(inner, Mapping) and isinstance(entry, Mapping):
+        if isinstance(inner, list) and isinstance(entry, Mapping):
+            entry = _merged_list(key, inner, entry)
+        elif isinstance(inner, Mapping) and isinstance(entry, Mapping):
             entry = _merged(inner, entry)
         result[key] = entry
+    return result
+
+
+def _merged_list(name: str, base: Sequence[Any], change: Mapping[str, Any]) -> list[Any]:
+    """Return a list of tables with those changed that ``change`` names by their numbers, from 0."""
+    result = list(base)
+    for number, entry in change.items():
+        if not number.isdecimal() or int(number) >= len(result) or not isinstance(entry, Mapping):
+            raise ValueError(
+                f"{name}.{number}: expected a number from 0 to {len(result) - 1} and a key, "
+                f"such as {name}.0.steps"
+            )
+        result[int(number)] = _merged(result[int(number)], entry)
     return result

@@ -174,21 +174,6 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def unet_s(*, channels: int = 1, layers: int = 8) -> UNetShape:
-    """Return the paper's UNet-S: 3 poolings, 7.3 M parameters."""
-    return UNetShape(channels=channels, heads={"layers": layers, "foreground": 1}, poolings=3)
-
-
-def unet_m(*, channels: int = 1, layers: int = 8) -> UNetShape:
-    """Return the paper's UNet-M: 4 poolings, 29 M parameters."""
-    return UNetShape(channels=channels, heads={"layers": layers, "foreground": 1}, poolings=4)
-
-
-def unet_l(*, channels: int = 1, layers: int = 8) -> UNetShape:
-    """Return the paper's UNet-L: 5 poolings, 116 M parameters."""
-    return UNetShape(channels=channels, heads={"layers": layers, "foreground": 1}, poolings=5)
-
-
 def house(*, channels: int = 1, layers: int = 8, width: int = 16) -> UNetShape:
     """Return the half-resolution network of the house recipe: 4 poolings, total stride 32."""
     return UNetShape(

@@ -9,19 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from model import curves
-from model.augment import Augment
+from model.augment import Augment, sampling_grid
 from model.average import MovingAverage
 from model.card import read_card
 from model.checkpoint import load_checkpoint
 from model.devices import choose_device
-from model.errors import BadSample, NoDevice
+from model.errors import BadSample, Diverged, NoDevice
 from model.inference import predict
 from model.method import Phase
 from model.methods.layering import Layering
 from model.networks.unet import UNetShape
-from model.patches import Sample
+from model.patches import Patches, Sample
 from model.recipe import FOLDER, Optimiser, Recipe, read_recipe, recipe_from
 from model.schedule import learning_rate
 from model.training import About, train
@@ -141,6 +142,94 @@ def test_bad_samples_are_refused_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_pixel_that_is_not_a_number_is_named_before_the_first_step(
+    crossing: Scene, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    image, stack = crossing
+    broken = image.copy()
+    broken[0, 3, 5] = np.nan
+    with pytest.raises(BadSample, match=r"training sample 1: .* got nan in channel 0 at y=3, x=5"):
+        train(small_recipe, [crossing, (broken, stack)], [], tmp_path, device="cpu")
+    with pytest.raises(BadSample, match="validation sample 1"):
+        train(small_recipe, [crossing], [(broken, stack)], tmp_path, device="cpu")
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training_and_keeps_the_last_good_state(
+    crossing: Scene, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = Layering.losses
+    monkeypatch.setattr(
+        Layering,
+        "losses",
+        lambda self, network, images, targets, phase, generator: (
+            losses(self, network, images, targets, phase, generator)
+            | ({"repulsion": images.sum() * np.nan} if steps and steps[-1] == 4 else {})
+        ),
+    )
+    steps: list[int] = []
+    with pytest.raises(Diverged, match=r"'phase1', step 5: .*'repulsion' is nan; .* samples \[0\]"):
+        train(
+            small_recipe, [crossing], [crossing], tmp_path,
+            device="cpu", on_step=lambda done, whole: steps.append(done),
+        )  # fmt: skip
+    state = json.loads((tmp_path / "state.json").read_text())
+    assert state["step"] == 3 and read_card(tmp_path / "phase1")["training"]["steps"] == 3
+    assert all(value.isfinite().all() for value in load_file(tmp_path / state["tensors"]).values())
+    monkeypatch.setattr(Layering, "losses", losses)
+    assert train(small_recipe, [crossing], [crossing], tmp_path, device="cpu").steps == 12
+
+
+def scores_in_turn(*scores: float) -> Callable[..., float]:
+    """A score that gives these numbers one after the other."""
+    left = list(scores)
+    return lambda predicted, true: left.pop(0)
+
+
+def test_models_before_the_step_of_validate_from_are_not_kept(
+    crossing: Scene, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    phase = replace(small_recipe.phases[0], steps=30)
+    recipe = replace(small_recipe, phases=(phase,), validate_every=10, validate_from=20)
+    done = train(recipe, [crossing], [crossing], tmp_path, device="cpu", score=scores_in_turn(0.9, 0.5, 0.6))
+    assert done.score == 0.6 and read_card(done.folder)["training"]["steps"] == 30
+
+
+def test_the_best_of_all_phases_is_the_result(crossing: Scene, small_recipe: Recipe, tmp_path: Path) -> None:
+    scores = scores_in_turn(0.4, 0.7, 0.5, 0.6)
+    done = train(small_recipe, [crossing], [crossing], tmp_path, device="cpu", score=scores)
+    assert (done.folder, done.score) == (tmp_path / "phase1", 0.7)
+    again = train(small_recipe, [crossing], [crossing], tmp_path, device="cpu", score=scores)
+    assert (again.folder, again.score, again.steps) == (done.folder, done.score, 12)
+
+
+def test_the_starting_model_is_scored_first_and_lines_say_what_their_numbers_are(
+    crossing: Scene, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    short = replace(small_recipe, phases=small_recipe.phases[:1])
+    first = train(short, [crossing], [], tmp_path / "first", device="cpu")
+    lines: list[str] = []
+    second = train(
+        short, [crossing], [crossing], tmp_path / "second", device="cpu", say=lines.append,
+        initial=load_checkpoint(first.folder), score=scores_in_turn(0.8, 0.3, 0.5),
+    )  # fmt: skip
+    assert (second.initial_score, second.score) == (0.8, 0.5)
+    assert lines[0].startswith("starting model: validation loss ") and lines[0].endswith(", score 0.8000")
+    assert lines[1].startswith("phase1 step 3: validation loss ") and lines[1].endswith(", score 0.3000")
+    row = curves.read_table(tmp_path / "second")[0]
+    assert (row["phase"], row["total_step"], row["score"]) == ("initial", "0", "0.8")
+    assert read_card(second.folder)["training"]["initial_score"] == 0.8
+
+
+def test_other_data_is_not_gone_on_with(crossing: Scene, small_recipe: Recipe, tmp_path: Path) -> None:
+    image, stack = crossing
+    short = replace(small_recipe, phases=small_recipe.phases[:1])
+    train(short, [crossing], [], tmp_path, device="cpu")
+    for sample in ((image + 1, stack), (image, stack[::-1])):
+        with pytest.raises(ValueError, match="training on other data"):
+            train(short, [sample], [], tmp_path, device="cpu")
+    assert train(short, [crossing], [], tmp_path, device="cpu").steps == 6
+
+
 def test_crossing_bars_are_learnt_with_the_crossing_in_both_masks(crossing: Scene, tmp_path: Path) -> None:
     """Few steps to AP 1.0 at every threshold up to 0.9, and 95 % of the crossing in both masks."""
     torch.set_num_threads(1)
@@ -218,7 +307,32 @@ def test_the_papers_recipe_has_the_papers_numbers() -> None:
     assert recipe.method.shape == UNetShape()
     assert (recipe.optimiser.kind, recipe.optimiser.rho, recipe.optimiser.epsilon) == ("rmsprop", 0.9, 1e-7)
     assert (recipe.batch, recipe.phases[0].lr, recipe.phases[0].best) == (8, 1e-4, "loss")
-    assert recipe.augment.elastic_px is None
+    augment = recipe.augment
+    assert augment.elastic_px is None and augment.elastic_grid == "blurred" and augment.standardise
+    assert (augment.shift_px, augment.shift, augment.shift_both, augment.gamma_most) == (63, 0.5, False, 2.0)
+
+
+def test_the_papers_deformations_hardly_ever_fold_the_image() -> None:
+    """By the authors' rule 0.14 % of the pixels have a non-positive Jacobian determinant."""
+    augment = replace(read_recipe("paper").augment, elastic=1.0, rotate=0.0)
+    folded = []
+    for seed in range(60):
+        geometry = sampling_grid(np.random.default_rng(seed), augment, centre=(127.5, 127.5), size=256)
+        grid = geometry.grid.numpy().astype(np.float64)
+        dy, dx = np.diff(grid, axis=0)[:, :-1], np.diff(grid, axis=1)[:-1]
+        determinant = dy[..., 0] * dx[..., 1] - dy[..., 1] * dx[..., 0]
+        folded.append((determinant * np.linalg.det(geometry.matrix) <= 0).mean())
+    assert np.mean(folded) < 0.005
+
+
+def test_shifts_go_one_way_half_of_the_time(crossing: Scene) -> None:
+    augment = replace(read_recipe("paper").augment, elastic=0.0, rotate=0.0, gamma=0.0, shift_px=20)
+    patches = Patches([crossing], crop_px=64, augment=augment, prepare=Layering().prepare, seed=0)
+    batch = patches.batch(0, 40)
+    whole = np.array([stack.any(0).sum() == crossing[1].any(0).sum() for stack in batch.stacks])
+    assert 0.25 < whole.mean() < 0.75
+    assert float(batch.images.mean().abs()) < 1e-5
+    torch.testing.assert_close(batch.images.std((1, 2, 3)), torch.ones(40), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ and no smaller than the area filter.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -45,6 +45,11 @@ class Layering(TouchMethod):
         "overlap",
         "balance",
     )
+
+    tunable: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "foreground_threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+        "layer_threshold": (None, 0.3, 0.4, 0.5, 0.6, 0.7),
+    }
 
     shape: UNetShape = field(default_factory=UNetShape)
     """The network; its head ``layers`` says how many layers there are."""

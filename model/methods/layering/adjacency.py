@@ -4,7 +4,6 @@ The invariant: adjacency is symmetric, and nobody is adjacent to itself. It look
 """
 
 from collections.abc import Collection
-from typing import Literal
 
 import numpy as np
 from scipy import ndimage
@@ -19,20 +18,17 @@ def adjacent_pairs(
     stack: np.ndarray,
     *,
     distance_px: float = DISTANCE_PX,
-    rule: Literal["distance", "discs"] = "distance",
     of: Collection[int] | None = None,
 ) -> np.ndarray:
     """Return the ordered pairs of ids ``(P, 2)`` of neighbours in a label stack ``(L, y, x)``, sorted.
 
-    ``distance``: some pixels of the two are less than ``distance_px`` apart (overlap counts as 0). ``discs``:
-    discs of radius ``distance_px // 2`` around both share a pixel, the rule of the authors' code. With ``of``
-    only pairs with at least one of those ids are looked for.
+    Neighbours have pixels less than ``distance_px`` apart (overlap counts as 0). With ``of``: only pairs in which at
+    least one of those ids is.
     """
-    within = _ids_within if rule == "distance" else _ids_by_discs
     pairs: set[tuple[int, int]] = set()
     for label, layer, box in _objects(stack):
         if of is None or label in of:
-            for other in within(stack, label, layer, box, distance_px):
+            for other in _ids_within(stack, label, layer, box, distance_px):
                 pairs.update(((label, other), (other, label)))
     return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
@@ -64,21 +60,6 @@ def _ids_within(
     part = stack[(slice(None), *window)]
     near = ndimage.distance_transform_edt(part[layer] != label) < distance_px
     return [int(other) for other in np.unique(part[:, near]) if other not in (0, label)]
-
-
-def _ids_by_discs(
-    stack: np.ndarray, label: int, layer: int, box: tuple[slice, ...], distance_px: float
-) -> list[int]:
-    radius = distance_px // 2
-    window = _widened(box, int(2 * radius), stack.shape[1:])
-    part = stack[(slice(None), *window)]
-    mine = ndimage.distance_transform_edt(part[layer] != label) <= radius
-    others = [(k, int(i)) for k, labels in enumerate(part) for i in np.unique(labels) if i not in (0, label)]
-    return [
-        other
-        for k, other in others
-        if (mine & (ndimage.distance_transform_edt(part[k] != other) <= radius)).any()
-    ]
 
 
 def _widened(box: tuple[slice, ...], by: int, shape: tuple[int, ...]) -> tuple[slice, ...]:

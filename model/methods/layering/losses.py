@@ -17,8 +17,6 @@ from model.methods.layering.targets import Targets
 Variant = Literal["paper", "code"]
 VARIANTS = ("paper", "code")
 Assignment = Literal["largest", "apart"]
-SPARSITY = 0.1
-"""Weight of the sparsity term inside the layering loss."""
 
 
 def foreground_loss(logits: torch.Tensor, targets: Targets) -> torch.Tensor:

@@ -16,8 +16,10 @@ from flows.cli import run as command
 from flows.commands import train as train_command
 from flows.ingest import ingest_synthetic
 from flows.jobs import TrainJob, job
-from flows.training.train import VALIDATION_SHARE, _digest, split
+from flows.training.train import VALIDATION_SHARE, _digest, prepared_recipe, split
 from model.card import read_card
+from model.checkpoint import load_checkpoint, save_checkpoint
+from model.packing import read_packed
 from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.image_writing import create_plate, write_image
 from pipeline.store.ome.labels import write_stack
@@ -156,6 +158,63 @@ def test_a_job_file_becomes_a_model_that_segments_the_plate(plate: Path, trained
     assert min(len(read_table(address(plate), path, "found")) for path in fields) > 1
 
 
+def test_phases_are_changed_by_their_numbers_and_shortened(
+    plate: Path, refused: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(["change.phases.1.steps=3"], r"phases\.1: expected a number from 0 to 0")
+    assert train("change.phases.0.steps=3") == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("3 steps, ")
+    assert command(["train", "job.toml", "--set", "folder=short", "--steps", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("2 steps, ") and lines[-2].startswith("phase1 step 2: validation loss ")
+    assert command(["train", "job.toml", "--steps", "2", "--minutes", "1"]) == 1
+    assert "got both" in capsys.readouterr().err
+
+
+def test_what_was_chosen_for_a_model_is_kept_when_a_training_goes_on_from_it(
+    plate: Path, model: Path
+) -> None:
+    tuned = load_checkpoint(model)
+    method = replace(tuned.method, foreground_threshold=0.7, layer_threshold=0.4, min_area=77)
+    save_checkpoint(
+        "tuned", network=tuned.network, method=method, name="t", normalise=tuned.card["normalise"]
+    )
+    table = tomllib.loads(JOB.format(store="plate.zarr")) | {"initial": "tuned"}
+
+    def settings(**change: object) -> tuple[float, float, int]:
+        _, recipe = prepared_recipe(job(TrainJob, table | change))
+        chosen = recipe.method
+        return chosen.foreground_threshold, chosen.layer_threshold, chosen.min_area
+
+    assert settings(recipe="house-knots") == (0.7, 0.4, 77)
+    assert settings() == (0.7, 0.4, 10)  # its own recipe file names the least area
+    change = {"method": {"foreground_threshold": 0.6}}
+    assert settings(recipe="house-knots", change=change) == (0.6, 0.4, 77)
+
+
+def test_a_result_below_the_starting_model_is_said(
+    plate: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = [0.8, 0.3]
+    monkeypatch.setattr("flows.training.train.score", lambda predicted, true: scores.pop(0))
+    assert train(f"initial={model}", "folder=worse", "change.phases.0.steps=1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("starting model: ") and lines[0].endswith("score 0.8000")
+    assert lines[-2].startswith("below the model it started from, best validation score 0.8000: keep that")
+    assert lines[-1].startswith("1 steps, best validation score 0.3000 ->")
+
+
+def test_packed_samples_are_those_of_the_job(plate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["train", "job.toml", "--pack", "data.npz"]) == 0
+    assert re.fullmatch(r"\d+\.\d MiB -> data\.npz\n", capsys.readouterr().out) and not Path("out").exists()
+    packed = read_packed("data.npz")
+    learning, validating = split(job(TrainJob, tomllib.loads(JOB.format(store="plate.zarr"))))
+    assert (len(packed.samples), len(packed.validation)) == (len(learning), len(validating))
+    np.testing.assert_allclose(packed.samples[0][0], learning[0].pair[0], atol=2e-3)
+    np.testing.assert_array_equal(packed.samples[0][1] > 0, learning[0].pair[1] > 0)
+    assert packed.about["licence"] == "CC0" and packed.about["normalise"]["kind"] == "percentile"
+
+
 def test_a_finished_training_computes_nothing_and_says_so(
     plate: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,8 +255,8 @@ def test_a_best_model_chosen_by_its_loss_is_not_given_a_score(
 ) -> None:
     Path("recipe.toml").write_text(RECIPE.replace("steps = 100", 'steps = 2\nbest = "loss"'))
     assert train() == 0
-    said = capsys.readouterr().out
-    assert "lowest validation loss " in said and "score" not in said
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "lowest validation loss " in last and "score" not in last
 
 
 def test_a_model_to_start_from_brings_its_network(plate: Path, model: Path) -> None:
@@ -260,7 +319,7 @@ def test_recipes_with_mistakes(recipe: str, message: str, plate: Path, refused: 
         (["bach=3"], "bach: no such key; known keys: .*change"),
         (["source.licenc=CC0"], "source.licenc: no such key; did you mean source.licence"),
         (["data=[]"], r"data: .* at least 1 item.*got \[\]"),
-        (["recipe=huose"], r"expected a TOML file or one of \['house', .*'paper'\], got 'huose'"),
+        (["recipe=huose"], r"expected a TOML file or one of \['house', .*'paper', .*\], got 'huose'"),
         (["change.bach=3"], "change: recipe: expected names among .*'batch'.*got .'bach'"),
         (["change.phases=3"], "change: expected values of the types they have in the shipped recipes"),
         (['change.seed="x"'], "change: seed: Input should be a valid integer"),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from model.networks.folding import folded
-from model.networks.unet import UNet, UNetShape, house, unet_l, unet_m, unet_s
+from model.networks.unet import UNet, UNetShape, house
 from model.recipe import read_recipe
 
 SMALL = UNetShape(heads={"layers": 2, "foreground": 1}, width=2, poolings=2, head_width=2)
@@ -17,12 +17,13 @@ SHAPES = pytest.mark.parametrize("shape", [SMALL, HOUSE, replace(SMALL, poolings
 
 
 @pytest.mark.parametrize(
-    ("shape", "millions", "stride", "reach"),
-    [(unet_s(), 7.335, 8, 60), (unet_m(), 29.104, 16, 124), (unet_l(), 116.157, 32, 252)],
+    ("poolings", "millions", "stride", "reach"),
+    [(3, 7.335, 8, 60), (4, 29.104, 16, 124), (5, 116.157, 32, 252)],
 )
-def test_the_papers_networks(shape: UNetShape, millions: float, stride: int, reach: int) -> None:
+def test_the_papers_networks(poolings: int, millions: float, stride: int, reach: int) -> None:
+    """UNet-S, UNet-M and UNet-L, by the recipe that bears the paper's name."""
     with torch.device("meta"):
-        network = UNet(shape)
+        network = UNet(replace(read_recipe("paper").method.shape, poolings=poolings))
     assert sum(value.numel() for value in network.parameters()) / 1e6 == pytest.approx(millions, abs=1e-3)
     assert (network.stride, network.halo_px) == (stride, reach)
 

@@ -1,6 +1,4 @@
-"""Neighbours by distance and by discs."""
-
-from typing import Literal
+"""Neighbours by distance."""
 
 import numpy as np
 import pytest
@@ -20,20 +18,6 @@ def two_pixels(dy: int, dx: int) -> np.ndarray:
 def test_distance_is_euclidean_and_strict(dy: int, dx: int, near: bool) -> None:
     pairs = adjacent_pairs(two_pixels(dy, dx))
     assert pairs.tolist() == ([[3, 8], [8, 3]] if near else [])
-
-
-def test_the_number_of_offsets_each_rule_covers() -> None:
-    """697 offsets are nearer than 15 px; discs of radius 7 meet for 573 (both with the offset 0)."""
-    counts: dict[Literal["distance", "discs"], int] = {"distance": 1, "discs": 1}
-    for rule in counts:
-        for dy in range(-15, 16):
-            for dx in range(-15, 16):
-                stack = np.zeros((1, 31, 31), np.uint32)
-                stack[0, 15, 15] = 1
-                if (dy, dx) != (0, 0):
-                    stack[0, 15 + dy, 15 + dx] = 2
-                    counts[rule] += bool(len(adjacent_pairs(stack, rule=rule, of={1})))
-    assert counts == {"distance": 697, "discs": 573}
 
 
 def test_objects_that_overlap_are_neighbours_and_ids_need_not_be_dense() -> None:
