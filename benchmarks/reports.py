@@ -21,8 +21,8 @@ import pandas as pd
 from machine import machine, write_result
 from scipy.ndimage import gaussian_filter
 
-from pipeline.report.run_numbers import Run
-from pipeline.report.run_page import run_report
+from pipeline.report.run.numbers import Run
+from pipeline.report.run.page import run_report
 
 SEED = 5
 WELLS = [(row, str(column)) for row in "ABCDEFGHIJKLMNOP" for column in range(1, 25)]

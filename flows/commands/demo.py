@@ -50,9 +50,12 @@ def demo(
             watching.close()
     compared = compare(str(folder), str(folder), prediction_name=NAME)
     write_report(compared, str(folder), "demo")
-    numbers = compared.evaluation.summary
+    for plate in compared.evaluation.groups["plate"].to_dict("records"):
+        kind = str(plate["plate"])
+        sys.stdout.write(
+            f"{kind}, model {PLATES[kind][0]}: meanAP {plate['meanAP']:.3f}, AJI {plate['AJI']:.3f}\n"
+        )
     sys.stdout.write(
-        f"meanAP {numbers['meanAP']:.3f}, AJI {numbers['AJI']:.3f} "
         "(synthetic scenes; the models were trained on real images)\n"
         f"look at {(folder / 'report.html').resolve()}\n"
     )

@@ -1,13 +1,16 @@
 """`platelayer segment`: from words on the command line to a job, and from its record to an exit code."""
 
 import sys
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from flows.jobs import DEFAULT_MODEL, Execution, SegmentJob, field_comments, job, read_toml, with_settings
 from flows.jobs import example as job_example
 from pipeline.errors import BadArgument
+
+if TYPE_CHECKING:
+    from flows.segmentation.record import RunRecord
 
 _ABOUT = field_comments(SegmentJob) | field_comments(Execution)
 
@@ -110,7 +113,9 @@ def _run_archive(work: SegmentJob, match: str) -> int:
     from flows.segmentation.archive import segment_archive
 
     _say_model(work)
-    found = segment_archive(work, match, run=_record, on_store=lambda key, of: print_line(f"{key} (of {of})"))
+    found = segment_archive(
+        work, match, run=_record, on_store=lambda key, of: print_line(f"{key} (of {of})"), on_record=_write_report
+    )  # fmt: skip
     for line in found.lines():
         print_line(line)
     if is_prefect_configured():
@@ -118,6 +123,19 @@ def _run_archive(work: SegmentJob, match: str) -> int:
 
         publish_archive(found)
     return found.exit_code
+
+
+def _write_report(record: "RunRecord") -> None:
+    """Write the page of a store of an archive beside the record of its run, unless it is there already."""
+    from flows.evaluation.report import report_page
+    from pipeline.report.page import html_page
+    from pipeline.store.ledger import Ledger
+    from pipeline.store.places.address import address
+
+    ledger = Ledger(address(record.output), record.run)
+    if record.images and (record.status != "unchanged" or ledger.find("report.html") is None):
+        page = report_page(record.output, name=record.name, run=record.run)
+        ledger.write("report.html", html_page(page).encode())
 
 
 def print_line(text: str) -> None:
@@ -135,7 +153,7 @@ def _say_model(work: SegmentJob) -> None:
     sys.stdout.write(f"model: {chosen}; others: {', '.join(others)}\n")
 
 
-def _record(work: SegmentJob) -> Any:
+def _record(work: SegmentJob) -> "RunRecord":
     from flows.commands.terminal import watcher
     from flows.execution.orchestrate import is_prefect_configured
 
@@ -154,7 +172,7 @@ def _record(work: SegmentJob) -> Any:
     return record
 
 
-def summary(record: Any) -> int:
+def summary(record: "RunRecord") -> int:
     """Print what came of a run; the exit code."""
     for image, reason in list(record.left_out.items())[:MOST_LEFT_OUT]:
         sys.stdout.write(f"left out: {image or 'image'}: {reason}\n")
@@ -174,6 +192,10 @@ def summary(record: Any) -> int:
         names = ", ".join(path or "image" for path in record.empty[:8])
         more = ", ..." if len(record.empty) > 8 else ""
         sys.stdout.write(f"nothing but noise in {len(record.empty)} image(s): {names}{more}\n")
+    if record.z_planes > 1:
+        sys.stdout.write(
+            f"{record.z_planes} z planes were segmented one by one: an object in several planes counts in each\n"
+        )
     if record.requests:
         sys.stdout.write(f"object storage: {record.requests}\n")
     for message in record.missing:

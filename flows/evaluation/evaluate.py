@@ -11,19 +11,23 @@ from typing import Any
 
 import pandas as pd
 
-from flows.evaluation.comparing import TRUTH, Compared, compare
+from flows.evaluation.comparing import TRUTH, Compared, Labelled, compare
 from flows.evaluation.layout import read_layout
 from flows.evaluation.pictures import Comparisons
 from flows.execution.orchestrate import Step, direct
+from flows.execution.versions import now, versions
 from pipeline.errors import BadArgument, BadStore
 from pipeline.metrics.comparison import Difference, difference
 from pipeline.metrics.evaluation import Evaluation
-from pipeline.report.assessment import Assessment
 from pipeline.report.blocks import Page
-from pipeline.report.evaluation_page import evaluation_page
+from pipeline.report.evaluation.assessment import Assessment
+from pipeline.report.evaluation.page import evaluation_page
 from pipeline.report.layout import CONDITION
 from pipeline.report.markdown import csv_tables, markdown_page
 from pipeline.report.page import html_page
+from pipeline.report.provenance import Pairs, model_facts
+from pipeline.store.ledger import ROOT, Ledger
+from pipeline.store.ome.labels import label_origin
 from pipeline.store.ome.tables import table_bytes
 from pipeline.store.places.address import Address, address
 
@@ -118,7 +122,7 @@ def write_report(
     differences = {name: _difference(compared, name, run) for name, run in baselines.items() if len(run.sums)}
     assessment = Assessment(
         title=title, name=compared.prediction_name, evaluation=compared.evaluation, baselines=baselines,
-        differences=differences, facts=compared.facts(),
+        differences=differences, facts=compared.facts(), provenance=provenance(compared),
     )  # fmt: skip
     page = evaluation_page(assessment, picture=Comparisons(compared.pairs).picture)
     place = address(folder)
@@ -129,6 +133,36 @@ def write_report(
     for name, table in (csv_tables(page) if csv else {}).items():
         place.write_bytes(f"{name}.csv", table.encode())
     return page
+
+
+def provenance(compared: Compared) -> Pairs:
+    """What was evaluated: the labels and the truth, the run and the model they come from, when, by which code."""
+    prediction = next(found for _, found in compared.pairs.values() if found is not None)
+    truth = next(iter(compared.pairs.values()))[0]
+    record = _run_of(prediction)
+    several = len({found.address.url for _, found in compared.pairs.values() if found is not None}) > 1
+    more = " and other stores" if several else ""
+    named = {
+        "Date": f"{now()[:10]} UTC",
+        "Scored labels": f"{prediction.name} in {prediction.address}{more}",
+        "Truth": f"{truth.name} in {truth.address}{more}",
+        "Run": str(record.get("run", "")) or "not recorded in the store of the labels",
+        **model_facts(record),
+        "Code": f"platelayer {versions().get('platelayer', '')}",
+    }
+    if several:
+        named["Run"] += " (of the first store)"
+    return tuple((name, value) for name, value in named.items() if value)
+
+
+def _run_of(labels: Labelled) -> dict[str, Any]:
+    """Record of the run that made some labels: the one whose labels say the same of where they come from."""
+    origin = label_origin(labels.address, labels.image.path, labels.name)
+    for run in labels.address.children(ROOT):
+        record = Ledger(labels.address, run).find_json("record.json")
+        if record and record.get("name") == labels.name and record.get("origin", origin) == origin:
+            return record
+    return {}
 
 
 def _difference(compared: Compared, name: str, baseline: Evaluation) -> Difference:

@@ -1,8 +1,9 @@
 """The report of a run without truth, from what the run left in its output store."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from flows.evaluation.objects import only_table
@@ -10,9 +11,9 @@ from flows.evaluation.pictures import Views
 from pipeline.errors import BadArgument
 from pipeline.report.blocks import Page
 from pipeline.report.layout import Layout, Spot, assign
-from pipeline.report.run_numbers import Run
-from pipeline.report.run_page import run_page
-from pipeline.report.seams import SeamReport, seam_quality
+from pipeline.report.run.numbers import Run
+from pipeline.report.run.page import run_page
+from pipeline.report.run.seams import SeamReport, seam_quality
 from pipeline.report.wells import well_name
 from pipeline.store.ledger import ROOT, Ledger
 from pipeline.store.ome.collection import Collection, Image, channel_index, open_collection
@@ -28,6 +29,7 @@ def report_page(
     source: str | None = None,
     run: str | None = None,
     layout: Layout | None = None,
+    drift: Sequence[str] = (),
 ) -> Page:
     """Lay out the report of a run (`pipeline.report.blocks.Page`).
 
@@ -37,6 +39,7 @@ def report_page(
         source: where the images are, for a run that wrote to another store; default: what the record says.
         run: which run, where there are several.
         layout: conditions of the wells.
+        drift: how the plate differs from earlier ones, in words.
     """
     output = address(store)
     record = _record(output, name, run)
@@ -52,6 +55,8 @@ def report_page(
             layout, [_spot(key, image, collection) for key, image in images.items()], name="--layout"
         )
         listing["condition"] = [found.conditions[key] for key in listing["image"]]
+        listing["role"] = [found.roles[key] for key in listing["image"]]
+        listing["dose"] = [found.doses.get(key, np.nan) for key in listing["image"]]
         gaps = {"that the layout does not name": found.without_condition}
         gaps |= {"of the layout without an image": found.unknown_places}
     described = Run(
@@ -61,6 +66,7 @@ def report_page(
         facts=facts,
         seams=_seams(objects, images, facts),
         layout_gaps=gaps,
+        drift=tuple(drift),
     )
     views = Views(images, output, name, _channel(images, facts))
     return run_page(described, picture=views.picture, window=views.window)
@@ -115,6 +121,7 @@ def _listing(
             {
                 "image": key, "row": row, "column": column, "field": image.field,
                 "status": "done" if done and not failure else "set aside" if failure else "not done",
+                "flags": "empty" if (facts.get("images") or {}).get(image.path, {}).get("empty") else "",
                 "reason": failure["reason"] if failure else "", "failed_tiles": int(failure is not None),
                 "height_px": image.size[0], "width_px": image.size[1],
             }

@@ -15,8 +15,8 @@ import dask
 
 from flows.execution.executors import Pool
 from flows.execution.memory import KEPT_BYTES, keep_memory
+from flows.execution.versions import versions
 from flows.jobs import Execution
-from flows.segmentation.record import versions
 from pipeline.errors import RunConflict
 
 if TYPE_CHECKING:

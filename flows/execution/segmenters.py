@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -121,6 +121,15 @@ def expected_channels(reference: SegmenterRef) -> tuple[str, ...]:
     card = read_card(model_folder(reference.reference))
     title = [str(card["title"])] if card["channels"] == 1 and card.get("title") else []
     return tuple(str(name) for name in card.get("channel_names") or title)
+
+
+def described(reference: SegmenterRef, traits: Traits) -> dict[str, Any]:
+    """What a reader of results has to know of a segmenter: name, digest, and the thresholds of a model's method."""
+    facts: dict[str, Any] = {"name": traits.name, "digest": traits.digest}
+    if reference.kind == "model":
+        method = read_card(model_folder(reference.reference))["method"]
+        facts["thresholds"] = {key: value for key, value in method.items() if key.endswith("threshold")}
+    return facts
 
 
 def full_traits(reference: SegmenterRef, probe: np.ndarray) -> Traits:

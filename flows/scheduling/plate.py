@@ -5,7 +5,7 @@ was, because every part is resumable or writes the same again.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from flows.execution.executors import describe_error
 from flows.execution.orchestrate import Step, direct
 from flows.jobs import SegmentJob
 from flows.scheduling.drift import drift, keep, plate_numbers, recall
+from flows.scheduling.reports import write_index, write_plate_page
 from flows.scheduling.watch import Outcome, Watch, changed, signature
 from flows.segmentation.record import Progress, RunRecord, silent
 from flows.segmentation.run import segment
@@ -63,6 +64,7 @@ def process(watch: Watch, plate: str, *, step: Step = direct, progress: Progress
         if outcome.status != "conflict":
             outcome = changed(watch, outcome)
             watch.keep(outcome)
+            write_index(watch)
         return outcome
 
 
@@ -90,14 +92,15 @@ def _followed(watch: Watch, begun: Outcome, record: RunRecord, step: Step) -> Ou
         objects=record.objects, failures=record.failures, problems=list(record.missing),
     )  # fmt: skip
     source = str(watch.place.child(begun.plate))
-    follow_ups: dict[str, tuple[Callable[..., Any], tuple]] = {
-        "scores": (evaluate, (record, source, watch.job.truth)),
-        "report": (report, (record, source)),
-        "drift": (look_back, (watch, begun.plate, outcome.ended, record)),
+    follow_ups: dict[str, tuple[Callable[..., Any], Callable[[Outcome], tuple]]] = {
+        "scores": (evaluate, lambda _: (record, source, watch.job.truth)),
+        "drift": (look_back, lambda sofar: (watch, begun.plate, sofar.ended, record)),
+        # Last, so that the page says what the others found.
+        "report": (report, lambda sofar: (watch, begun.plate, record, source, sofar.drift)),
     }
     for field, (call, arguments) in follow_ups.items():
         try:
-            outcome = replace(outcome, **{field: step(call, *arguments, name=call.__name__)})
+            outcome = replace(outcome, **{field: step(call, *arguments(outcome), name=call.__name__)})
         except (BadArgument, BadStore) as error:
             outcome = replace(outcome, problems=[*outcome.problems, f"{call.__name__}: {error}"])
     return outcome
@@ -118,12 +121,12 @@ def evaluate(record: RunRecord, source: str, truth: str) -> dict[str, float]:
     return {name: round(float(summary[name]), 4) for name in SCORES} | {"AP_0.5": summary["AP"]["0.5"]}
 
 
-def report(record: RunRecord, source: str) -> str:
-    """Write the page of the run beside its record; its address."""
-    page = report_page(record.output, name=record.name, source=source, run=record.run)
-    beside = Ledger(address(record.output), record.run)
-    beside.write("report.html", html_page(page).encode())
-    return str(beside.output.child(f"{beside.folder}/report.html"))
+def report(watch: Watch, plate: str, record: RunRecord, source: str, drift: Sequence[str]) -> str:
+    """Write the page of the run beside its record, and to the reports of the watched place; its address there."""
+    page = report_page(record.output, name=record.name, source=source, run=record.run, drift=drift)
+    data = html_page(page).encode()
+    Ledger(address(record.output), record.run).write("report.html", data)
+    return write_plate_page(watch, plate, page, data)
 
 
 def look_back(watch: Watch, plate: str, ended: str, record: RunRecord) -> list[str]:

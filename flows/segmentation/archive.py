@@ -140,10 +140,12 @@ def segment_archive(
     *,
     run: Callable[[SegmentJob], RunRecord] = segment,
     on_store: Callable[[str, int], None] = lambda key, of: None,
+    on_record: Callable[[RunRecord], None] = lambda record: None,
 ) -> ArchiveRecord:
     """Segment every store below ``job.source`` whose path fits; those that are done are skipped.
 
-    ``run`` segments one store; ``on_store`` hears the path of each before it begins, and how many there are.
+    ``run`` segments one store; ``on_store`` is called with the path of each store before it begins, and how many
+    there are; ``on_record`` with the record of each that was segmented, such as to write its report.
 
     Raises:
         BadArgument: no store fits, or the pattern is none.
@@ -157,7 +159,8 @@ def segment_archive(
     for key, one in jobs_of(job, keys):
         on_store(key, len(keys))
         try:
-            found.stores[key] = run(one)
+            found.stores[key] = record = run(one)
+            on_record(record)
         except StoreLost:
             raise  # expired credentials are not the fault of this store, and would fail all others
         except (BadArgument, BadStore, RunConflict) as error:

@@ -40,6 +40,7 @@ def estimate(job: SegmentJob) -> str:
         f"source      {plan.source.address}, {len(plan.works)} image(s), {pixels / 1e6:.1f} Mpx",
         f"output      {plan.output}, labels and tables {plan.name!r}, run {plan.ledger.run}",
         f"channel     {_channels(plan)}",
+        *_planes(plan),
         f"segmenter   {traits.name} ({traits.link}, reach {traits.halo_px} px, stride {traits.stride})",
         f"tiles       {tiles} of core {plan.works[0].core} px and halo {plan.works[0].halo} px",
         f"to read     {read * itemsize / 2**20:.0f} MiB uncompressed for the network, once more to measure",
@@ -60,6 +61,13 @@ def _channels(plan: Plan) -> str:
     several = any(len(work.image.channels) > 1 for work in plan.works)
     why = " (chosen by the model's card)" if several and not plan.job.channel else ""
     return f"{segmented}{why}; intensities of {measured} are measured"
+
+
+def _planes(plan: Plan) -> list[str]:
+    planes = max(len({z for _, z in work.image.planes}) for work in plan.works)
+    return (
+        [f"z planes    {planes}, segmented one by one; objects are not joined along z"] if planes > 1 else []
+    )
 
 
 def _object_storage(traffic: Traffic) -> list[str]:

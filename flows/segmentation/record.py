@@ -3,20 +3,18 @@
 Written beside the result; reports are drawn from it. Times of a resumed run add up over its starts.
 """
 
-import importlib.metadata
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flows.execution.segmenters import described
+from flows.execution.versions import now, versions
 from flows.jobs import as_table
 from pipeline.store.places.traffic import Traffic, traffic_of
 
 if TYPE_CHECKING:
     from flows.segmentation.image_job import TileJob
     from flows.segmentation.plan import Plan
-
-PACKAGES = ("platelayer", "numpy", "scipy", "zarr", "torch", "dask", "prefect", "pandas", "pyarrow")
 
 
 class Progress(Protocol):
@@ -48,17 +46,6 @@ class Silent:
 silent = Silent()
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the result depends on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 @dataclass
 class RunRecord:
     """Facts of a run, JSON-ready."""
@@ -69,6 +56,20 @@ class RunRecord:
     segmenter: str
     job: dict[str, Any]
     versions: dict[str, str] = field(default_factory=versions)
+    started: str = ""
+    """When the run was first started, ISO 8601 in UTC."""
+    ended: str = ""
+    """When it last ended."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Name, digest and thresholds of the segmenter."""
+    normalise: dict[str, Any] = field(default_factory=dict)
+    """How intensities were normalised, as it came out of the job and the model's card."""
+    filters: dict[str, Any] = field(default_factory=dict)
+    """Which objects were kept, likewise."""
+    origin: str = ""
+    """What the labels of this run say of the work they come from."""
+    z_planes: int = 1
+    """Most z planes of an image; each is segmented by itself."""
     tiling: dict[str, int] = field(default_factory=dict)
     channels: list[str] = field(default_factory=list)
     """Names of the channels that were segmented."""
@@ -95,12 +96,15 @@ class RunRecord:
         record = cls(
             run=plan.ledger.run, output=str(plan.output), name=plan.name, segmenter=plan.traits.name,
             job=as_table(plan.job), missing=list(plan.source.missing),
-            channels=list(plan.channels), measured=list(plan.measured),
+            channels=list(plan.channels), measured=list(plan.measured), model=described(plan.segmenter, plan.traits),
+            normalise=as_table(plan.normalise), filters=as_table(plan.filters), origin=plan.label_fingerprint,
         )  # fmt: skip
         before = plan.ledger.find_json("record.json") or {}
         for name in ("stages", "retries", "network_s", "traffic", "images"):
             setattr(record, name, before.get(name, {}))
+        record.started = before.get("started") or now()
         if plan.works:
+            record.z_planes = max(len({z for _, z in work.image.planes}) for work in plan.works)
             record.tiling = {name: getattr(plan.works[0], name) for name in ("core", "halo")}
         if plan.job.channel:
             record.left_out = dict(plan.refused)
@@ -165,6 +169,7 @@ class RunRecord:
     def finish(self, plan: "Plan") -> None:
         """Close the record and write it."""
         self.status = "partial" if self.failures or self.missing else "complete"
+        self.ended = now()
         self.write(plan)
 
     def finished_before(self, plan: "Plan") -> "RunRecord":

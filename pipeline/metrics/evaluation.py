@@ -114,8 +114,8 @@ def assemble(
 ) -> Evaluation:
     """Pool measured images.
 
-    Extra columns stand in the images table; ``well`` and ``condition`` also make groups. Images that lack the column
-    or hold None are in no group.
+    Extra columns stand in the images table; ``plate``, ``well`` and ``condition`` also make groups. Images that lack
+    the column or hold None are in no group.
 
     Args:
         measured: the images, each name once.
@@ -129,7 +129,7 @@ def assemble(
     summary = _STATED | _numbers(measured)
     summary["image_mean"] = _nested({name: float(images[name].mean()) for name in _pooled(measured)})
     summary["confidence"] = draw(measured)
-    groups = {name: members for name in ("well", CONDITION) if (members := _members(name, measured))}
+    groups = {name: members for name in ("plate", "well", CONDITION) if (members := _members(name, measured))}
     conditions = {
         str(value): _numbers(members) | {"confidence": draw(members)}
         for value, members in groups.get(CONDITION, {}).items()

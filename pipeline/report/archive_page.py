@@ -18,6 +18,7 @@ from pipeline.report.blocks import (
     Table,
     counted,
 )
+from pipeline.report.facts import AGAIN
 from pipeline.store.places.traffic import Traffic
 
 
@@ -51,7 +52,7 @@ def archive_page(place: str, output: str, lines: Sequence[StoreLine]) -> Page:
             Table(
                 name="set_aside", title="Set aside", columns=(Column(name="store"), Column(name="reason")),
                 rows=tuple(Row(cells=cells) for cells in problems),
-                caption="Nothing was written in these places; the same command again repairs only them.",
+                caption=AGAIN,
             )
         )  # fmt: skip
     summary = Section(name="summary", title="Summary", blocks=tuple(blocks))

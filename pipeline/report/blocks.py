@@ -89,7 +89,7 @@ class Table:
     name: str
     """Short name, the file name of its CSV."""
     title: str
-    """Heading."""
+    """Heading; empty where that of the section says it."""
     columns: tuple[Column, ...]
     """Columns, left to right."""
     rows: tuple[Row, ...]
@@ -192,6 +192,8 @@ class Chart:
     """Height on the page."""
     aspect: float = 0.0
     """Width over height; when it is given the height follows the width."""
+    width_px: int = 0
+    """Largest width of the figure; 0: the width of its place."""
     wide: bool = False
     """Takes the full width of the page instead of half of it."""
 
@@ -232,6 +234,8 @@ class Picture:
     """Well by which the reader filters."""
     outlines: tuple[Outline, ...] = ()
     """Drawn in this order."""
+    place: tuple[int, int] | None = None
+    """Row and column in a gallery in the shape of a plate, from 1."""
     lines: str = ""
     """Outlines as a transparent picture (data URI), where there are too many for paths; legend key ``outlines``."""
 
@@ -256,13 +260,15 @@ class Gallery:
 
     kind: ClassVar[str] = "gallery"
     title: str
-    """Heading."""
+    """Heading; empty where that of the section says it."""
     pictures: tuple[Picture, ...]
     """In reading order."""
     legend: tuple[LegendEntry, ...] = ()
     """What the colours mean."""
     caption: str = ""
     """Which pictures these are, and which are not shown."""
+    plate_columns: int = 0
+    """Columns of the plate in whose shape the pictures stand; 0: as many abreast as fit."""
     column_px: int = 360
     """Least width of a column on a wide screen; narrow columns stand three abreast on a phone."""
 
@@ -294,6 +300,8 @@ class Page:
     """Where the data are and what made them."""
     sections: tuple[Section, ...]
     """Top to bottom."""
+    provenance: tuple[tuple[str, str], ...] = ()
+    """What was run, on what, with what: name and value, in reading order."""
 
     @property
     def tables(self) -> tuple[Table, ...]:

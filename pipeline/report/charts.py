@@ -1,4 +1,4 @@
-"""Figures a reader can hover over, as Plotly JSON: plate maps, curves, histograms, bars and ranges.
+"""Figures a reader can hover over, as Plotly JSON: curves, histograms, bars, ranges and dots.
 
 One look for all of them; text that comes from data is escaped here, because Plotly reads a subset of HTML.
 Numbers in, JSON out; the page decides where and when a figure is drawn.
@@ -11,39 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from pipeline.report.palette import BLUE, GREY, RUN_COLOURS, VERMILLION
+from pipeline.report.palette import BLUE, RUN_COLOURS, VERMILLION
 
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
 LINE = "#d9dee3"
-ALARM_COLOURS = [[0, "#e8ecef"], [0.01, "#f6c9a4"], [1, VERMILLION]]
-RATIO_TICKS = (
-    (1.5, (0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4)),
-    (4.0, (0.3, 0.5, 0.7, 1, 1.4, 2, 3)),
-    (float("inf"), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)),
-)
-NULL_BAND = "rgba(138,148,158,0.30)"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PlateMap:
-    """One number per well of a plate."""
-
-    rows: tuple[str, ...]
-    """Row names, top to bottom."""
-    columns: tuple[str, ...]
-    """Column names, left to right."""
-    values: np.ndarray
-    """float ``(rows, columns)``; NaN where there is no number."""
-    texts: tuple[tuple[str, ...], ...]
-    """What hovering over a well says, one tuple per row."""
-    anchors: tuple[tuple[str, ...], ...]
-    """Id of the picture a well links to, or empty."""
-    unit: str
-    """Title of the colour bar."""
-    marked: tuple[tuple[int, int], ...] = ()
-    """``(row, column)`` of wells marked with a cross."""
-    alarm: bool = False
-    """Colours for counts that should be zero instead of colours for amounts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,51 +38,6 @@ def escaped(text: object) -> str:
     return html.escape(str(text), quote=False)
 
 
-def plate_map(plate: PlateMap) -> str:
-    """Heat map of a plate, row A on top; a click leads to the well's picture."""
-    figure = go.Figure()
-    figure.add_heatmap(
-        z=[[None if np.isnan(value) else float(value) for value in row] for row in plate.values],
-        x=[escaped(name) for name in plate.columns],
-        y=[escaped(name) for name in plate.rows],
-        text=[[escaped(text).replace("\n", "<br>") for text in row] for row in plate.texts],
-        customdata=plate.anchors,
-        hovertemplate="%{text}<extra></extra>",
-        colorscale=ALARM_COLOURS if plate.alarm else "Viridis",
-        zmin=0 if plate.alarm else None,
-        xgap=1,
-        ygap=1,
-        colorbar={
-            "thickness": 12,
-            "len": 1,
-            "title": {"text": escaped(plate.unit), "side": "right"},
-            "nticks": 5,
-            "tickvals": [0, int(np.nanmax(plate.values, initial=1))] if plate.alarm else None,
-        },
-    )
-    if plate.marked:
-        _add_marks(figure, plate)
-    styled(figure, margin={"l": 28, "r": 8, "t": 24, "b": 8})
-    figure.update_xaxes(type="category", side="top", showgrid=False, ticks="", showline=False, tickangle=0)
-    figure.update_yaxes(type="category", autorange="reversed", showgrid=False, ticks="", showline=False)
-    if len(plate.columns) > 12:
-        figure.update_xaxes(tickvals=[escaped(name) for name in plate.columns[1::2]])
-        figure.update_layout(xaxis_tickfont_size=10, yaxis_tickfont_size=10)
-    return str(figure.to_json())
-
-
-def _add_marks(figure: go.Figure, plate: PlateMap) -> None:
-    # hoverinfo skip: the heat map below keeps answering for the well
-    figure.add_scatter(
-        x=[escaped(plate.columns[column]) for _, column in plate.marked],
-        y=[escaped(plate.rows[row]) for row, _ in plate.marked],
-        mode="markers",
-        marker={"symbol": "x", "size": 7, "color": VERMILLION, "line": {"width": 1, "color": "white"}},
-        hoverinfo="skip",
-        showlegend=False,
-    )
-
-
 def curves(
     lines: Sequence[Curve],
     *,
@@ -125,7 +51,7 @@ def curves(
     for index, line in enumerate(lines):
         colour = RUN_COLOURS[index % len(RUN_COLOURS)]
         if line.low is not None and line.high is not None:
-            _add_band(figure, line.x, line.low, line.high, fill=_faint(colour))
+            add_band(figure, line.x, line.low, line.high, fill=_faint(colour))
         figure.add_scatter(
             x=list(line.x),
             y=list(line.y),
@@ -190,62 +116,7 @@ def bars(counts: Mapping[str, Mapping[str, float | None]], *, x_title: str) -> s
     return str(figure.to_json())
 
 
-def against_chance(labels: Sequence[str], observed: Sequence[float], band: np.ndarray) -> str:
-    """Observed ratios as points on the range ``band (n, 2)`` that chance gives, on a logarithmic axis."""
-    figure = go.Figure()
-    for index, label in enumerate(labels):
-        figure.add_scatter(
-            x=band[index].tolist(),
-            y=[escaped(label)] * 2,
-            mode="lines",
-            line={"color": GREY, "width": 14},
-            opacity=0.45,
-            name="95 % of shifted grids",
-            showlegend=index == 0,
-            hovertemplate="chance: %{x:.3f}<extra></extra>",
-        )
-    figure.add_scatter(
-        x=list(observed),
-        y=[escaped(label) for label in labels],
-        mode="markers",
-        name="at the tile borders",
-        marker={"color": VERMILLION, "size": 11, "symbol": "diamond"},
-        hovertemplate="%{y}: %{x:.3f}<extra></extra>",
-    )
-    styled(figure, legend=True)
-    farthest = np.exp(np.nanmax(np.abs(np.log(np.r_[observed, band.ravel()])), initial=0))
-    spread = max(1.25, 1.15 * float(farthest))
-    figure.update_xaxes(
-        type="log",
-        range=[-np.log10(spread), np.log10(spread)],
-        title_text="ratio (1 = no trace)",
-        tickvals=next(ticks for most, ticks in RATIO_TICKS if spread < most),
-    )
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.add_vline(x=1, line={"color": "#1b1f24", "width": 1, "dash": "dot"})
-    return str(figure.to_json())
-
-
-def band_profile(line: Curve, *, x_title: str, y_title: str) -> str:
-    """One line over the range that chance gives at each abscissa."""
-    figure = go.Figure()
-    _add_band(figure, line.x, line.low or (), line.high or (), fill=NULL_BAND, name="95 % of shifted grids")
-    figure.add_scatter(
-        x=list(line.x),
-        y=list(line.y),
-        name=escaped(line.name),
-        mode="lines+markers",
-        line={"color": VERMILLION, "width": 2},
-        marker={"size": 6, "symbol": "diamond"},
-        hovertemplate="%{x:.0f} px: %{y:.3f}<extra></extra>",
-    )
-    styled(figure, legend=True)
-    figure.update_xaxes(title_text=escaped(x_title), rangemode="tozero")
-    figure.update_yaxes(title_text=escaped(y_title))
-    return str(figure.to_json())
-
-
-def _add_band(
+def add_band(
     figure: go.Figure,
     x: Sequence[float],
     low: Sequence[float],
@@ -254,6 +125,7 @@ def _add_band(
     fill: str,
     name: str = "",
 ) -> None:
+    """Fill the range between two lines; without a name it has no place in the legend."""
     figure.add_scatter(
         x=[*x, *reversed(list(x))],
         y=[*high, *reversed(list(low))],
@@ -295,3 +167,66 @@ def styled(figure: go.Figure, *, legend: bool = False, margin: dict[str, int] | 
         xaxis=axis,
         yaxis=axis,
     )
+
+
+def height_px(rows: int) -> int:
+    """Height of a figure of so many rows."""
+    return min(900, 90 + 30 * rows)
+
+
+def ranges(
+    labels: Sequence[str],
+    values: Sequence[float],
+    between: np.ndarray,
+    *,
+    x_title: str,
+    x_range: tuple[float, float] | None = None,
+) -> str:
+    """Points with their intervals ``between (n, 2)``, first label on top; NaN is no interval."""
+    known = np.where(np.isnan(between), np.asarray(values, float)[:, None], between)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=list(values),
+        y=[escaped(label) for label in labels],
+        mode="markers",
+        marker={"color": BLUE, "size": 9},
+        error_x={
+            "type": "data", "symmetric": False, "color": BLUE, "thickness": 1.5,
+            "array": (known[:, 1] - values).tolist(), "arrayminus": (values - known[:, 0]).tolist(),
+        },
+        customdata=[
+            "" if np.isnan(low) else f"<br>{low:.3f} to {high:.3f}" for low, high in between.tolist()
+        ],
+        hovertemplate="%{y}: %{x:.3f}%{customdata}<extra></extra>",
+    )  # fmt: skip
+    styled(figure)
+    figure.update_xaxes(title_text=escaped(x_title), range=x_range)
+    figure.update_yaxes(type="category", autorange="reversed", showgrid=True)
+    return str(figure.to_json())
+
+
+def dots(groups: Mapping[str, Mapping[str, float]], *, x_title: str) -> str:
+    """A dot per image, ``{condition: {image: number}}``, and a bar at the median; first condition on top."""
+    figure = go.Figure()
+    labels = [escaped(name) for name in groups]
+    for at, (label, numbers) in enumerate(zip(labels, groups.values())):
+        # dots of one value lie beside each other: spread evenly, so that the same numbers give the same figure
+        spread = np.linspace(-0.22, 0.22, max(len(numbers), 2))[: len(numbers)]
+        figure.add_scatter(
+            x=list(numbers.values()), y=(at + spread).tolist(), mode="markers", showlegend=False,
+            marker={"color": BLUE, "size": 6, "opacity": 0.55},
+            customdata=[escaped(name) for name in numbers],
+            hovertemplate=f"{label}, %{{customdata}}: %{{x:.4g}}<extra></extra>",
+        )  # fmt: skip
+    medians = [float(np.median(list(numbers.values()))) for numbers in groups.values()]
+    figure.add_scatter(
+        x=medians, y=list(range(len(labels))), mode="markers", showlegend=False,
+        marker={"symbol": "line-ns", "size": 20, "line": {"width": 3, "color": VERMILLION}},
+        customdata=labels, hovertemplate="%{customdata}, median: %{x:.4g}<extra></extra>",
+    )  # fmt: skip
+    styled(figure)
+    figure.update_xaxes(title_text=escaped(x_title), rangemode="tozero")
+    figure.update_yaxes(
+        tickvals=list(range(len(labels))), ticktext=labels, range=[len(labels) - 0.5, -0.5], showgrid=False
+    )
+    return str(figure.to_json())

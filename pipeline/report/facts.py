@@ -12,6 +12,15 @@ from pipeline.store.places.traffic import KINDS, Traffic, traffic_of
 ELSEWHERE = ("stages", "failures", "images", "traffic")
 """Keys with a table of their own, or shown in another part of the page."""
 
+STAGES = ("plan", "check", "limits", "predict", "describe", "join", "paint", "complete", "finish")
+"""Stages in the order of a run; others follow."""
+
+AGAIN = (
+    "Nothing was written in these places. The same command again tries them, and only them: that mends what was wrong "
+    "with the machine or the connection. Data that are corrupt or missing have to be copied again first."
+)
+"""What a rerun can mend, for the lists of failures."""
+
 LONGEST = 2000
 """Rows shown of a list of failures; the rest is counted in a note."""
 
@@ -48,7 +57,7 @@ def failure_blocks(facts: Mapping[str, object]) -> tuple[Block, ...]:
         title="Failures",
         columns=tuple(Column(name=str(key)) for key in keys),
         rows=tuple(Row(cells=tuple(_value(entry.get(key)) for key in keys)) for entry in found[:LONGEST]),
-        caption="Nothing was written in these places; the same command again repairs only them.",
+        caption=AGAIN,
         filterable=len(found) > 10,
     )
     more = Note(text=f"{LONGEST:,} of {len(found):,} failures are listed.", tone="warn")
@@ -75,7 +84,8 @@ def stage_table(stages: Mapping[str, Mapping[str, object]]) -> Table:
         dict.fromkeys(key for stage in stages.values() for key in stage if key not in ("seconds", "px"))
     )
     rows = []
-    for name, stage in stages.items():
+    known = {name: at for at, name in enumerate(STAGES)}
+    for name, stage in sorted(stages.items(), key=lambda item: known.get(item[0], len(known))):
         seconds, pixels = _number(stage.get("seconds")), _number(stage.get("px"))
         megapixels = pixels / 1e6 if pixels is not None else None
         rate = megapixels / seconds if seconds and megapixels is not None else None

@@ -5,8 +5,8 @@ plates, images. Tables in, conditions out; which of the two sides does not know 
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -15,6 +15,12 @@ from pipeline.report.wells import well_name
 
 CONDITION = "condition"
 """Default name of the column of conditions."""
+
+ROLE = "role"
+"""Name of the column that says which wells are controls."""
+
+DOSE = ("dose", "conc")
+"""How the name of a column of doses begins."""
 
 WELL = re.compile(r"([A-Za-z]{1,2})[/_ -]?0*([1-9][0-9]*)")
 """B3, B03, B/3 and the like."""
@@ -42,6 +48,10 @@ class Layout:
     """Whether rows name their plate; if not, they hold for every plate."""
     conditions: dict[tuple[str, str], str | None]
     """Condition by (plate or empty, well or image); None where the table leaves it blank."""
+    roles: dict[tuple[str, str], str] = field(default_factory=dict)
+    """``positive`` or ``negative`` of control wells, by the same places; empty for other wells."""
+    doses: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Dose by the same places, where the table has a column of numbers for it."""
 
     def place(self, spot: Spot) -> tuple[str, str]:
         """How a row would name the place of an image."""
@@ -54,6 +64,10 @@ class Assigned:
 
     conditions: dict[str, str | None]
     """By image; None where the layout leaves it blank or does not name the place."""
+    roles: dict[str, str]
+    """By image, ``positive``, ``negative`` or empty."""
+    doses: dict[str, float]
+    """By image, where there is one."""
     without_condition: list[str]
     """Images whose place the layout does not name."""
     unknown_places: list[str]
@@ -85,6 +99,9 @@ def layout_of(table: pd.DataFrame, *, name: str, column: str = CONDITION) -> Lay
         raise BadArgument(f"{name}: expected at least one row, got none")
     plates = _texts(table[named["plate"]]) if "plate" in named else [""] * len(table)
     conditions: dict[tuple[str, str], str | None] = {}
+    roles: dict[tuple[str, str], str] = {}
+    doses: dict[tuple[str, str], float] = {}
+    further = zip(_roles(table, named, name), _doses(table, named))
     rows = zip(plates, _texts(table[named[key]]), _texts(table[named[column.strip().lower()]]))
     for number, (plate, place, condition) in enumerate(rows, start=1):
         known = well_text(place) if key == "well" else place
@@ -94,7 +111,31 @@ def layout_of(table: pd.DataFrame, *, name: str, column: str = CONDITION) -> Lay
         if at in conditions:
             raise BadArgument(f"{name}, row {number}: {_name(at)} is named twice; a place has one condition")
         conditions[at] = condition or None
-    return Layout(key=key, by_plate="plate" in named, conditions=conditions)
+        role, dose = next(further)
+        roles[at] = role
+        if dose is not None:
+            doses[at] = dose
+    return Layout(key=key, by_plate="plate" in named, conditions=conditions, roles=roles, doses=doses)
+
+
+def _roles(table: pd.DataFrame, named: Mapping[str, Hashable], name: str) -> list[str]:
+    """Role of each row from the column ``role``: positive or negative controls, anything else is a sample."""
+    if ROLE not in named:
+        return [""] * len(table)
+    texts = [text.lower() for text in _texts(table[named[ROLE]])]
+    roles = ["positive" if t.startswith("pos") else "negative" if t.startswith("neg") else "" for t in texts]
+    if not any(roles):
+        raise BadArgument(f"{name}: expected positive or negative in some rows of the column role, got none")
+    return roles
+
+
+def _doses(table: pd.DataFrame, named: Mapping[str, Hashable]) -> list[float | None]:
+    """Dose of each row from the first column whose name begins with dose or conc; None where it is no number."""
+    heading = next((named[text] for text in named if text.startswith(DOSE)), None)
+    if heading is None:
+        return [None] * len(table)
+    numbers = pd.to_numeric(pd.Series(_texts(table[heading])), errors="coerce")
+    return [None if pd.isna(number) else float(number) for number in numbers]
 
 
 def assign(layout: Layout, spots: Iterable[Spot], *, name: str) -> Assigned:
@@ -114,6 +155,12 @@ def assign(layout: Layout, spots: Iterable[Spot], *, name: str) -> Assigned:
         )
     return Assigned(
         conditions={spot.image: layout.conditions.get(layout.place(spot)) for spot in spots},
+        roles={spot.image: layout.roles.get(layout.place(spot), "") for spot in spots},
+        doses={
+            spot.image: layout.doses[layout.place(spot)]
+            for spot in spots
+            if layout.place(spot) in layout.doses
+        },
         without_condition=[spot.image for spot in spots if layout.place(spot) not in layout.conditions],
         unknown_places=strangers,
     )

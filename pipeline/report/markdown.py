@@ -17,6 +17,7 @@ MOST_ROWS = 200
 def markdown_page(page: Page) -> str:
     """Write a page as Markdown: headings, key numbers, notes and tables."""
     parts = [f"# {_escaped(page.title)}", _escaped(page.subtitle)]
+    parts.append("\n".join(f"- {_escaped(name)}: {_escaped(value)}" for name, value in page.provenance))
     for section in page.sections:
         blocks = [text for block in section.blocks if (text := _block(block))]
         if blocks:
@@ -68,7 +69,8 @@ def _block(block: object) -> str:
     if isinstance(block, Note):
         return f"> {_escaped(block.text)}"
     if isinstance(block, Table):
-        parts = [f"### {_escaped(block.title)}", table_markdown(block), _escaped(block.caption)]
+        heading = f"### {_escaped(block.title)}" if block.title else ""
+        parts = [heading, table_markdown(block), _escaped(block.caption)]
         return "\n\n".join(part for part in parts if part)
     return ""
 

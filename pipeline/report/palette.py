@@ -32,13 +32,13 @@ KIND_COLOURS = {
 """Outline colour per kind of error, on a darkened picture."""
 
 KIND_MEANINGS = {
-    "match": "truth and prediction found each other",
-    "missed": "no prediction is about it (false suppression)",
-    "merged": "one prediction for several truth objects",
-    "split": "several predictions for one truth object",
-    "inaccurate": "shape has too little in common for a match",
-    "overlap": "not handled, its shared pixels went to another object",
-    "spurious": "a prediction without a truth object",
+    "match": "truth and prediction are matched, IoU at least 0.5",
+    "missed": "no prediction overlaps more than a small part of it",
+    "merged": "one prediction covers several truth objects",
+    "split": "several predictions cover one truth object",
+    "inaccurate": "overlaps its partner, but with an IoU below 0.5",
+    "overlap": "its shared pixels were given to another object",
+    "spurious": "a prediction that overlaps no truth object by more than a small part",
 }
 """Kinds of error in reading order, in words."""
 

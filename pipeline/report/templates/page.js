@@ -36,7 +36,18 @@
     };
     setTimeout(rest, 1000);
   };
-  window.addEventListener("beforeprint", () => all(".plot").forEach(draw));
+  // On paper a chart is as wide as the page, whatever the window was: it is drawn anew for that width.
+  const PAPER_PX = 650;
+  const onPaper = (plot) => {
+    const most = parseFloat(plot.style.maxWidth) || PAPER_PX, width = Math.min(PAPER_PX, most);
+    const [wide, high] = (plot.style.aspectRatio || "").split("/").map(Number);
+    const height = wide ? width / (wide / (high || 1)) : plot.clientHeight;
+    Plotly.relayout(plot, { width, height, autosize: false });
+  };
+  window.addEventListener("beforeprint", () => all(".plot").forEach((plot) => { draw(plot); onPaper(plot); }));
+  window.addEventListener("afterprint", () => all(".plot").forEach((plot) => {
+    if (plot.dataset.drawn) Plotly.relayout(plot, { width: null, height: null, autosize: true });
+  }));
 
   // Tables: a click on a heading sorts, numbers as numbers, blanks last.
   const sort = (th) => {
@@ -61,10 +72,11 @@
   };
   all("th").forEach((th) => th.firstElementChild.addEventListener("click", () => sort(th)));
 
-  // Filters: the well chosen on top for everything, the text of a table for its rows.
-  const well = document.getElementById("well");
+  // Filters: a well that is chosen at one table or gallery holds for all; the text of a table is for its rows.
+  const choices = all("select.well");
+  let wanted = "";
   const filter = () => {
-    const wanted = well ? well.value : "";
+    choices.forEach((choice) => { choice.value = wanted; });
     const hides = (node) => wanted !== "" && node.dataset.well !== undefined && node.dataset.well !== wanted;
     all(".pictures figure").forEach((figure) => { figure.hidden = hides(figure); });
     all("table").forEach((table) => {
@@ -76,14 +88,14 @@
       if (count) count.textContent = shown === rows.length ? `${rows.length} rows` : `${shown} of ${rows.length} rows`;
     });
   };
-  if (well) well.addEventListener("change", filter);
+  choices.forEach((choice) => choice.addEventListener("change", () => { wanted = choice.value; filter(); }));
   all(".filter").forEach((box) => box.addEventListener("input", filter));
   filter();
 
   // Pictures: a click enlarges, legend boxes show and hide outlines, a link makes a filtered picture visible again.
   const reveal = (anchor) => {
     const target = document.getElementById(anchor);
-    if (target.hidden && well) { well.value = ""; filter(); }
+    if (target.hidden) { wanted = ""; filter(); }
     if (location.hash === "#" + anchor) target.scrollIntoView(); else location.hash = anchor;
   };
   const enlarge = (figure) => {
@@ -103,7 +115,14 @@
       line.style.display = line.dataset.key.split(" ").some((key) => off.has(key)) ? "none" : "";
     });
   }));
+  // Wide tables say that they scroll.
+  const sideways = () => all(".scroll").forEach((box) => {
+    const said = box.previousElementSibling;
+    if (said && said.classList.contains("sideways")) said.hidden = box.scrollWidth <= box.clientWidth + 1;
+  });
+  window.addEventListener("resize", sideways);
   window.addEventListener("load", () => {
+    sideways();
     document.documentElement.dataset.ready = String(Math.round(performance.now()));
     setTimeout(watchCharts, 0);
   });

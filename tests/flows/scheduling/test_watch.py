@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -232,9 +233,16 @@ def test_a_plate_is_segmented_evaluated_reported_and_compared(watch_of, dots, br
     assert outcome.objects == sum(len(table_of(tmp_path / "out/p.zarr", "n", p)) for p in ("A/1/0", "B/2/0"))
     assert 0 < outcome.scores["PQ"] <= 1
     run = tmp_path / "out/p.zarr/.platelayer" / outcome.run
-    assert outcome.report == str(run / "report.html") and (run / "report.html").stat().st_size > 10_000
+    pages = tmp_path / "out/reports" / watch.name
+    assert outcome.report == str(next(pages.glob("p*.html")))
+    assert Path(outcome.report).read_bytes() == (run / "report.html").read_bytes()
     assert json.loads((run / "evaluation/summary.json").read_text())["counts"]["images"] == 1
     assert len(watch.history.children()) == 1
+    index = (pages / "index.html").read_text()
+    assert (
+        f'href="{Path(outcome.report).name}"' in index and f'src="{Path(outcome.report).stem}.webp"' in index
+    )
+    assert "not a Zarr" in index and (pages / f"{Path(outcome.report).stem}.webp").exists()
     assert states(watch, time.time()) == {"bad.zarr": "ready", "p.zarr": "done"}
 
 

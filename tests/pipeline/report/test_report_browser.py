@@ -19,12 +19,12 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline.metrics.evaluation import evaluate_dataset
 from pipeline.metrics.overlap import overlap
-from pipeline.report.assessment import Assessment
-from pipeline.report.evaluation_page import evaluation_report
+from pipeline.report.evaluation.assessment import Assessment
+from pipeline.report.evaluation.page import evaluation_report
 from pipeline.report.page import PLOTLY
-from pipeline.report.run_numbers import Run
-from pipeline.report.run_page import run_report
-from pipeline.report.seams import seam_quality
+from pipeline.report.run.numbers import Run
+from pipeline.report.run.page import run_report
+from pipeline.report.run.seams import seam_quality
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
@@ -126,7 +126,9 @@ class Browser:
         return metrics["ThreadTime"]
 
     def draw_everything(self):
-        self.ask("window.dispatchEvent(new Event('beforeprint'))")
+        # Before printing all charts are drawn, for the width of the paper; after it they have that of the window.
+        for event in ("beforeprint", "afterprint"):
+            self.ask(f"window.dispatchEvent(new Event('{event}'))")
         self.wait("[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg'))")
 
     def screenshot(self, height):
@@ -310,8 +312,9 @@ def test_tables_sort_by_number_and_back(browser, plate_file):
 
 def test_a_well_filters_rows_and_pictures(browser, plate_file):
     browser.open(plate_file, DESKTOP)
-    browser.ask("{ const well = document.getElementById('well'); well.value = 'B03'; "
+    browser.ask("{ const well = document.querySelector('#images select.well'); well.value = 'B03'; "
                 "well.dispatchEvent(new Event('change')); }")  # fmt: skip
+    assert browser.ask("document.querySelector('#fields select.well').value") == "B03"
     assert browser.ask("document.querySelectorAll('#images tbody tr:not([hidden])').length") == 1
     assert browser.ask("document.querySelector('#images .count').textContent") == "1 of 384 rows"
     wells = "[...document.querySelectorAll('#fields figure:not([hidden])')].map((f) => f.dataset.well)"
@@ -357,3 +360,22 @@ def test_legend_boxes_hide_outlines_and_a_click_enlarges(browser, evaluation_fil
     browser.ask("document.querySelector('.frame').click()")
     assert browser.ask("document.querySelector('.frame').clientWidth") == width
     assert browser.problems() == []
+
+
+def test_a_printed_page_shows_its_charts_whole_and_none_over_another(browser, plate_file):
+    """Printed for real: charts keep to the paper, and their pictures lie below each other."""
+    browser.open(plate_file, DESKTOP)
+    browser.ask("window.dispatchEvent(new Event('beforeprint'))")
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        boxes = browser.ask("""[...document.querySelectorAll('.chart .plot .main-svg:first-child')].map((svg) => {
+          const box = svg.getBoundingClientRect(); return [box.left, box.right, box.top, box.bottom]; })""")
+        document = browser.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)["data"]
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
+        browser.ask("window.dispatchEvent(new Event('afterprint'))")
+    assert len(boxes) > 3
+    assert all(right - left <= 652 for left, right, _, _ in boxes)
+    assert all(bottom <= top + 1 for (_, _, _, bottom), (_, _, top, _) in zip(boxes, boxes[1:]))
+    assert base64.b64decode(document).startswith(b"%PDF")
+    assert browser.ask("document.documentElement.scrollWidth") <= DESKTOP

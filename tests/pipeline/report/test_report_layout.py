@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import BadArgument
-from pipeline.report.condition_section import condition_section
 from pipeline.report.layout import Spot, assign, layout_of, well_text
+from pipeline.report.run.conditions import condition_section
 from pipeline.report.wells import places
 
 

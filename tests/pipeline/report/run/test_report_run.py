@@ -12,10 +12,10 @@ import pytest
 from pipeline.errors import BadArgument
 from pipeline.report.markdown import csv_tables, markdown_page
 from pipeline.report.page import html_page
-from pipeline.report.run_numbers import Run, per_image
-from pipeline.report.run_page import run_page, run_report
-from pipeline.report.run_pictures import drawn_first
-from pipeline.report.seams import seam_quality
+from pipeline.report.run.numbers import Run, per_image
+from pipeline.report.run.page import run_page, run_report
+from pipeline.report.run.pictures import drawn_first
+from pipeline.report.run.seams import seam_quality
 
 EVIL = "<script>alert('x')</script>"
 

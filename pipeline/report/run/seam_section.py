@@ -1,8 +1,9 @@
 """The seam section of a run report: a verdict in words, the three tests, profiles, and pictures of the worst seams."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import plotly.graph_objects as go
 
 from pipeline.report.blocks import (
     Block,
@@ -19,14 +20,24 @@ from pipeline.report.blocks import (
     Table,
     counted,
 )
-from pipeline.report.charts import Curve, against_chance, band_profile
+from pipeline.report.charts import Curve, add_band, escaped, styled
 from pipeline.report.contours import line
-from pipeline.report.palette import WHITE
+from pipeline.report.palette import GREY, VERMILLION, WHITE
 from pipeline.report.pictures import WindowOf, large_picture, layer_legend, layer_outlines
-from pipeline.report.seams import ENOUGH_OBJECTS, LEVEL, Seam, SeamReport, SeamTest
+from pipeline.report.run.seams import ENOUGH_OBJECTS, LEVEL, Seam, SeamReport, SeamTest
 
 WINDOW_PX = 256
 """Side of the picture of a seam, at full resolution."""
+
+RATIO_TICKS = (
+    (1.5, (0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4)),
+    (4.0, (0.3, 0.5, 0.7, 1, 1.4, 2, 3)),
+    (float("inf"), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)),
+)
+"""Ticks of the axis of ratios, by how far it reaches."""
+
+NULL_BAND = "rgba(138,148,158,0.30)"
+"""Colour of the range that chance gives."""
 
 VERDICTS = {
     "clear": ("good", "No trace of the tiling found"),
@@ -216,3 +227,58 @@ def _borders(
     return tuple(
         Outline(path=path, colour=WHITE, key="border", dashed=True, title="tile border") for path in paths
     )
+
+
+def against_chance(labels: Sequence[str], observed: Sequence[float], band: np.ndarray) -> str:
+    """Observed ratios as points on the range ``band (n, 2)`` that chance gives, on a logarithmic axis."""
+    figure = go.Figure()
+    for index, label in enumerate(labels):
+        figure.add_scatter(
+            x=band[index].tolist(),
+            y=[escaped(label)] * 2,
+            mode="lines",
+            line={"color": GREY, "width": 14},
+            opacity=0.45,
+            name="95 % of shifted grids",
+            showlegend=index == 0,
+            hovertemplate="chance: %{x:.3f}<extra></extra>",
+        )
+    figure.add_scatter(
+        x=list(observed),
+        y=[escaped(label) for label in labels],
+        mode="markers",
+        name="at the tile borders",
+        marker={"color": VERMILLION, "size": 11, "symbol": "diamond"},
+        hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+    )
+    styled(figure, legend=True)
+    farthest = np.exp(np.nanmax(np.abs(np.log(np.r_[observed, band.ravel()])), initial=0))
+    spread = max(1.25, 1.15 * float(farthest))
+    figure.update_xaxes(
+        type="log",
+        range=[-np.log10(spread), np.log10(spread)],
+        title_text="ratio (1 = no trace)",
+        tickvals=next(ticks for most, ticks in RATIO_TICKS if spread < most),
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.add_vline(x=1, line={"color": "#1b1f24", "width": 1, "dash": "dot"})
+    return str(figure.to_json())
+
+
+def band_profile(line: Curve, *, x_title: str, y_title: str) -> str:
+    """One line over the range that chance gives at each abscissa."""
+    figure = go.Figure()
+    add_band(figure, line.x, line.low or (), line.high or (), fill=NULL_BAND, name="95 % of shifted grids")
+    figure.add_scatter(
+        x=list(line.x),
+        y=list(line.y),
+        name=escaped(line.name),
+        mode="lines+markers",
+        line={"color": VERMILLION, "width": 2},
+        marker={"size": 6, "symbol": "diamond"},
+        hovertemplate="%{x:.0f} px: %{y:.3f}<extra></extra>",
+    )
+    styled(figure, legend=True)
+    figure.update_xaxes(title_text=escaped(x_title), rangemode="tozero")
+    figure.update_yaxes(title_text=escaped(y_title))
+    return str(figure.to_json())

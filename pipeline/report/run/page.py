@@ -1,6 +1,5 @@
-"""The report of a run without truth: what a screening lab looks at after a plate went through.
+"""The report of a run without truth, in the order of a reader: what was found, pictures, plate, decisions, the rest.
 
-Plate maps, distributions, seam quality, fields with outlines, every image in a table, and what the run was.
 Tables and callables in, a page out; the same input gives the same page.
 """
 
@@ -25,15 +24,24 @@ from pipeline.report.blocks import (
     is_blank,
 )
 from pipeline.report.charts import histogram
-from pipeline.report.condition_section import condition_section
 from pipeline.report.facts import fact_blocks, failure_blocks, recorded_failures, recorded_retries
 from pipeline.report.page import html_page
 from pipeline.report.pictures import PictureOf, WindowOf, numbered
 from pipeline.report.plate_charts import plate_chart
-from pipeline.report.run_numbers import INTENSITY, Run, area_column, channels, failures, per_image
-from pipeline.report.run_pictures import field_blocks
-from pipeline.report.seam_section import seam_number, seam_section
+from pipeline.report.provenance import run_provenance
+from pipeline.report.run.conditions import condition_section
+from pipeline.report.run.controls import controls_section, has_controls, quality_number, wells_table
+from pipeline.report.run.numbers import INTENSITY, Run, area_column, channels, failures, per_image
+from pipeline.report.run.pictures import field_blocks
+from pipeline.report.run.seam_section import seam_number, seam_section
 from pipeline.report.wells import Places
+
+FLAGS = {
+    "empty": "Empty by the limits of their intensities: no signal above the noise",
+    "saturated": "Saturated: more than 1 % of the pixels have the largest value of the camera",
+    "out of focus": "Maybe out of focus: far less fine detail than the other images",
+}
+"""Flags of images, and what they mean."""
 
 MOST_CHANNELS = 3
 """Channels with a plate map and a histogram of their own; all channels are in the table."""
@@ -52,43 +60,57 @@ def run_page(run: Run, *, picture: PictureOf | None = None, window: WindowOf | N
     """
     where, table = per_image(run)
     anchors = numbered(where.images)
-    fields = field_blocks(where, table, anchors, picture) if picture else ()
+    wells = wells_table(where, table, _measures(run))
     sections = [
         Section(
-            name="summary", title="Summary", blocks=(_key_numbers(run, where, table), *_alarms(run, table))
+            name="summary",
+            title="Summary",
+            blocks=(_key_numbers(run, where, table, wells), *_alarms(run, where, table)),
         ),
     ]
+    if fields := field_blocks(where, table, anchors, picture) if picture else ():
+        sections.append(Section(name="fields", title="Pictures", blocks=fields))
     if where.is_plate:
         sections.append(_plate_section(run, where, table, anchors))
+    if has_controls(table):
+        sections.append(controls_section(wells, _measures(run), _well_anchors(where, anchors)))
     if (table["condition"] != "").any():
         sections.append(condition_section(where, table, _measures(run), run.layout_gaps))
     if len(run.objects):
-        sections.append(
-            Section(
-                name="objects",
-                title="Objects",
-                blocks=_histograms(run.objects),
-                intro="All objects of the run. The outer bars also hold the outer 0.5 % of the values on their side.",
-            )
-        )
+        sections.append(_distributions(run.objects))
+    images = _image_table(run, where, table, anchors)
+    sections.append(Section(name="images", title=counted(len(table), "image").capitalize(), blocks=(images,)))
     if run.seams is not None:
         sections.append(seam_section(run.seams, anchors, window))
-    if fields:
-        sections.append(Section(name="fields", title="Fields", blocks=fields))
-    sections.append(
-        Section(name="images", title="Images", blocks=(_image_table(run, where, table, anchors),))
-    )
     if blocks := fact_blocks(run.facts):
         sections.append(Section(name="run", title="Run", blocks=blocks))
-    return Page(title=run.title, subtitle=_subtitle(run), sections=tuple(sections))
+    where_from = str(run.facts.get("output") or "")
+    return Page(
+        title=run.title,
+        subtitle=" · ".join(part for part in ("Segmentation report", where_from) if part),
+        sections=tuple(sections),
+        provenance=run_provenance(run.facts),
+    )
 
 
-def _subtitle(run: Run) -> str:
-    parts = [str(run.facts[key]) for key in ("output", "segmenter", "run") if run.facts.get(key)]
-    return " · ".join(["Segmentation report", *parts])
+def _well_anchors(where: Places, anchors: Mapping[str, str]) -> dict[str, str]:
+    """Id of the first picture of each well."""
+    found: dict[str, str] = {}
+    for image, well in zip(where.images, where.wells):
+        found.setdefault(well, anchors.get(image, ""))
+    return found
 
 
-def _key_numbers(run: Run, where: Places, table: pd.DataFrame) -> KeyNumbers:
+def _distributions(objects: pd.DataFrame) -> Section:
+    return Section(
+        name="objects",
+        title="Distributions",
+        blocks=_histograms(objects),
+        intro="All objects of the run. The first and the last bar also hold the outer 0.5 % of the values.",
+    )
+
+
+def _key_numbers(run: Run, where: Places, table: pd.DataFrame, wells: pd.DataFrame) -> KeyNumbers:
     done = int((table["status"] == "done").sum())
     failed = max(int(failures(table).sum()), len(recorded_failures(run.facts)))
     retries = recorded_retries(run.facts) or int(table["retries"].sum())
@@ -97,7 +119,7 @@ def _key_numbers(run: Run, where: Places, table: pd.DataFrame) -> KeyNumbers:
         KeyNumber(
             label="Images done",
             value=f"{done:,} of {len(table):,}",
-            detail=f"{len(set(where.wells)):,} wells" if where.is_plate else "",
+            detail=counted(len(set(where.wells)), "well") if where.is_plate else "",
             tone="good" if done == len(table) else "bad",
         ),
         KeyNumber(
@@ -114,12 +136,18 @@ def _key_numbers(run: Run, where: Places, table: pd.DataFrame) -> KeyNumbers:
             KeyNumber(
                 label="Median area",
                 value=f"{median:,.4g} {unit}",
-                detail=f"middle half {low:,.4g} to {high:,.4g}",
+                detail=f"interquartile range {low:,.4g} to {high:,.4g}",
             )
         )
     if "overlap_px" in run.objects.columns and len(run.objects):
         share = float((run.objects["overlap_px"] > 0).mean())
-        numbers.append(KeyNumber(label="Overlapping", value=f"{share:.1%}", detail="of objects share pixels"))
+        numbers.append(
+            KeyNumber(
+                label="Overlapping", value=f"{share:.1%}", detail="of objects share pixels with another"
+            )
+        )
+    if has_controls(table) and (number := quality_number(wells, _measures(run))):
+        numbers.append(number)
     if run.seams is not None:
         numbers.append(seam_number(run.seams))
     return KeyNumbers(numbers=tuple(numbers))
@@ -132,8 +160,13 @@ def _per_image_text(table: pd.DataFrame) -> str:
     return f"median {counts.median():,.4g} per image, {counts.min():,.0f} to {counts.max():,.0f}"
 
 
-def _alarms(run: Run, table: pd.DataFrame) -> tuple[Block, ...]:
+def _alarms(run: Run, where: Places, table: pd.DataFrame) -> tuple[Block, ...]:
     blocks: list[Block] = []
+    planes = run.facts.get("z_planes")
+    if isinstance(planes, int) and planes > 1:
+        text = f"Every image has {planes} z planes. Each was segmented by itself: an object that goes through several "
+        blocks.append(Note(text=f"{text}planes is counted in each of them.", tone="warn"))
+    blocks += [Note(text=f"Drift: {text}.", tone="warn") for text in run.drift]
     undone = table[table["status"] != "done"]
     if len(undone):
         names = ", ".join(f"{name or 'image'} ({row.status})" for name, row in undone.head(8).iterrows())
@@ -145,7 +178,20 @@ def _alarms(run: Run, table: pd.DataFrame) -> tuple[Block, ...]:
         blocks.append(
             Note(text=f"{counted(empty, 'image')} done and without any object: {names}.", tone="warn")
         )
+    blocks += _flag_notes(where, table)
     return (*blocks, *failure_blocks(run.facts))
+
+
+def _flag_notes(where: Places, table: pd.DataFrame) -> list[Block]:
+    """One note for every kind of flag, with the images that have it."""
+    named = [well or name or "image" for well, name in zip(where.wells, table.index.astype(str))]
+    notes: list[Block] = []
+    for flag, meaning in FLAGS.items():
+        found = list(dict.fromkeys(n for n, flags in zip(named, table["flags"]) if flag in flags.split(", ")))
+        if found:
+            more = f" and {len(found) - 8:,} more" if len(found) > 8 else ""
+            notes.append(Note(text=f"{meaning}: {', '.join(found[:8])}{more}.", tone="warn"))
+    return notes
 
 
 def _plate_section(run: Run, where: Places, table: pd.DataFrame, anchors: Mapping[str, str]) -> Section:
@@ -178,8 +224,9 @@ def _plate_section(run: Run, where: Places, table: pd.DataFrame, anchors: Mappin
     )
     crosses = "A cross marks a well with failures." if failed.any() else "No well has failures."
     intro = (
-        "Area and intensity are medians over a well's images of the median over their objects. A click on a well "
-        f"leads to its first picture; empty places have no image or no number. {crosses}"
+        "Area and intensity are medians over a well's images of the median over their objects. Wells beyond the 5 and "
+        "95 % quantiles have the colours of the ends. A click on a well leads to its first picture; empty places have "
+        f"no image or no number. {crosses}"
     )
     return Section(name="plate", title="Plate", intro=intro, blocks=charts)
 
@@ -216,13 +263,16 @@ def _image_table(run: Run, where: Places, table: pd.DataFrame, anchors: Mapping[
         Column(name="image"),
         *([Column(name="well")] if where.is_plate else []),
         Column(name="condition"),
+        Column(name="role"),
+        Column(name="dose"),
         Column(name="status"),
+        Column(name="flags"),
         Column(name="objects", digits=0),
         Column(name="median area", unit=unit),
         Column(
             name="covered",
             digits=3,
-            hint="Share of the image that objects cover; shared pixels count once a pair.",
+            hint="Share of the image that objects cover; pixels shared by two objects count once.",
         ),
         Column(name="overlapping", digits=3, hint="Share of the objects that share pixels with another."),
         *(
@@ -243,7 +293,7 @@ def _image_table(run: Run, where: Places, table: pd.DataFrame, anchors: Mapping[
     rows = []
     for well, (name, row) in zip(where.wells, table.iterrows()):
         cells: list[Value] = [str(name) or "image", *([well] if where.is_plate else [])]
-        cells += [row["condition"], row["status"]]
+        cells += [row["condition"], row["role"], float(row["dose"]), row["status"], row["flags"]]
         cells += [float(row[number]) for number in numbers]
         cells += [int(row["failed_tiles"]), int(row["retries"]), row["reason"]]
         rows.append(
@@ -254,7 +304,7 @@ def _image_table(run: Run, where: Places, table: pd.DataFrame, anchors: Mapping[
     ]
     return Table(
         name="images",
-        title=f"{len(rows):,} images",
+        title="",
         columns=tuple(columns[at] for at in shown),
         rows=tuple(
             Row(cells=tuple(row.cells[at] for at in shown), anchor=row.anchor, group=row.group)

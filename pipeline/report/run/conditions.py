@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from pipeline.report.blocks import Block, Chart, Column, Note, Row, Section, Table, counted
-from pipeline.report.condition_charts import dots, height_px
+from pipeline.report.charts import dots, height_px
 from pipeline.report.wells import Places
 
 SHOWN = 8

@@ -12,10 +12,10 @@ from PIL import Image
 from pipeline.errors import BadArgument
 from pipeline.metrics.evaluation import Evaluation, evaluate_dataset
 from pipeline.metrics.overlap import overlap
-from pipeline.report.assessment import Assessment
 from pipeline.report.blocks import Gallery
-from pipeline.report.evaluation_page import evaluation_page, evaluation_report
-from pipeline.report.evaluation_pictures import kind_lines, kind_outlines, kinds_of
+from pipeline.report.evaluation.assessment import Assessment
+from pipeline.report.evaluation.page import evaluation_page, evaluation_report
+from pipeline.report.evaluation.pictures import kind_lines, kind_outlines, kinds_of
 from pipeline.report.markdown import markdown_page
 from pipeline.report.palette import KIND_COLOURS, rgb
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from pipeline.report.blocks import Block, Gallery, LegendEntry, Note, counted
+from pipeline.report.blocks import Block, Gallery, LegendEntry, Note, Picture, counted
 from pipeline.report.pictures import (
     MOST_THUMBNAILS,
     THUMBNAIL_BYTES,
@@ -23,8 +23,11 @@ from pipeline.report.pictures import (
     thumbnail,
     thumbnail_px,
 )
-from pipeline.report.run_numbers import DONE
+from pipeline.report.run.numbers import DONE
 from pipeline.report.wells import Places
+
+MOST_COLUMNS = 24
+"""Plates with more columns are not shown in their own shape."""
 
 CLOSE_UP_PX = 640
 """Side of the part of a field that a closer look shows."""
@@ -53,7 +56,7 @@ def field_blocks(
     closer = _close_ups(
         table, chosen, wells, {name: f"close-{at}" for at, name in enumerate(chosen)}, picture
     )
-    return closer, _montage(table, [str(name) for name in done], wells, anchors, picture)
+    return closer, _montage(where, table, [str(name) for name in done], anchors, picture)
 
 
 def drawn_first(names: list[str], wells: Mapping[str, str], limit: int) -> list[str]:
@@ -110,12 +113,13 @@ def _close_ups(
 
 
 def _montage(
+    where: Places,
     table: pd.DataFrame,
     names: list[str],
-    wells: Mapping[str, str],
     anchors: Mapping[str, str],
     picture: PictureOf,
 ) -> Gallery:
+    wells = dict(zip(where.images, where.wells))
     drawn = drawn_first(names, wells, MOST_THUMBNAILS)
     budget = THUMBNAIL_BYTES // len(drawn)
     pictures, layers = [], 1
@@ -137,10 +141,12 @@ def _montage(
                 group=wells[name],
             )
         )
+    pictures, columns = _in_plate_shape(pictures, where)
     left_out = len(names) - len(pictures)
     missing = f" {counted(left_out, 'image')} without a picture here; first fields of every well come first."
     return Gallery(
-        title=f"{len(pictures):,} images",
+        title="All images" if not left_out else f"{len(pictures):,} images",
+        plate_columns=columns,
         pictures=tuple(pictures),
         legend=(
             LegendEntry(key="outlines", label="outlines"),
@@ -149,6 +155,20 @@ def _montage(
         column_px=column_px(len(pictures)),
         caption=f"Whole images, scaled down; contrast is stretched per image.{missing if left_out else ''}",
     )
+
+
+def _in_plate_shape(pictures: list[Picture], where: Places) -> tuple[list[Picture], int]:
+    """Put the pictures where their wells are on the plate, and its number of columns; 0: wells have several fields."""
+    wells = [picture.group for picture in pictures]
+    if not where.is_plate or len(set(wells)) < len(wells) or len(where.plate_columns) > MOST_COLUMNS:
+        return pictures, 0
+    rows, columns = list(where.plate_rows), list(where.plate_columns)
+    places = {
+        well: (rows.index(row) + 1, columns.index(column) + 1)
+        for well, row, column in zip(where.wells, where.rows, where.columns)
+    }
+    placed = [replace(picture, place=places[picture.group], title=picture.group) for picture in pictures]
+    return placed, len(columns)
 
 
 def _layers(stack: np.ndarray | None) -> int:

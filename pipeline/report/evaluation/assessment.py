@@ -35,6 +35,8 @@ class Assessment:
     """Other runs on the same images by name; differences are to the first."""
     differences: Mapping[str, Difference] = field(default_factory=dict)
     """The run minus a baseline, by its name, where the baseline kept the sums for it."""
+    provenance: tuple[tuple[str, str], ...] = ()
+    """What was evaluated: name and value, in reading order."""
     facts: Mapping[str, object] = field(default_factory=dict)
     """What else a reader has to know; ``without_prediction``, ``without_truth``, ``without_condition`` and
     ``unknown_places`` list names."""

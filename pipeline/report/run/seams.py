@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import BadArgument
-from pipeline.report.seam_grid import NEAR_BINS, RING_BINS, Grid, Marks, Totals, lay_grid
+from pipeline.report.run.seam_grid import NEAR_BINS, RING_BINS, Grid, Marks, Totals, lay_grid
 
 LEVEL = 0.01
 """A trace is claimed below this p-value (adjusted for the three tests)."""

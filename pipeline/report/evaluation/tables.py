@@ -4,8 +4,15 @@ import pandas as pd
 
 from pipeline.metrics.comparison import Difference
 from pipeline.metrics.resampling import FEWEST
-from pipeline.report.assessment import THRESHOLDS, Assessment, definitions, interval, level_text, score
 from pipeline.report.blocks import Column, Row, Table, Value
+from pipeline.report.evaluation.assessment import (
+    THRESHOLDS,
+    Assessment,
+    definitions,
+    interval,
+    level_text,
+    score,
+)
 from pipeline.report.palette import KIND_MEANINGS
 
 SCORES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
@@ -73,7 +80,7 @@ def paper_table(assessment: Assessment) -> Table:
     bold = " The best of a column is bold." if len(rows) > 1 else ""
     return Table(
         name="precision",
-        title="Average precision",
+        title="",
         columns=columns,
         rows=rows,
         caption=f"{definitions(assessment.evaluation.summary)}.{bold}",
@@ -158,7 +165,7 @@ def score_table(assessment: Assessment) -> Table:
         )
     return Table(
         name="scores",
-        title="All scores",
+        title="",
         columns=tuple(columns),
         rows=tuple(rows),
         caption=f"{definitions(summary)}. From and to: {level_text(summary)}.",
@@ -183,7 +190,7 @@ def error_table(assessment: Assessment) -> Table:
     )
     return Table(
         name="errors",
-        title="Kinds of error",
+        title="",
         columns=columns,
         rows=rows,
         caption="Every truth object and every prediction has exactly one kind; a match has an IoU of at least 0.5.",
@@ -219,7 +226,7 @@ def image_table(assessment: Assessment, anchors: dict[str, str], wells: dict[str
         rows.append(Row(cells=tuple(cells), anchor=anchors.get(name, ""), group=wells.get(name, "")))
     return Table(
         name="images",
-        title=f"{len(rows):,} images, worst first",
+        title="",
         columns=tuple(columns),
         rows=tuple(rows),
         filterable=True,

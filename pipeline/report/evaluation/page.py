@@ -1,4 +1,4 @@
-"""The report of an evaluation: how good, where it fails, and pictures that show it, worst images first.
+"""The report of an evaluation, in the order of a reader: how good, pictures of the worst, kinds of error, all scores.
 
 Every number stands with its assignment, its pooling and, where there is one, its confidence interval. Tables and
 callables in, a page out; the same input gives the same page.
@@ -6,11 +6,11 @@ callables in, a page out; the same input gives the same page.
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from pipeline.metrics.evaluation import Evaluation
 from pipeline.metrics.resampling import FEWEST
-from pipeline.report.assessment import Assessment, definitions, image_places, interval, level_text, score
 from pipeline.report.blocks import (
     Block,
     Chart,
@@ -24,10 +24,17 @@ from pipeline.report.blocks import (
     counted,
     number_text,
 )
-from pipeline.report.charts import Curve, bars, curves
-from pipeline.report.condition_charts import height_px, ranges
-from pipeline.report.evaluation_pictures import picture_blocks
-from pipeline.report.evaluation_tables import (
+from pipeline.report.charts import Curve, bars, curves, height_px, ranges
+from pipeline.report.evaluation.assessment import (
+    Assessment,
+    definitions,
+    image_places,
+    interval,
+    level_text,
+    score,
+)
+from pipeline.report.evaluation.pictures import picture_blocks
+from pipeline.report.evaluation.tables import (
     author_table,
     changes,
     difference_tables,
@@ -41,7 +48,7 @@ from pipeline.report.facts import fact_blocks
 from pipeline.report.page import html_page
 from pipeline.report.palette import KIND_MEANINGS
 from pipeline.report.pictures import PictureOf, numbered
-from pipeline.report.plate_charts import plate_chart
+from pipeline.report.plate_charts import colour_span, plate_chart
 
 LISTED = 8
 """Names spelled out in a note; the rest is counted."""
@@ -71,22 +78,22 @@ def evaluation_page(assessment: Assessment, *, picture: PictureOf | None = None)
     )
     pictures = picture_blocks(assessment, anchors, wells, picture) if picture else ()
     author = author_table(assessment)
+    precision: tuple[Block, ...] = (
+        paper_table(assessment), *difference_tables(assessment), _curve_chart(assessment),
+    )  # fmt: skip
     sections = [
-        Section(name="summary", title="Summary", blocks=(_key_numbers(assessment), *_notes(assessment))),
         Section(
-            name="precision",
-            title="Precision",
-            blocks=(
-                paper_table(assessment),
-                *difference_tables(assessment),
-                _curve_chart(assessment),
-                *_error_chart(assessment),
-            ),
+            name="summary",
+            title="Summary",
+            blocks=(_key_numbers(assessment), *_plate_table(assessment), *_notes(assessment)),
         ),
-        Section(name="errors", title="Errors", blocks=(error_table(assessment),)),
         *([Section(name="pictures", title="Pictures", blocks=pictures)] if pictures else []),
-        Section(name="images", title="Images", blocks=_image_blocks(assessment, anchors, wells)),
+        Section(
+            name="errors", title="Kinds of error", blocks=(*_error_chart(assessment), error_table(assessment))
+        ),
+        Section(name="images", title=_image_title(images), blocks=_image_blocks(assessment, anchors, wells)),
         *_group_sections(assessment),
+        Section(name="precision", title="Average precision", blocks=precision),
         Section(
             name="scores", title="All scores", blocks=(score_table(assessment), *([author] if author else []))
         ),
@@ -95,7 +102,21 @@ def evaluation_page(assessment: Assessment, *, picture: PictureOf | None = None)
     if blocks := fact_blocks(facts):
         sections.append(Section(name="facts", title="Facts", blocks=blocks))
     subtitle = f"Evaluation of {assessment.name}, {counted(len(images), 'image')}"
-    return Page(title=assessment.title, subtitle=subtitle, sections=tuple(sections))
+    return Page(
+        title=assessment.title, subtitle=subtitle, sections=tuple(sections), provenance=assessment.provenance
+    )
+
+
+def _image_title(images: pd.DataFrame) -> str:
+    return f"{counted(len(images), 'image')}, worst first" if len(images) > 1 else "The image"
+
+
+def _plate_table(assessment: Assessment) -> list[Table]:
+    """Scores of each plate, where several are pooled: they need not be of one kind, nor by one model."""
+    plates = assessment.evaluation.groups.get("plate")
+    if plates is None or len(plates) < 2:
+        return []
+    return [table for table in group_tables(assessment) if table.name == "by_plate"]
 
 
 def _key_numbers(assessment: Assessment) -> KeyNumbers:
@@ -201,7 +222,7 @@ def _error_chart(assessment: Assessment) -> list[Chart]:
         return []
     return [
         Chart(
-            title="Objects that are no match, by kind",
+            title="Unmatched objects by kind",
             figure=bars(counts, x_title="objects"),
             caption="A truth object is never spurious, a prediction never missed.",
         )
@@ -220,10 +241,15 @@ def _image_blocks(
     errors = [name for name in ("truth_missed", "prediction_spurious") if name in by_place.columns]
     maps = [("meanAP", by_place["meanAP"], "median", "meanAP", False)]
     maps += [(_map_title(name), by_place[name], "sum", "objects", True) for name in errors]
+    counts = [where.grid(by_place[name].to_numpy(float), "sum") for name in errors]
+    shared = colour_span(np.stack(counts), alarm=True) if counts else None
     charts = [
-        plate_chart(where, pd.Series(values), title=title, how=how, unit=unit, anchors=anchors, alarm=alarm)
+        plate_chart(
+            where, pd.Series(values), title=title, how=how, unit=unit, anchors=anchors, alarm=alarm,
+            span=shared if alarm else (0.0, 1.0),
+        )
         for title, values, how, unit, alarm in maps
-    ]
+    ]  # fmt: skip
     return (*charts, table)
 
 
@@ -232,7 +258,8 @@ def _map_title(name: str) -> str:
 
 
 def _group_sections(assessment: Assessment) -> list[Section]:
-    tables = group_tables(assessment)
+    shown = {table.name for table in _plate_table(assessment)}
+    tables = [table for table in group_tables(assessment) if table.name not in shown]
     charts = _condition_charts(assessment.evaluation.groups.get("condition"))
     level = (
         f" Bars: {level_text(assessment.evaluation.summary)}. A condition of fewer than {FEWEST} images has none, and "

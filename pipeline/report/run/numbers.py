@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import BadArgument
-from pipeline.report.seams import SeamReport
+from pipeline.report.run.seams import SeamReport
 from pipeline.report.wells import Places, places, with_image
 
 DONE = "done"
@@ -28,11 +28,14 @@ class Run:
     """Object table, with a column ``image`` or with row, column and field that make it up (``A/1/0``)."""
     images: pd.DataFrame
     """One row per image: ``image``; optional ``row``, ``column``, ``field``, ``status`` (``done`` or why not),
-    ``reason``, ``failed_tiles``, ``retries``, ``height_px``, ``width_px``, ``condition``."""
+    ``reason``, ``failed_tiles``, ``retries``, ``height_px``, ``width_px``, ``condition``, ``role`` and ``dose`` of the
+    layout, ``flags`` (``empty`` and the like)."""
     facts: Mapping[str, object]
     """Record of the run as a dictionary; see ``facts.fact_blocks`` for the keys it knows."""
     seams: SeamReport | None = None
     """Seam quality, when the images were tiled."""
+    drift: tuple[str, ...] = ()
+    """How the plate differs from earlier ones, in words."""
     layout_gaps: Mapping[str, list[str]] = field(default_factory=dict)
     """Places that the plate layout does not name or that are not there, by which of both."""
 
@@ -63,8 +66,8 @@ def per_image(run: Run) -> tuple[Places, pd.DataFrame]:
 
     Columns: ``objects`` (NaN where the image is not done), ``area`` (median, unit of ``area_column``),
     ``overlapping`` (share of objects that overlap another), ``intensity_<channel>`` (median of the objects'
-    means), ``covered`` (share of the image, where its size is known), ``status``, ``reason``, ``condition``,
-    ``failed_tiles``, ``retries``.
+    means), ``covered`` (share of the image, where its size is known), ``status``, ``reason``, ``condition``, ``role``,
+    ``dose``, ``flags``, ``failed_tiles``, ``retries``.
     """
     where = places(run.images)
     listing = (
@@ -75,6 +78,9 @@ def per_image(run: Run) -> tuple[Places, pd.DataFrame]:
     table["status"] = _column(listing, "status", DONE).astype(str)
     table["reason"] = _column(listing, "reason", "").fillna("").astype(str)
     table["condition"] = _column(listing, "condition", "").fillna("").astype(str)
+    table["role"] = _column(listing, "role", "").fillna("").astype(str)
+    table["dose"] = _column(listing, "dose", np.nan).astype(float)
+    table["flags"] = _column(listing, "flags", "").fillna("").astype(str)
     table["failed_tiles"] = _column(listing, "failed_tiles", 0).fillna(0).astype(int)
     table["retries"] = _column(listing, "retries", 0).fillna(0).astype(int)
     groups = objects.groupby("image")

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import BadArgument
-from pipeline.report.assessment import Assessment
 from pipeline.report.blocks import Block, Gallery, LegendEntry, Outline, Picture, counted, number_text
 from pipeline.report.contours import contours
-from pipeline.report.evaluation_tables import worst_first
+from pipeline.report.evaluation.assessment import Assessment
+from pipeline.report.evaluation.tables import worst_first
 from pipeline.report.overlay import encoded_lines, line_numbers
 from pipeline.report.palette import KIND_COLOURS, KIND_MEANINGS
 from pipeline.report.pictures import (

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import BadArgument
-from pipeline.report.seam_grid import BINS, lay_grid
-from pipeline.report.seams import seam_quality
+from pipeline.report.run.seam_grid import BINS, lay_grid
+from pipeline.report.run.seams import seam_quality
 
 SHAPE = (1024, 1024)
 

@@ -1,0 +1,1 @@
+"""The report of an evaluation against truth: scores, kinds of error, worst images first."""

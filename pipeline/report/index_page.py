@@ -1,0 +1,111 @@
+"""The index of all plates of a watched place: newest first, with a picture, counts, drift and failures of each.
+
+Values in, a page out. Knows nothing of stores or of runs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pipeline.report.blocks import (
+    Block,
+    Column,
+    Gallery,
+    KeyNumber,
+    KeyNumbers,
+    Page,
+    Picture,
+    Row,
+    Section,
+    Table,
+    counted,
+)
+
+MOST_PICTURES = 48
+"""Plates with a picture on the index, the newest ones."""
+
+BAD = ("failed", "partial", "changed")
+"""States of a plate that somebody should look at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlateLine:
+    """What came of one plate."""
+
+    name: str
+    """Path below the watched place."""
+    status: str
+    """complete, partial, failed or changed."""
+    ended: str
+    """When it was done, ISO 8601 in UTC."""
+    images: int = 0
+    objects: int = 0
+    failures: int = 0
+    """Images that were set aside."""
+    drift: tuple[str, ...] = ()
+    """How it differs from earlier plates."""
+    problems: tuple[str, ...] = ()
+    """What else a person should know."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """Against the truth, where there is one."""
+    link: str = ""
+    """Its own report, relative to the index."""
+    picture: str = ""
+    """A picture of it, relative to the index."""
+    picture_px: tuple[int, int] = (1, 1)
+    """Width and height of that picture."""
+
+
+def index_page(place: str, lines: Sequence[PlateLine]) -> Page:
+    """Lay out the index; the newest plate comes first."""
+    newest = sorted(lines, key=lambda line: line.ended, reverse=True)
+    blocks: list[Block] = [_numbers(newest), _table(newest)]
+    if pictures := tuple(
+        _picture(at, line) for at, line in enumerate(newest[:MOST_PICTURES]) if line.picture
+    ):
+        caption = f"The newest {len(pictures)} with a picture." if len(pictures) < len(newest) else ""
+        blocks.append(Gallery(title="Pictures", pictures=pictures, column_px=200, caption=caption))
+    section = Section(name="plates", title="Plates", blocks=tuple(blocks))
+    return Page(title=place, subtitle="All plates of this place, newest first", sections=(section,))
+
+
+def _numbers(lines: Sequence[PlateLine]) -> KeyNumbers:
+    bad = sum(line.status in BAD or bool(line.failures) for line in lines)
+    drifting = sum(bool(line.drift) for line in lines)
+    return KeyNumbers(
+        numbers=(
+            KeyNumber(label="Plates", value=f"{len(lines):,}", detail=f"newest {lines[0].ended[:16]}" if lines else ""),
+            KeyNumber(label="Objects", value=f"{sum(line.objects for line in lines):,}",
+                      detail=f"in {counted(sum(line.images for line in lines), 'image')}"),
+            KeyNumber(label="With failures", value=f"{bad:,}" if bad else "none", tone="bad" if bad else "good"),
+            KeyNumber(label="With drift", value=f"{drifting:,}" if drifting else "none",
+                      detail="against earlier plates", tone="warn" if drifting else "good"),
+        )
+    )  # fmt: skip
+
+
+def _table(lines: Sequence[PlateLine]) -> Table:
+    scores = list(dict.fromkeys(name for line in lines for name in line.scores))
+    names = ("plate", "ended (UTC)", "status", "images", "objects", "set aside", "drift", "problems")
+    rows = tuple(
+        Row(
+            cells=(
+                line.name, line.ended[:16].replace("T", " "), line.status, line.images, line.objects, line.failures,
+                "; ".join(line.drift), "; ".join(line.problems), *(line.scores.get(name) for name in scores),
+            ),
+            link=line.link, anchor="" if line.link else f"plate-{at}",
+        )
+        for at, line in enumerate(lines)
+    )  # fmt: skip
+    columns = (*(Column(name=name) for name in names), *(Column(name=name, digits=3) for name in scores))
+    return Table(
+        name="plates", title="", columns=columns, rows=rows, filterable=len(lines) > 10,
+        caption="The name leads to the report of the plate. Drift: the number of objects per well or their area is far "
+        "from the median of earlier plates.",
+    )  # fmt: skip
+
+
+def _picture(at: int, line: PlateLine) -> Picture:
+    return Picture(
+        anchor=f"plate-{at}", title=line.name, source=line.picture, width=line.picture_px[0],
+        height=line.picture_px[1], caption=f"{line.status}, {counted(line.objects, 'object')}",
+    )  # fmt: skip
