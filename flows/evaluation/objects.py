@@ -1,14 +1,12 @@
 """All objects of a store as one table: the object tables of its images, with plate, well and acquisition."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import pandas as pd
 
 from pipeline.errors import BadArgument
 from pipeline.report.wells import well_name
 from pipeline.store.ome.collection import Collection, Image
-from pipeline.store.ome.groups import find_group
 from pipeline.store.ome.tables import list_tables, read_table
 from pipeline.store.places.address import Address
 
@@ -39,34 +37,19 @@ def object_tables(output: Address, collection: Collection, name: str) -> Iterato
         BadArgument: no image has a table of that name.
     """
     plate = collection.address.name.removesuffix(".zarr")
-    acquisitions = _acquisitions(collection)
     found = False
     for image in collection.images:
         if name in list_tables(output, image.path):
             found = True
             table = read_table(output, image.path, name)
-            yield image.path, _placed(table, plate, image, acquisitions.get(image.path))
+            yield image.path, _placed(table, plate, image)
     if not found:
         raise BadArgument(f"{output}: no image has a table {name!r}; see platelayer inspect")
 
 
-def _placed(table: pd.DataFrame, plate: str, image: Image, acquisition: int | None) -> pd.DataFrame:
+def _placed(table: pd.DataFrame, plate: str, image: Image) -> pd.DataFrame:
     """The table of an image with the columns that tell its rows from those of other images."""
     well = well_name(*image.well) if image.well else ""
-    first = {"plate": plate, "well": well, "field": image.field or "", "acquisition": acquisition}
+    first = {"plate": plate, "well": well, "field": image.field or "", "acquisition": image.acquisition}
     front = pd.DataFrame(first, index=table.index).astype({"acquisition": "Int64"})
-    return pd.concat([front, table.drop(columns="field", errors="ignore")], axis=1)
-
-
-def _acquisitions(collection: Collection) -> dict[str, int]:
-    """Acquisition of each field of a plate, where the metadata of its well name one."""
-    if collection.kind != "plate":
-        return {}
-    found = {}
-    for path in dict.fromkeys(image.path.rpartition("/")[0] for image in collection.images):
-        group = find_group(collection.address, path, zarr_format=collection.zarr_format)
-        well: Mapping[str, Any] = group.ome.get("well", {}) if group else {}
-        for entry in well.get("images", []):
-            if isinstance(entry.get("acquisition"), int):
-                found[f"{path}/{entry['path']}"] = entry["acquisition"]
-    return found
+    return pd.concat([front, table.drop(columns=["field", "acquisition"], errors="ignore")], axis=1)

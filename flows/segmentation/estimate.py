@@ -1,9 +1,10 @@
 """The dry run: what a job would do and what it would cost, measured on a few probed tiles."""
 
+import resource
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,11 +12,13 @@ from flows.execution.executors import usable_cores
 from flows.jobs import SegmentJob
 from flows.segmentation.demand import Sizes, demand
 from flows.segmentation.plan import Plan, count_tiles, items, make_plan
-from flows.segmentation.stages import BORDER, OVERLAP, TileJob, describe_unit, pieces_keys, predict
+from flows.segmentation.stages import BORDER, OVERLAP, TileJob, describe_unit, pieces_keys, predict, ready
+from pipeline.errors import BadStore
 from pipeline.normalise import limits_of
 from pipeline.stitch import from_bytes
 from pipeline.store.ledger import Ledger
 from pipeline.store.places.address import address
+from pipeline.store.places.faults import StoreLost
 from pipeline.store.places.traffic import Traffic
 from pipeline.tiling import round_up
 
@@ -33,7 +36,9 @@ def estimate(job: SegmentJob) -> str:
     pixels = sum(len(w.image.planes) * int(np.prod(w.extent)) for w in plan.works)
     read = sum(_read_pixels(plan))
     itemsize = max((w.image.dtype.itemsize * len(w.channels) for w in plan.works), default=1)
-    seconds, rate, sizes = _probe(plan, pixels)
+    probe = _probe(plan, pixels)
+    seconds, rate, sizes = probe.seconds, probe.rate, probe.sizes
+    memory = max(_peak_bytes(), probe.before_bytes + _memory(plan))
     workers = 1 if job.execution.executor == "serial" else job.execution.workers or usable_cores()
     traits = plan.traits
     lines = [
@@ -45,10 +50,11 @@ def estimate(job: SegmentJob) -> str:
         f"tiles       {tiles} of core {plan.works[0].core} px and halo {plan.works[0].halo} px",
         f"to read     {read * itemsize / 2**20:.0f} MiB uncompressed for the network, once more to measure",
         f"halo waste  {100 * (1 - pixels / read):.0f} % of the pixels the network sees",
-        f"memory      about {_memory(plan) / 2**20:.0f} MiB per worker, whatever the size of the image",
+        f"memory      about {memory / 2**20:.0f} MiB per worker, program included, whatever the size of the image",
         f"time        about {seconds / workers:.0f} s with {workers} worker(s), "
         f"network {rate:.2f} Mpx/s per worker (probed on {min(PROBED, tiles)} tiles)",
         *_object_storage(demand(plan, sizes)),
+        *(f"unreadable  {message}; the run would set this image aside" for message in probe.unreadable),
         *(f"refused     {path or 'image'}: {reason}" for path, reason in plan.refused.items()),
         *(f"missing     {message}" for message in plan.source.missing),
     ]
@@ -84,7 +90,7 @@ def _read_pixels(plan: Plan) -> list[int]:
 
 
 def _memory(plan: Plan) -> float:
-    """Rough peak of a worker: the block as float32, its layers, and the blocks of the later stages."""
+    """Bytes of the arrays of a worker at their peak: block as float32, its layers, blocks of the later stages."""
     work = plan.works[0]
     side = min(round_up(work.core, plan.traits.stride) + 2 * work.halo, max(work.extent))
     block = min(2048, max(work.extent)) ** 2
@@ -93,27 +99,68 @@ def _memory(plan: Plan) -> float:
     )
 
 
-def _probe(plan: Plan, pixels: int) -> tuple[float, float, Sizes]:
-    """Seconds for all pixels on one worker, Mpx/s of the network including reading, and what tiles write."""
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What a few tiles of a job showed."""
+
+    seconds: float = 0.0
+    """For all pixels of the job, on one worker."""
+    rate: float = 0.0
+    """Mpx/s of the network, reading included."""
+    sizes: Sizes = Sizes()
+    """What the tiles wrote."""
+    before_bytes: int = 0
+    """Memory of this process with the segmenter loaded, before the first tile."""
+    unreadable: tuple[str, ...] = ()
+    """Why tiles could not be read."""
+
+
+def _peak_bytes() -> int:
+    """Most memory that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _probe(plan: Plan, pixels: int) -> Probe:
+    """Predict and describe a few tiles, as the run would, and keep nothing; tiles that cannot be read are named."""
     every = list(items(plan.works))
     chosen = (
         [every[i] for i in np.linspace(0, len(every) - 1, min(PROBED, len(every))).astype(int)]
         if every
         else []
     )
-    if not chosen:
-        return 0.0, 0.0, Sizes()
+    ready(plan.segmenter)
+    before = _peak_bytes()
+    readable, unreadable = _readable(chosen)
+    if not readable:
+        return Probe(before_bytes=before, unreadable=unreadable)
     scratch = Ledger(address(f"memory://{uuid.uuid4().hex}"), plan.ledger.run)
     try:
-        _predict(plan, chosen[0], scratch)
+        _predict(plan, readable[0], scratch)
         started = time.perf_counter()
-        mine = [_predict(plan, item, scratch) for item in chosen]
+        mine = [_predict(plan, item, scratch) for item in readable]
         spent = time.perf_counter() - started
-        done = sum(int(np.prod(item.tile.core.shape)) for item in chosen)
+        done = sum(int(np.prod(item.tile.core.shape)) for item in readable)
         sizes = _sizes(mine, scratch, done)
     finally:
         scratch.output.remove()
-    return pixels * spent / done + pixels / 1e6 / AFTER_NETWORK_MPX_S, done / 1e6 / spent, sizes
+    return Probe(
+        seconds=pixels * spent / done + pixels / 1e6 / AFTER_NETWORK_MPX_S, rate=done / 1e6 / spent, sizes=sizes,
+        before_bytes=before, unreadable=unreadable,
+    )  # fmt: skip
+
+
+def _readable(items: Sequence[TileJob]) -> tuple[list[TileJob], tuple[str, ...]]:
+    """Tiles whose pixels can be read, and why others cannot."""
+    readable, reasons = [], []
+    for item in items:
+        try:
+            item.work.read(item.plane, item.tile.read)
+            readable.append(item)
+        except StoreLost:
+            raise
+        except BadStore as error:
+            reasons.append(str(error))
+    return readable, tuple(dict.fromkeys(reasons))
 
 
 def _predict(plan: Plan, item: TileJob, scratch: Ledger) -> TileJob:

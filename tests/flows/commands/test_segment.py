@@ -5,7 +5,9 @@ import tomllib
 import pytest
 
 from flows.cli import run as command
-from flows.jobs import SegmentJob, as_table, example, job, read_toml, with_settings
+from flows.jobs import SegmentJob, TrainJob, WatchJob, as_table, example, job, read_toml, with_settings
+from pipeline.errors import BadArgument
+from pipeline.store.places.address import address
 
 
 def test_the_example_is_a_job_at_its_defaults(capsys, tmp_path):
@@ -108,6 +110,41 @@ def test_a_job_file_that_is_no_toml(tmp_path, capsys):
     assert "not valid TOML" in capsys.readouterr().err
     with pytest.raises(Exception, match="not valid TOML"):
         read_toml(tmp_path / "job.toml")
+
+
+def test_the_example_as_it_is_is_told_which_key_it_needs(tmp_path, capsys):
+    assert command(["segment", "--example"]) == 0
+    (tmp_path / "job.toml").write_text(capsys.readouterr().out)
+    assert command(["segment", str(tmp_path / "job.toml")]) == 1
+    said = capsys.readouterr().err
+    assert (
+        said
+        == "platelayer: source: the job needs this key and has none (OME-Zarr image or plate, path or URL).\n"
+    )
+
+
+def test_every_missing_key_has_a_sentence():
+    with pytest.raises(BadArgument) as told:
+        job(TrainJob, {"name": "x"})
+    assert "data: the job needs this key" in str(told.value) and "folder: the job needs this key" in str(
+        told.value
+    )
+    with pytest.raises(BadArgument, match=r"job\.source: the job needs this key"):
+        job(WatchJob, {"place": "p", "job": {}})
+
+
+def test_a_job_file_may_be_a_url():
+    address("memory://jobs").write_bytes("job.toml", b'source = "a.zarr"')
+    assert read_toml("memory://jobs/job.toml") == {"source": "a.zarr"}
+    with pytest.raises(BadArgument, match="no such job file"):
+        read_toml("memory://jobs/other.toml")
+
+
+def test_other_models_are_offered_but_not_the_one_that_runs(image_at, noise, capsys):
+    store = image_at("a.zarr", noise((50, 50)))
+    assert command(["segment", str(store), "--segmenter", "threshold"]) == 0
+    others = capsys.readouterr().out.splitlines()[0].partition("others: ")[2].split(", ")
+    assert "nuclei" in others and "threshold" not in others
 
 
 def test_an_interrupted_run_goes_on(image_at, noise, module_of, tmp_path, table_of):

@@ -141,3 +141,18 @@ def test_shapes_that_differ_are_both_named(plate_at, noise, tmp_path, capsys):
     assert run(["evaluate", *sides, "--report", str(tmp_path / "e")]) == 1
     told = capsys.readouterr().err
     assert "A/1/0: expected labels of one shape, got truth (64, 64) and prediction (60, 64)" in told
+
+
+def test_a_store_without_truth_is_told_about_its_truth(plate, tmp_path, capsys):
+    words = ["evaluate", plate, "--truth-name", "gold", "--report", str(tmp_path / "e")]
+    assert run(words) == 1
+    said = capsys.readouterr().err
+    assert "no image has labels 'gold'" in said and "truth" in said and "--truth-name" in said
+    assert not (tmp_path / "e").exists()
+
+
+def test_the_page_says_which_labels_were_scored_and_by_which_code(plate, tmp_path):
+    assert run(["evaluate", plate, "--report", str(tmp_path / "e"), "--markdown"]) == 0
+    text = (tmp_path / "e/report.md").read_text().replace("\\", "")
+    assert f"- Scored labels: found in {plate}" in text and "- Truth: truth in" in text
+    assert "- Run: not recorded in the store of the labels" in text and "- Code: platelayer 0" in text

@@ -261,3 +261,17 @@ def test_more_than_65535_objects(image_at, run_job, above, table_of, stack_of):
     store = image_at("a.zarr", image, chunks=(512, 512))
     run_job(store, segmenter=above, name="n", tiling={"core": 256}, normalise={"kind": "none"})
     assert len(table_of(store, "n")) == 90_000 and stack_of(store, "n").max() == 90_000
+
+
+def test_a_dry_run_names_a_corrupt_chunk_as_the_run_does_and_counts_the_memory_of_the_program(
+    image_at, noise, above, capsys
+):
+    store = image_at("a.zarr", noise((200, 200)))
+    chunk = store / "0" / "c" / "0" / "0" / "0"
+    chunk.write_bytes(b"\x00" * 20)
+    words = ["segment", str(store), "--segmenter", above, "--set", "tiling.core=64", "--dry-run"]
+    assert command(words) == 0
+    said = capsys.readouterr().out
+    assert "unreadable" in said and "the run would set this image aside" in said
+    memory = float(said.partition("memory      about ")[2].split()[0])
+    assert memory > 100, "the program alone takes more than its arrays here"
