@@ -28,6 +28,8 @@ app = App(
 COMMANDS = {
     "segment": "Segment an image, a plate or a job file; labels and tables land beside the images.",
     "ingest": "Make an OME-Zarr store from TIFF files, a published dataset or the generator of synthetic scenes.",
+    "import-labels": "Put masks (TIFF, PNG, COCO, GeoJSON, ImageJ, CSV) beside the images of a store, as labels.",
+    "export": "Write labels for other programs: geojson, coco, labels-tiff, roi-zip, ome-tiff, csv, anndata.",
     "evaluate": "Compare predicted with true labels and write numbers and a report.",
     "report": "Draw the report of a run: plate maps, distributions, montage, seam quality.",
     "table": "Write all objects of a store as one table: CSV on standard output, or a Parquet dataset.",
@@ -41,7 +43,8 @@ COMMANDS = {
     "demo": "Make, segment, evaluate and report a small plate.",
 }
 for _name, _help in COMMANDS.items():
-    app.command(f"flows.commands.{_name}:{_name}", name=_name, help=_help)
+    _module = _name.replace("-", "_")
+    app.command(f"flows.commands.{_module}:{_module}", name=_name, help=_help)
 
 
 GARBAGE = 100_000

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -24,6 +24,8 @@ def evaluate(
     condition_column: Annotated[
         str, Parameter(help=_ABOUT["condition_column"])
     ] = EvaluateJob.condition_column,
+    split_components: Annotated[bool, Parameter(help=_ABOUT["split_components"], negative="")] = False,
+    project: Annotated[Literal["none", "max"], Parameter(help=_ABOUT["project"])] = "none",
     baseline: Annotated[list[str] | None, Parameter(help=_ABOUT["baseline"])] = None,
     strict: Annotated[bool, Parameter(help=_ABOUT["strict"], negative="")] = False,
     markdown: Annotated[bool, Parameter(help=_ABOUT["markdown"], negative="")] = False,
@@ -33,6 +35,7 @@ def evaluate(
     job = EvaluateJob(
         prediction=prediction, truth=truth, report=report, prediction_name=prediction_name,
         truth_name=truth_name, layout=layout, condition_column=condition_column,
+        split_components=split_components, project=project,
         baseline=tuple(baseline or ()), strict=strict, markdown=markdown, csv=csv,
     )  # fmt: skip
     if is_prefect_configured():
@@ -58,5 +61,7 @@ def _say(found: Evaluated) -> None:
     for condition, numbers in summary.get("conditions", {}).items():
         sys.stdout.write(f"{condition}: meanAP {numbers['meanAP']:.4f}  AJI {numbers['AJI']:.4f}\n")
     sys.stdout.write(f"{place}\n")
+    for hint in compared.hints:
+        sys.stderr.write(f"{hint}\n")
     for what, names in compared.gaps.named().items():
         sys.stderr.write(f"{what}: {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}\n")

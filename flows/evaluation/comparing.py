@@ -4,56 +4,36 @@ Both sides are stores, plates or folders of stores, and may be the same. A truth
 all missed; a prediction without a truth is listed and left out, for nothing is known of it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from flows.evaluation.sides import Key, Labelled, Place, labelled_planes, semantic_hint
 from flows.execution.orchestrate import Step, direct
 from pipeline.errors import BadArgument, BadStore
 from pipeline.metrics.evaluation import Evaluation, Measured, assemble, measure
 from pipeline.metrics.overlap import Overlap, overlap_streamed
 from pipeline.report.layout import Layout, Spot, assign
 from pipeline.report.wells import well_name
-from pipeline.store.ome.collection import Collection, Image, open_collection
-from pipeline.store.ome.labels import list_labels, open_label, read_stack
+from pipeline.store.ome.collection import Collection, open_collection
+from pipeline.store.ome.labels import list_labels
 from pipeline.store.places.address import Address, address
 
 TRUTH = "truth"
 """Default name of the true labels."""
 
+MOST_HINTS = 2
+"""Images with a single object whose parts are counted."""
+
 MOST_GROUPS = 64
 """Groups of images an evaluation is cut into; each is one task where tasks are counted."""
-
-Key = tuple[str, tuple[int, int]]
-"""An image plane: name of the image and its (t, z)."""
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Labels of one plane of an image."""
-
-    address: Address
-    image: Image
-    name: str
-    plane: tuple[int, int]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in px."""
-        return open_label(self.address, self.image.path, self.name).size
-
-    def read(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-        """Label stack ``(L, y, x)`` of a window."""
-        return read_stack(self.address, self.image.path, self.name, region=(y0, y1, x0, x1), plane=self.plane)
 
 
 Pair = tuple[Labelled, Labelled | None]
 """Truth and prediction of an image plane."""
-
-Place = tuple[str, Address, Image]
-"""Name of an image on both sides, its store, and the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +69,8 @@ class Compared:
     pairs: dict[str, Pair]
     """Truth and prediction of each image, by the name it has in the tables."""
     gaps: Gaps
+    hints: tuple[str, ...] = ()
+    """What looks as if the sides were not what they are taken for."""
 
     def facts(self) -> dict[str, Any]:
         """What a reader of the numbers has to know about the two sides."""
@@ -103,6 +85,8 @@ def compare(
     truth_name: str = TRUTH,
     layout: Layout | None = None,
     strict: bool = False,
+    split_components: bool = False,
+    project: bool = False,
     step: Step = direct,
 ) -> Compared:
     """Evaluate every image of two sides; ``step`` calls the measuring of a group of images.
@@ -113,7 +97,7 @@ def compare(
         BadStore: a side cannot be read.
     """
     images = list(_images(truth, None))
-    true = _labelled(images, truth_name)
+    true = labelled_planes(images, truth_name, components=split_components, project=project)
     if not true:
         names = dict.fromkeys(name for _, store, image in images for name in list_labels(store, image.path))
         raise BadArgument(
@@ -121,7 +105,10 @@ def compare(
             f"{', '.join(names) or 'none'}); name the true labels with --truth-name, or give their store"
         )
     chosen = prediction_name or _only_name(prediction, truth, truth_name)
-    predicted = _labelled(_images(prediction, truth), chosen)
+    predicted = labelled_planes(
+        _images(prediction, truth), chosen, components=split_components, project=project
+    )
+    _check_planes(true, predicted)
     gaps = Gaps(
         without_prediction=[_name(key) for key in true if key not in predicted],
         without_truth=[_name(key) for key in predicted if key not in true],
@@ -134,7 +121,31 @@ def compare(
     extras, gaps = _described(pairs, images, layout, gaps)
     if strict:
         gaps.refuse()
-    return Compared(assemble(_measured(pairs, extras, step)), chosen, truth_name, pairs, gaps)
+    evaluation = assemble(_measured(pairs, extras, step))
+    return Compared(evaluation, chosen, truth_name, pairs, gaps, tuple(_hints(evaluation, pairs)))
+
+
+def _check_planes(true: Mapping[Key, Labelled], predicted: Mapping[Key, Labelled]) -> None:
+    """Refuse to compare a flat label with one plane of a stack: it belongs to all of them, or to one nobody named."""
+    counts = [Counter(path for path, _ in side) for side in (true, predicted)]
+    for path in counts[0].keys() & counts[1].keys():
+        both = counts[0][path], counts[1][path]
+        if 1 in both and both[0] != both[1]:
+            raise BadArgument(
+                f"{path}: expected both sides on the same planes, got truth on {both[0]} and prediction on {both[1]}; "
+                "segment with --project max, or evaluate with --project max to compare the projections of both"
+            )
+
+
+def _hints(evaluation: Evaluation, pairs: Mapping[str, Pair]) -> Iterator[str]:
+    """Yield what a single true or predicted object of many parts suggests; a few images are enough to say it."""
+    images = evaluation.images
+    for column, side in (("n_truth", 0), ("n_prediction", 1)):
+        names = [name for name in images.loc[images[column] == 1, "image"] if name in pairs][:MOST_HINTS]
+        for name in names:
+            labelled = pairs[name][side]
+            if labelled is not None and (hint := semantic_hint(labelled)):
+                yield f"{name}: {hint}"
 
 
 def _name(key: Key) -> str:
@@ -201,16 +212,6 @@ def _overlap(name: str, true: Labelled, predicted: Labelled | None) -> Overlap:
 
 def _nothing(y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
     return np.zeros((1, y1 - y0, x1 - x0), np.uint32)
-
-
-def _labelled(images: Iterable[Place], name: str) -> dict[Key, Labelled]:
-    """Planes that have labels of this name, in the order of the store."""
-    return {
-        (key, plane): Labelled(store, image, name, plane)
-        for key, store, image in images
-        if name in list_labels(store, image.path)
-        for plane in image.planes
-    }
 
 
 def _images(place: str, like: str | None) -> Iterator[Place]:

@@ -50,6 +50,10 @@ class EvaluateJob:
     """CSV or Parquet table with columns well (or image) and condition, maybe plate: numbers by condition."""
     condition_column: str = CONDITION
     """Column of the layout that holds the conditions."""
+    split_components: bool = False
+    """Every connected part of a label is an object of its own (for semantic masks, on both sides)."""
+    project: str = "none"
+    """max: compare the projections of both sides over z; none: plane by plane."""
     baseline: tuple[str, ...] = ()
     """Folders of other evaluations to compare with."""
     strict: bool = False
@@ -84,7 +88,8 @@ def evaluate(job: EvaluateJob, *, step: Step = direct) -> Evaluated:
     layout = read_layout(job.layout, column=job.condition_column) if job.layout else None
     compared = compare(
         job.prediction, job.truth or job.prediction, prediction_name=job.prediction_name,
-        truth_name=job.truth_name, layout=layout, strict=job.strict, step=step,
+        truth_name=job.truth_name, layout=layout, strict=job.strict,
+        split_components=job.split_components, project=job.project == "max", step=step,
     )  # fmt: skip
     title = address(job.prediction).name
     page = step(write_report, compared, job.report, title, baselines, job.markdown, job.csv, name="report")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flows.evaluation.comparing import Labelled
+from flows.evaluation.sides import Labelled
 from pipeline.store.ome.collection import Image
 from pipeline.store.ome.labels import list_labels, open_label, read_stack, stack_layers
 from pipeline.store.places.address import Address
@@ -70,7 +70,12 @@ class Comparisons:
         """The field, what is true and what was predicted; None where neither side holds pixels."""
         true, found = self.pairs[name]
         for side in (true, found):
-            if side is None or side.image.dtype.kind not in "uif" or not side.image.channels:
+            if (
+                side is None
+                or side.image.is_stand_in
+                or side.image.dtype.kind not in "uif"
+                or not side.image.channels
+            ):
                 continue
             shown = grey(side.image, plane=true.plane)
             if shown.size:
@@ -80,4 +85,8 @@ class Comparisons:
 
 
 def _at(side: Labelled, shape: tuple[int, ...]) -> np.ndarray | None:
+    if side.size == shape:
+        return side.read(0, shape[0], 0, shape[1])
+    if side.components or side.project:
+        return None
     return stack_like(shape, side.address, side.image.path, side.name, side.plane)

@@ -109,10 +109,8 @@ class RunRecord:
         if plan.job.channel:
             record.left_out = dict(plan.refused)
             return record
-        for (
-            path,
-            reason,
-        ) in plan.refused.items():  # nobody chose: an image without a clear channel is no choice
+        # Nobody named a channel: an image in which none is clear is a failure.
+        for path, reason in plan.refused.items():
             record.failure(image=path, stage="plan", where=path or "image", reason=reason)
         return record
 

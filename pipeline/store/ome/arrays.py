@@ -19,10 +19,9 @@ from zarr.storage import MemoryStore, StorePath
 from pipeline.errors import BadStore
 from pipeline.store.ome.groups import join, read_json
 from pipeline.store.places.address import Address
-from pipeline.store.places.chunk_cache import RecentChunks
+from pipeline.store.places.chunk_cache import RecentChunks, WholeChunks, ends_in_blosc
 from pipeline.store.places.faults import explained, is_backend_fault
 from pipeline.store.places.remote import mark_of_environment
-from pipeline.store.places.whole_chunks import WholeChunks, ends_in_blosc
 
 SMALLEST_PX = 256
 """The pyramid ends with the first level whose longer side is no longer than this."""

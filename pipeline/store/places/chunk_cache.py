@@ -1,11 +1,17 @@
-"""Chunks of a remote store that were read just now, kept for the neighbouring tiles that need them again.
+"""What stands between a zarr array and its files: a cache of chunks, and a check that chunks are whole.
 
-The halo of a tile lies in the chunks of its neighbours, so each chunk would be fetched up to nine times; and of a
-shard zarr fetches its index and then chunk after chunk, where one request brings all. Encoded bytes are kept, a
-bounded number, and only inside `kept_for`, whose scope names one state of an image: nothing can be out of date.
+`RecentChunks` keeps the chunks of a remote store for the neighbouring tiles: the halo of a tile lies in the chunks
+of its neighbours, so each chunk would be fetched up to nine times; and of a shard zarr fetches its index and then
+chunk after chunk, where one request brings all. Encoded bytes are kept, a bounded number, and only inside
+`kept_for`, whose scope names one state of an image, so the cache is never out of date.
+
+`WholeChunks` refuses truncated chunks that a decoder would accept. Blosc stores incompressible blocks as they are
+and does not check the length of its input, so a truncated chunk is filled with whatever lies in memory; its header
+says how long the chunk must be. A shard of no bytes counts as empty. Other truncations are noticed by the codecs.
 """
 
 import asyncio
+import json
 import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
@@ -24,6 +30,9 @@ KEPT_BYTES = 128 * 2**20
 WHOLE_BYTES = 32 * 2**20
 """Shards up to this size (not encoded) are fetched whole."""
 
+HEADER = 16
+"""Bytes of a Blosc header; the last four are the length of the whole chunk."""
+
 _scope: ContextVar[str] = ContextVar("scope", default="")
 
 
@@ -38,7 +47,7 @@ def kept_for(scope: str) -> Iterator[None]:
 
 
 class RecentChunks(WrapperStore[Any]):
-    """Passes everything on, but what was read just now."""
+    """A store that answers from the cache what was read shortly before."""
 
     def __init__(self, store: Store, *, url: str, shard_bytes: int) -> None:
         super().__init__(store)
@@ -70,7 +79,7 @@ def cut(value: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
 
 
 class _Kept:
-    """Reads under way and their answers, oldest first; lives in the one event loop of zarr."""
+    """Reads in progress and their answers, oldest first; lives in the one event loop of zarr."""
 
     def __init__(self) -> None:
         self._reads: OrderedDict[tuple, asyncio.Future[Buffer | None]] = OrderedDict()
@@ -100,3 +109,36 @@ def _size(read: "asyncio.Future[Buffer | None]") -> int:
 
 
 _kept = _Kept()
+
+
+class WholeChunks(WrapperStore[Any]):
+    """A store that checks the length of every chunk that is read."""
+
+    def __init__(self, store: Store, *, blosc: bool) -> None:
+        super().__init__(store)
+        self.blosc = blosc
+
+    def _with_store(self, store: Store) -> "WholeChunks":
+        return type(self)(store, blosc=self.blosc)
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Read a chunk or a part of one; ValueError when it is shorter than it must be."""
+        buffer = await self._store.get(key, prototype, byte_range)
+        if buffer is not None and len(buffer) == 0:
+            raise ValueError("the file is empty")
+        if buffer is not None and self.blosc and byte_range is None:
+            length = int.from_bytes(buffer[:HEADER].to_bytes()[12:], "little") or HEADER
+            if len(buffer) < max(length, HEADER):
+                raise ValueError(f"expected {length} bytes, got {len(buffer)}: the file was cut off")
+        return buffer
+
+
+def ends_in_blosc(document: str) -> bool:
+    """Whether each file of an array, by its metadata, is one Blosc frame (a shard is not)."""
+    found = json.loads(document)
+    if found.get("zarr_format") == 2:
+        return (found.get("compressor") or {}).get("id") == "blosc"
+    codecs = found.get("codecs") or [{}]
+    return isinstance(codecs[-1], dict) and codecs[-1].get("name") == "blosc"

@@ -1,4 +1,4 @@
-"""How this process gets at S3: found in the environment and profiles as it is now, never in an address or a job.
+"""Access to S3: read from the environment and the profiles of this process, never from an address or a job.
 
 ``AWS_PROFILE``, keys, region, ``AWS_ENDPOINT_URL``, instance roles: whatever botocore finds.
 ``PLATELAYER_S3_ANON=1`` reads public data without signing, which is also what happens when no credentials are
@@ -8,14 +8,19 @@ found. ``PLATELAYER_OBJECT_STORE=obstore`` moves Zarr chunks by obstore, where t
 import os
 import socket
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import BadArgument
 from pipeline.store.places.faults import StoreLost
+from pipeline.store.places.traffic import count_received, count_request, kind_of_request
 
 ATTEMPTS = 10
 """How often one request is tried before it counts as failed (backoff with jitter in between)."""
+
+FIRST_ATTEMPT = b"attempt=1"
+"""How the client marks a request that is no retry."""
 
 CONNECT_S, READ_S = 10, 60
 """Timeouts of one request."""
@@ -29,11 +34,9 @@ ASK_AGAIN = timedelta(minutes=15)
 
 def s3fs_options() -> dict[str, Any]:
     """Options of the s3fs file system; keys, profile, region and endpoint are found by botocore itself."""
-    from pipeline.store.places.s3_session import CountingSession
-
     check_endpoint()
     config = {
-        "http_session_cls": CountingSession,
+        "http_session_cls": _counting_session(),
         # "adaptive" slows all requests down after a few 503s: 3 times slower with 10 % of requests failing.
         "retries": {"mode": "standard", "max_attempts": ATTEMPTS},
         "connect_timeout": CONNECT_S,
@@ -42,6 +45,30 @@ def s3fs_options() -> dict[str, Any]:
     }
     # One part at a time: otherwise s3fs asks for the size (HEAD) before every GET.
     return {"anon": is_anonymous(), "config_kwargs": config, "max_concurrency": 1}
+
+
+@lru_cache(maxsize=1)
+def _counting_session() -> type:
+    """The HTTP session of the S3 client: aiobotocore's own, which is imported only where S3 is used, with a count."""
+    from aiobotocore.httpsession import AIOHTTPSession
+
+    class CountingSession(AIOHTTPSession):
+        """Counts every attempt of every request, the client's own retries too."""
+
+        async def send(self, request: Any) -> Any:
+            """Send, and count; the length of an answer is what its header promises."""
+            attempt = request.headers.get("amz-sdk-request", FIRST_ATTEMPT).partition(b";")[0]
+            count_request(
+                kind_of_request(request.method, request.url, request.headers),
+                size=int(request.headers.get("Content-Length") or 0),
+                again=attempt != FIRST_ATTEMPT,
+            )
+            answer = await super().send(request)
+            if request.method != "HEAD":
+                count_received(int(answer.headers.get("content-length") or 0))
+            return answer
+
+    return CountingSession
 
 
 def is_anonymous() -> bool:

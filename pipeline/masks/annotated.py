@@ -1,0 +1,90 @@
+"""Object tables as AnnData (scanpy, squidpy, napari-spatialdata): measures as X, positions as ``obsm["spatial"]``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import BadArgument
+from pipeline.masks.planes import Plane
+from pipeline.store.ome.collection import Collection
+from pipeline.store.ome.tables import list_tables, read_table
+
+NOT_MEASURES = frozenset({"label", "layer", "t", "z", "first_pixel", "tiles_spanned"})
+"""Numeric columns that say which object it is and not what it is like."""
+
+
+def write_anndata(
+    path: Path, collection: Collection, planes: Sequence[Plane], name: str, *, unit: str
+) -> int:
+    """Write the objects of a store as one AnnData file; returns their number.
+
+    Objects are those of the table ``name`` where an image has one; else they are measured from the labels (area
+    and position).
+
+    Raises:
+        BadArgument: the package anndata is not installed, or micrometres without a pixel size.
+    """
+    try:
+        import anndata
+    except ImportError:
+        raise BadArgument("AnnData needs the package anndata; install platelayer[anndata]") from None
+    done: set[str] = set()
+    parts = []
+    for plane in planes:
+        if name not in list_tables(collection.address, plane.image.path):
+            parts.append(_measured(plane))
+        elif plane.image.path not in done:
+            done.add(plane.image.path)
+            parts.append(_from_table(collection, plane, name))
+    table = pd.concat(parts, ignore_index=True)
+    scale = _scales(planes, table, unit)
+    spatial = table[["centroid_x", "centroid_y"]].to_numpy(float) * scale
+    numeric = [
+        column for column in table.columns
+        if pd.api.types.is_numeric_dtype(table[column]) and column not in NOT_MEASURES
+    ]  # fmt: skip
+    described = table.drop(columns=numeric).map(_plain) if len(table) else table.drop(columns=numeric)
+    described.index = table["image"].astype(str) + ":" + table["label"].astype(str)
+    found = anndata.AnnData(
+        X=table[numeric].to_numpy(np.float32),
+        obs=described,
+        var=pd.DataFrame(index=pd.Index(numeric, dtype=str)),
+    )
+    found.obsm["spatial"] = spatial
+    found.uns["platelayer"] = {"labels": name, "store": str(collection.address), "unit": unit}
+    found.write_h5ad(path)
+    return len(table)
+
+
+def _from_table(collection: Collection, plane: Plane, name: str) -> pd.DataFrame:
+    table = read_table(collection.address, plane.image.path, name)
+    return table.assign(image=plane.image.path or plane.title)
+
+
+def _measured(plane: Plane) -> pd.DataFrame:
+    rows = []
+    for item in plane.objects():
+        y, x = item.centroid
+        rows.append((item.label, item.area, y - 0.5, x - 0.5))
+    table = pd.DataFrame(rows, columns=["label", "area_px", "centroid_y", "centroid_x"])
+    return table.assign(image=plane.image.path or plane.title, t=plane.plane[0], z=plane.plane[1])
+
+
+def _scales(planes: Sequence[Plane], table: pd.DataFrame, unit: str) -> np.ndarray:
+    """Pixel size (x, y) of each object's image."""
+    if unit == "px":
+        return np.ones((len(table), 2))
+    sizes = {plane.image.path or plane.title: plane.image.spacing_um for plane in planes}
+    absent = next((path for path, size in sizes.items() if size is None), None)
+    if absent is not None:
+        raise BadArgument(f"{absent}: it has no pixel size; export in pixels (--unit px)")
+    pairs = [sizes[path] or (1.0, 1.0) for path in table["image"]]
+    return np.array([(x, y) for y, x in pairs]).reshape(-1, 2)
+
+
+def _plain(value: Any) -> Any:
+    """Values of obs as HDF5 holds them: lists of ids become text."""
+    return " ".join(map(str, value)) if isinstance(value, list | tuple | np.ndarray) else value
