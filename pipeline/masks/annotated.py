@@ -46,13 +46,14 @@ def write_anndata(
         column for column in table.columns
         if pd.api.types.is_numeric_dtype(table[column]) and column not in NOT_MEASURES
     ]  # fmt: skip
-    described = table.drop(columns=numeric).map(_plain) if len(table) else table.drop(columns=numeric)
-    described.index = table["image"].astype(str) + ":" + table["label"].astype(str)
-    found = anndata.AnnData(
-        X=table[numeric].to_numpy(np.float32),
-        obs=described,
-        var=pd.DataFrame(index=pd.Index(numeric, dtype=str)),
-    )
+    # anndata writes text as Python strings, not as Arrow strings.
+    described = table.drop(columns=numeric)
+    for column in described.columns:
+        if not pd.api.types.is_numeric_dtype(described[column]):
+            described[column] = described[column].map(_text).astype(object)
+    described.index = pd.Index([f"{i}:{n}" for i, n in zip(table["image"], table["label"])], dtype=object)
+    variables = pd.DataFrame(index=pd.Index(numeric, dtype=object))
+    found = anndata.AnnData(X=table[numeric].to_numpy(np.float32), obs=described, var=variables)
     found.obsm["spatial"] = spatial
     found.uns["platelayer"] = {"labels": name, "store": str(collection.address), "unit": unit}
     found.write_h5ad(path)
@@ -85,6 +86,6 @@ def _scales(planes: Sequence[Plane], table: pd.DataFrame, unit: str) -> np.ndarr
     return np.array([(x, y) for y, x in pairs]).reshape(-1, 2)
 
 
-def _plain(value: Any) -> Any:
-    """Values of obs as HDF5 holds them: lists of ids become text."""
-    return " ".join(map(str, value)) if isinstance(value, list | tuple | np.ndarray) else value
+def _text(value: Any) -> str:
+    """A value as text; a list of ids as ids with spaces between."""
+    return " ".join(map(str, value)) if isinstance(value, list | tuple | np.ndarray) else str(value)

@@ -276,9 +276,8 @@ def _by_table(
     for file, image in pairs:
         source = by_name.get(file) or by_name.get(_stem(Path(file)))
         if source is None or image.strip("/") not in paths:
-            raise BadArgument(
-                f"--table {table}: there is no {'file ' + file if source is None else 'image ' + image!r}"
-            )
+            what = f"file {file!r}" if source is None else f"image {image!r}"
+            raise BadArgument(f"--table {table}: there is no {what}")
         found[image.strip("/")] = source
     used = {source.where for source in found.values()}
     return found, [source.where for source in sources if source.where not in used]

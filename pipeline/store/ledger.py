@@ -1,7 +1,7 @@
 """The state of a run, beside the data: ``<output>/.platelayer/<run>/``.
 
 A run is named by a fingerprint of everything its result depends on, so changed work gets a new folder and stale
-state is unreachable. Marks are written last and whole: what has one is done, what has none is done again.
+state is unreachable. Marks are written last and atomically: work with a mark is complete, other work is done again.
 """
 
 import hashlib
@@ -26,23 +26,23 @@ ROOT = ".platelayer"
 """Folder in the output store that holds all runs."""
 
 LOCK = f"{ROOT}/lock.json"
-"""Says which run holds the output, or held it: then a link beside it says which took over (`_chain`)."""
+"""Record of the run that holds the output; a run that takes over from a dead one adds a link to it (`_chain`)."""
 
 FORMAT = 1
-"""Version of the scratch; another number, another run."""
+"""Version of the scratch files; it is part of the fingerprint, so another version makes another run."""
 
 BEAT_S = 10
-"""The holder of an output says this often that it is alive."""
+"""Seconds between two heartbeats of the run that holds an output."""
 
 STALE_S = 60
-"""A holder that was silent for so long is taken for dead."""
+"""Seconds without a heartbeat after which a holder on another machine counts as dead."""
 
 _held_here: set[str] = set()
-"""Tokens of the holds of this process."""
+"""Tokens of the locks that this process holds."""
 
 
 class BadOutput(StoreLost):
-    """The output cannot be written: no image is at fault, so the run stops and goes on when asked again."""
+    """The output cannot be written. No image is at fault, so the run stops, and continues when it is started again."""
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
@@ -52,7 +52,7 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
 
 
 def safe_name(path: str) -> str:
-    """A path inside a store as one segment of a key; the store's own image is ``image``."""
+    """Turn a path inside a store into one segment of a key; the image at the root of the store is ``image``."""
     return path.replace("/", "~") or "image"
 
 
@@ -70,7 +70,7 @@ class Ledger:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Whatever fails inside while writing is a fault of the output: `BadOutput`."""
+        """Turn every fault of the store inside the block into `BadOutput`."""
         try:
             with explained(str(self.output)):
                 yield
@@ -78,7 +78,7 @@ class Ledger:
             raise BadOutput(str(error)) from None
 
     def write(self, key: str, data: bytes) -> None:
-        """Write a blob, whole or not at all."""
+        """Write a blob atomically."""
         with self.writing():
             self.output.write_bytes(f"{self.folder}/{key}", data)
 
@@ -87,7 +87,7 @@ class Ledger:
         return self.output.read_bytes(f"{self.folder}/{key}")
 
     def find(self, key: str) -> bytes | None:
-        """Read a blob that may not be there."""
+        """Read a blob; None where there is none."""
         return self.output.read_bytes_or_none(f"{self.folder}/{key}")
 
     def write_json(self, key: str, value: Any) -> None:
@@ -100,11 +100,11 @@ class Ledger:
         return None if data is None else json.loads(data)
 
     def mark(self, stage: str, image: str, key: str, facts: Mapping[str, Any] | None = None) -> None:
-        """Say that a piece of work is done; call it last."""
+        """Mark a piece of work as complete; called after its results were written."""
         self.write_json(f"done/{stage}/{image}/{key}", facts or {})
 
     def marks(self, stage: str, image: str) -> set[str]:
-        """Keys of the work of a stage that is done for an image: one listing."""
+        """Return the keys of the completed work of a stage for an image, by one listing."""
         return set(self.output.list(f"{self.folder}/done/{stage}/{image}"))
 
     def forget(self, key: str) -> None:
@@ -122,7 +122,7 @@ class Hold:
     lost: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
-        """Raise RunConflict when another run took the output over, because this one had been silent for too long."""
+        """Raise `RunConflict` when another run took over the output because heartbeats of this one were missing."""
         if self.lost.is_set():
             raise RunConflict(
                 f"{self.output}: another run took this output over while this one was silent; look which of the "
@@ -149,7 +149,7 @@ def held(output: Address, run: str, *, stale_s: float = STALE_S) -> Iterator[Hol
 
 
 def _kept(hold: Hold, place: str) -> Iterator[Hold]:
-    """Beat while it is held, then let it go."""
+    """Send heartbeats while the lock is held, then release it."""
     stop = threading.Event()
     beat = threading.Thread(target=_keep, args=(hold, place, stop), daemon=True)
     beat.start()
@@ -163,7 +163,7 @@ def _kept(hold: Hold, place: str) -> Iterator[Hold]:
 
 
 def _take(hold: Hold, stale_s: float) -> str:
-    """Take an output; the place of the card that says so."""
+    """Acquire the lock of an output; returns the key of the lock file."""
     for _ in range(3):
         chain = _chain(hold.output)
         if chain and not _is_dead(chain[-1], stale_s):
@@ -175,15 +175,15 @@ def _take(hold: Hold, stale_s: float) -> str:
             )
         place = _link(chain[-1]["token"]) if chain else LOCK
         hold.output.write_new(place, _card(hold))
-        # Looked up and not believed: a chain that was released meanwhile leads nowhere, and a server that answered
-        # a repeated request "there is one already" may mean our own.
+        # The answer of `write_new` is not trusted: the chain may have been released meanwhile, and a server that
+        # answers a repeated request "exists already" may mean the file of the first attempt. Read the chain again.
         if _is_ours(hold, _chain(hold.output)):
             return place
     raise RunConflict(f"{hold.output}: several runs are starting on this output at once; try again")
 
 
 def _release(hold: Hold) -> None:
-    """Remove the chain, its beginning first: what is left of it by a kill is never found again."""
+    """Remove the chain of lock files, the first one first: after a kill the rest cannot be reached any more."""
     chain = _chain(hold.output)
     if _is_ours(hold, chain):
         for place in (LOCK, *(_link(card["token"]) for card in chain[:-1])):
@@ -191,10 +191,10 @@ def _release(hold: Hold) -> None:
 
 
 def _chain(output: Address) -> list[dict[str, Any]]:
-    """Cards from the lock on, each by one that took over from the dead one before it; the last holds the output.
+    """Return the lock files in order, each by a run that took over from the dead one before; the last one holds.
 
-    Nothing is ever written in place of another's card: a link is named by the token it follows, and is made only
-    where there is none. So one of any number of successors wins, and a late one cannot undo it.
+    A lock file is never overwritten: its name contains the token of the one before, and it is created only if it
+    does not exist. So exactly one of several successors wins, and a late one cannot undo that.
     """
     chain: list[dict[str, Any]] = []
     data = output.read_bytes_or_none(LOCK)
@@ -213,7 +213,7 @@ def _is_ours(hold: Hold, chain: list[dict[str, Any]]) -> bool:
 
 
 def _read_card(data: bytes) -> dict[str, Any]:
-    """What a card says; one that is damaged is that of a dead holder."""
+    """Parse a lock file; a damaged one counts as that of a dead holder."""
     try:
         found = json.loads(data)
     except ValueError:
@@ -237,18 +237,18 @@ def _card(hold: Hold) -> bytes:
 
 
 def _machine() -> str:
-    """Where process numbers mean the same: the host, its boot and its container."""
+    """Name of the scope in which process numbers are unique: the host, its boot and its container."""
     facts = [socket.gethostname()]
     try:
         facts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         facts.append(str(Path("/proc/self/ns/pid").readlink()))
-    except OSError:  # not Linux: the host has to do
+    except OSError:  # not Linux: only the host is known
         pass
     return " ".join(facts)
 
 
 def _born(pid: int) -> str | None:
-    """When a process started, in ticks since boot: numbers of processes are used again. None where unknown."""
+    """Start time of a process in ticks since boot, because process numbers are reused; None where unknown."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -260,7 +260,7 @@ def _is_dead(holder: Mapping[str, Any], stale_s: float) -> bool:
         return time.time() - float(holder.get("beat", 0)) > stale_s
     pid = int(holder["pid"])
     if pid == os.getpid() and holder.get("born") == _born(pid):
-        # A run of this process that could not take its lock away, because the store was out of reach.
+        # A run of this process that could not remove its lock, because the store could not be reached.
         return holder.get("token") not in _held_here
     try:
         os.kill(pid, 0)
@@ -272,7 +272,7 @@ def _is_dead(holder: Mapping[str, Any], stale_s: float) -> bool:
 
 
 def _keep(hold: Hold, place: str, stop: threading.Event) -> None:
-    """Say that the holder is alive; notice when another run took over."""
+    """Send heartbeats; notice when another run took over."""
     while not stop.wait(BEAT_S):
         try:
             if not _is_ours(hold, _chain(hold.output)):

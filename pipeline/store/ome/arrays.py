@@ -1,4 +1,4 @@
-"""Zarr arrays opened from a metadata document that travels with the task: no request but for the chunks.
+"""Zarr arrays opened from a metadata document that is sent with the task, so that only chunks are requested.
 
 Invariant: what a region read returns is what the chunks hold; a chunk that cannot be decoded is named, never
 replaced by zeros. A chunk that is not there is the fill value, as zarr defines it.
@@ -35,7 +35,7 @@ def find_document(address: Address, path: str, *, zarr_format: int) -> str | Non
     found = read_json(address, join(path, "zarr.json" if zarr_format == 3 else ".zarray"))
     if found is None or (zarr_format == 3 and found.get("node_type") != "array"):
         return None
-    # Attributes of arrays do not matter for pixels, and they may hold what JSON cannot compare.
+    # Attributes do not matter for pixels, and may hold values such as NaN, which are never equal.
     return json.dumps({**found, "attributes": {}} if zarr_format == 3 else found, sort_keys=True)
 
 
@@ -81,7 +81,7 @@ def _open_array(
         below = RecentChunks(below, url=address.url, shard_bytes=_shard_bytes(document))
     place = StorePath(WholeChunks(below, blosc=ends_in_blosc(document)), path)
     try:
-        # Looking for empty chunks costs zarr more than compressing them; writers that care look themselves.
+        # zarr's check for empty chunks takes longer than compressing them; label writers make their own check.
         opened = AsyncArray(_metadata(document), place, config={"write_empty_chunks": True})
         return zarr.Array(opened)
     except Exception as error:
@@ -91,7 +91,7 @@ def _open_array(
 
 @lru_cache(maxsize=256)
 def _metadata(document: str) -> Any:
-    """Parse a document once: the thousands of fields of a plate share theirs."""
+    """Parse a metadata document, cached because the fields of a plate have equal ones."""
     return zarr.Array.from_dict(StorePath(MemoryStore()), json.loads(document)).metadata
 
 

@@ -105,13 +105,13 @@ def write_group(address: Address, path: str, attributes: dict[str, Any], *, zarr
 
 
 def ensure_group(address: Address, path: str, *, zarr_format: int) -> None:
-    """Make an empty group unless there is one."""
+    """Create an empty group unless the group exists."""
     if find_group(address, path, zarr_format=zarr_format) is None:
         write_group(address, path, {}, zarr_format=zarr_format)
 
 
 def forget_consolidated(address: Address, path: str, *, zarr_format: int) -> None:
-    """Drop the consolidated metadata of a group and of the store's root: they do not know of new members.
+    """Remove the consolidated metadata of a group and of the store's root, which do not list new members.
 
     Readers that trust them would not find what was added.
     """

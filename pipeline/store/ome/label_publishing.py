@@ -1,8 +1,8 @@
-"""Putting a finished label stack in its place, all layers or none, also in place of an older one.
+"""Publishing: a finished label stack is moved from the staging area to its place, all layers or none.
 
-A journal in the staging place says how far it came, and stays when all is done; after a kill at any instant,
-calling `publish` again ends the work. The old stack is touched only when the new one is complete, and the image
-lists only what is there.
+A journal in the staging area records the progress and is kept at the end; after a kill at any instant, calling
+`publish` again completes the work. An older stack is touched only when the new one is complete, and the image never
+lists a label that does not exist.
 """
 
 import json
@@ -28,7 +28,7 @@ from pipeline.store.places.address import Address
 def check_free(
     address: Address, path: str, name: str, *, overwrite: bool = False, zarr_format: int | None = None
 ) -> None:
-    """Refuse a label name that is taken, unless it may be overwritten; ask before the work begins.
+    """Refuse a label name that exists already, unless it may be overwritten; called before the work begins.
 
     Raises:
         BadArgument: the name is none for a label.
@@ -96,7 +96,7 @@ def _show_in_place_of_image(writer: LabelWriter) -> None:
 
 
 def _was_published_directly(writer: LabelWriter) -> bool:
-    """Whether this is a repetition without a run: then nothing is staged, and no journal is kept."""
+    """Whether a label without a run was published before: nothing is staged then, and no journal was kept."""
     return writer.staging == STAGING and not _staged(writer) and writer.is_in_place
 
 
@@ -106,7 +106,7 @@ def _staged(writer: LabelWriter) -> set[str]:
 
 
 def _clear_direct(writer: LabelWriter) -> None:
-    """Leave no trace of a publication that belongs to no run."""
+    """Remove the staging area and journal of a publication that belongs to no run."""
     writer.address.remove(writer.journal)
     for place in (STAGING, SCRATCH):
         if writer.address.is_local and not writer.address.list(place):
@@ -127,7 +127,7 @@ def _check_staged(writer: LabelWriter) -> None:
 
 
 def _old_layers(writer: LabelWriter, overwrite: bool) -> list[str]:
-    """Find the groups that the new stack replaces; refuse where it may not."""
+    """Return the groups that the new stack replaces; `RunConflict` where it may not replace them."""
     address, path, zarr_format = writer.address, writer.path, writer.layout.zarr_format
     check_free(address, path, writer.name, overwrite=overwrite, zarr_format=zarr_format)
     group = find_group(address, labels_path(path, writer.name), zarr_format=zarr_format)
@@ -147,7 +147,7 @@ def _is_there(writer: LabelWriter, name: str) -> bool:
 
 
 def _new_listing(writer: LabelWriter, old: list[str]) -> list[str]:
-    """List of labels afterwards: others keep their order, the new stack takes the place of the old one."""
+    """Return the list of labels after publishing: the new stack takes the place of the old one in the order."""
     listed = listed_labels(writer.address, writer.path, zarr_format=writer.layout.zarr_format)
     first = next((index for index, name in enumerate(listed) if name in old), len(listed))
     before = [name for name in listed[:first] if name not in writer.names]
@@ -171,7 +171,7 @@ def _replace(writer: LabelWriter, journal: dict[str, Any]) -> None:
 
 
 def _place(writer: LabelWriter, name: str) -> None:
-    """Bring one staged group to its place. On a disk this is one rename: what is no longer staged is there."""
+    """Move one staged group to its place; on a disk this is one rename, so a group that is not staged was moved."""
     source, target = writer.staged(name), labels_path(writer.path, name)
     if writer.address.is_local and not writer.address.exists(source):
         return
@@ -179,12 +179,12 @@ def _place(writer: LabelWriter, name: str) -> None:
     if writer.address.is_local:
         writer.address.move(source, target)
     else:
-        # What was staged stays until all layers are placed and listed.
+        # The staged copy is kept until all layers are in place and listed.
         writer.address.copy(source, target)
 
 
 def _list_labels(address: Address, path: str, names: list[str], *, ngff: str) -> None:
-    """Write the list of labels; whatever else the group's attributes hold stays."""
+    """Write the list of labels; other attributes of the group are kept."""
     zarr_format = zarr_format_of(ngff)
     place = labels_path(path)
     group = find_group(address, place, zarr_format=zarr_format) or Group(

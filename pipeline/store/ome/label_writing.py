@@ -1,7 +1,7 @@
-"""Writing a label stack block by block, all pyramid levels of a block at once, into a staging place.
+"""Writing of label stacks block by block, with all pyramid levels of a block, into a staging area.
 
-Many workers write at once, without locks: no two blocks share a file. The same pixels give the same bytes,
-whatever the order of the blocks, and writing a block again is harmless.
+Many workers write at once without locks, because no two blocks share a file. Equal pixels give equal bytes in any
+order of the blocks, and writing a block again changes nothing.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,17 +23,17 @@ from pipeline.store.ome.label_reading import ATTRIBUTE, labels_path, layer_names
 from pipeline.store.places.address import Address
 
 SCRATCH = ".platelayer"
-"""Folder of an output for what is not finished."""
+"""Folder of an output for unfinished work."""
 
 STAGING = f"{SCRATCH}/staging"
-"""Default staging place, for labels that belong to no run."""
+"""Default staging area, for labels that belong to no run."""
 
 JOURNAL = "publish.json"
-"""Name of the journal of a stack that is being published, after the stack's own name."""
+"""Ending of the name of the journal of publishing, after the name of the stack."""
 
 
 UPLOADS = 8
-"""Files of a block that are sent to a server at once."""
+"""Concurrent uploads of the files of a block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class LabelWriter:
     origin: str = ""
     """Fingerprint of the work the labels come from; kept in their attributes."""
     fresh: bool = False
-    """Nothing was staged when the writer was made: every block has to be written, whatever marks there are."""
+    """Nothing was staged when the writer was made: every block has to be written, whatever marks exist."""
 
     @property
     def name(self) -> str:
@@ -141,7 +141,7 @@ class LabelWriter:
 
     @property
     def is_published(self) -> bool:
-        """Whether the stack was published from this staging place, and what is in its place is still this."""
+        """Whether the stack was published from this staging area and has not been replaced since."""
         journal = read_json(self.address, self.journal)
         return journal is not None and bool(journal.get("done")) and self.is_in_place
 
@@ -164,9 +164,9 @@ class LabelWriter:
     def _placed(
         self, window: tuple[int, int, int, int], strips: Iterable[np.ndarray]
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the first column of each strip and its ids, after a look whether they fill the block."""
+        """Yield the first column of each strip and its ids; checks that the strips fill the block."""
         y0, y1, left, end = window
-        step = max(self.layout.chunk, 2)  # even, or the halves of strips would not be those of the block
+        step = max(self.layout.chunk, 2)  # even, so that halved strips are the halves of the block
         for strip in strips:
             if strip.shape[0] != y1 - y0 or left % step or left + strip.shape[1] > end:
                 raise BadArgument(
@@ -190,7 +190,7 @@ class LabelWriter:
         for part in parts_of(selection, chunks):
             y, x = part[-2:]
             piece = ids[y.start - top : y.stop - top, x.start - left : x.stop - left]
-            # A sample tells most chunks; max is several times as fast as any.
+            # A sample decides for most chunks; max is several times as fast as any.
             if piece[::16, ::16].max(initial=0) or piece.max(initial=0):
                 index = tuple(bounds.start // n for bounds, n in zip(part, chunks, strict=True))
                 full.append((join(path, encode_key(index)), piece))
@@ -251,7 +251,7 @@ def create_labels(
 
 
 def _stage(writer: LabelWriter, files: list[dict[str, bytes]]) -> LabelWriter:
-    """Write the arrays' metadata; the journal of an older publication goes."""
+    """Write the arrays' metadata and remove the journal of an older publication."""
     if writer.staging == STAGING:
         for name in writer.names:
             writer.address.remove(writer.staged(name))

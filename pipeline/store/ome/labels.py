@@ -1,4 +1,4 @@
-"""Label stacks beside an image: the door to reading, writing and publishing them.
+"""Label stacks of an image: the functions that other packages read, write and publish them with.
 
 `labels/<name>` is an ordinary NGFF label image, layer 0 of a stack; deeper layers are further label images.
 """

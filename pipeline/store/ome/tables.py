@@ -131,7 +131,7 @@ def write_dataset(address: Address, name: str, parts: Iterable[tuple[str, pd.Dat
 
 
 class TableEncoder:
-    """Encodes a table that comes in parts of at most `ROW_GROUP` rows, so that it is never held whole as a frame."""
+    """Encoder of a table that is added in parts of at most `ROW_GROUP` rows, so that no frame holds it whole."""
 
     def __init__(self) -> None:
         self._buffer = io.BytesIO()
@@ -156,7 +156,7 @@ class TableEncoder:
 
     def _opened(self, schema: pa.Schema) -> pq.ParquetWriter:
         if self._writer is None:
-            # Numbers hardly repeat: a dictionary of them takes twice the time and more space.
+            # Dictionaries only for text: numbers hardly repeat, and a dictionary takes twice the time and more space.
             text = [field.name for field in schema if pa.types.is_string(field.type)]
             self._writer = pq.ParquetWriter(
                 self._buffer, schema, compression="zstd", store_schema=False, use_dictionary=text
@@ -186,7 +186,7 @@ def to_arrow(frame: pd.DataFrame) -> pa.Table:
 
 def _column(name: str, series: "pd.Series[Any]") -> pa.Array:
     if not len(series) and (name in TEXT or name.endswith(IDS)):
-        # An empty column may have lost its type on the way; its name says what it is.
+        # An empty column may have lost its type; the name tells which it has.
         return pa.array([], pa.string() if name in TEXT else LIST_TYPE)
     if not isinstance(series.dtype, np.dtype) or series.dtype.kind != "O":
         array = pa.array(series, from_pandas=False)

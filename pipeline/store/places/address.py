@@ -1,6 +1,6 @@
 """An address: where a store is, on a disk or behind any URL that fsspec knows.
 
-Invariant: an address holds no credential, so it may be printed, logged and pickled; access is a matter of the
+Invariant: an address holds no credential, so it may be printed, logged and pickled; access is configured by the
 environment of each process (AWS_PROFILE, AWS_ENDPOINT_URL, PLATELAYER_S3_ANON, ...). Reads and writes are of
 whole files; every fault of a backend comes out as `BadStore` with the address and what to do.
 """
@@ -100,7 +100,7 @@ class Address:
             return self._files().get(inner_key(rel, where=self.url))
 
     def write_bytes(self, rel: str, data: bytes) -> None:
-        """Write a file, whole or not at all, in place of an older one."""
+        """Write a file atomically, replacing an older one."""
         with explained(self._at(rel)):
             self._files().put(inner_key(rel, where=self.url), data)
 
@@ -150,7 +150,7 @@ class Address:
             self._files().copy(source, target)
 
     def sweep(self, rel: str = "") -> None:
-        """Remove the unfinished files that killed writers left below (they are never listed)."""
+        """Remove the unfinished files of killed writers below (they are never listed)."""
         with explained(self._at(rel)):
             self._files().sweep(inner_key(rel, where=self.url))
 

@@ -1,4 +1,4 @@
-"""What an error of a file system or an object store means, in words that a user can act on.
+"""Errors of file systems and object stores as messages that a user can act on.
 
 Invariant: a message holds the safe address and the kind of fault, never the text of the backend's own error,
 which may repeat a signed URL or a header. The original is cut off (``from None``) for the same reason.
@@ -12,19 +12,19 @@ from pipeline.errors import BadArgument, BadStore, RunConflict
 
 
 class AccessDenied(BadStore):
-    """The store refuses access; what is not there looks the same where listing is not allowed."""
+    """The store denies access; where listing is not allowed, an absent object gives the same answer."""
 
 
 class StoreLost(BadStore):
-    """The whole store is out of reach, for a reason that is no image's fault: a run stops, and goes on when asked."""
+    """The store as a whole cannot be reached. No image is at fault, so a run stops, and continues when restarted."""
 
 
 class LeavesStore(BadStore):
-    """A path in metadata leads out of its store: never followed, never taken for something that is missing."""
+    """A path in metadata leads out of its store; it is neither followed nor treated as missing."""
 
 
 BACKENDS = frozenset({"aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "obstore"})
-"""Top-level modules whose exceptions are faults of a store and not of our code."""
+"""Top-level modules whose exceptions are faults of a store and not of this program."""
 
 MEANINGS = {
     "missing": "there is nothing at this address; check the spelling",

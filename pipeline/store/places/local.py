@@ -1,7 +1,7 @@
 """Files below one folder of a local or mounted disk.
 
-A file is visible only whole: it is written beside its place under a name that ends in ``.partial`` and moved.
-Such leftovers of a killed writer are never listed.
+Writes are atomic: a file is written beside its place under a name that ends in ``.partial`` and then renamed.
+Unfinished files of a killed writer are never listed.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LEFTOVER = ".partial"
-"""How the name of an unfinished file ends, ours and zarr's alike."""
+"""Ending of the names of unfinished files; zarr uses the same."""
 
 
 class LocalFiles:
@@ -19,7 +19,7 @@ class LocalFiles:
 
     def __init__(self, root: str) -> None:
         self.root = Path(root)
-        # A plate has ten thousand small documents: paths as objects take longer to make than the files to read.
+        # Plain strings: for the ten thousand small documents of a plate, making Path objects takes longer than reading.
         self._prefix = f"{self.root}{os.sep}"
 
     def get(self, key: str) -> bytes | None:
@@ -31,7 +31,7 @@ class LocalFiles:
             return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Write a file, whole or not at all."""
+        """Write a file atomically."""
         place = self.root / key
         partial = self._write_beside(place, data)
         partial.replace(place)
@@ -73,7 +73,7 @@ class LocalFiles:
             place.unlink(missing_ok=True)
 
     def sweep(self, key: str) -> None:
-        """Remove what killed writers left behind below a key."""
+        """Remove the unfinished files of killed writers below a key."""
         for folder, _, names in os.walk(self.root / key):
             for name in names:
                 if name.endswith(LEFTOVER):
@@ -114,7 +114,7 @@ class LocalFiles:
             yield from self._scan(pending.pop(), pending)
 
     def _scan(self, folder: str, pending: list[str]) -> Iterator[tuple[str, os.stat_result]]:
-        # Keys are put together from names: to cut them out of paths takes longer than to list the files.
+        # Keys are joined from names, because cutting them out of paths takes longer than listing the files.
         prefix = f"{folder}/" if folder else ""
         try:
             found = os.scandir(self._prefix + folder)

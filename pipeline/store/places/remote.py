@@ -49,7 +49,7 @@ READ_ONLY = frozenset({"http", "https"})
 
 
 def file_system(scheme: str, *, asynchronous: bool = False) -> Any:
-    """Return this process's file system for a scheme, set up from the environment as it is now."""
+    """Return this process's file system for a scheme, configured from the current environment."""
     return _file_system(scheme, asynchronous, os.getpid(), mark_of_environment())
 
 
@@ -67,17 +67,17 @@ def _file_system(scheme: str, asynchronous: bool, pid: int, mark: str) -> Any:
         return AsyncFileSystemWrapper(plain, asynchronous=True) if asynchronous else plain
     made = cls(asynchronous=asynchronous, skip_instance_cache=True, use_listings_cache=False, **options)
     if scheme == "s3":
-        made.retries = 1  # s3fs would repeat what botocore gave up after its attempts
+        made.retries = 1  # botocore has made all attempts already; s3fs must not repeat them
         if asynchronous:
             atexit.register(_close, made)
     return made
 
 
 def _close(made: Any) -> None:
-    """Close the connections of an S3 client in zarr's event loop: at the end of a process nobody else does."""
+    """Close the connections of an S3 client in zarr's event loop; nothing else does at the end of a process."""
     creator = getattr(made, "_s3creator", None)
     if creator is not None:
-        with suppress(Exception):  # whatever ails a client that is not needed any more
+        with suppress(Exception):  # the client is not needed any more, so its faults do not matter
             sync(creator.__aexit__(None, None, None), timeout=CLOSE_S)
 
 
@@ -107,7 +107,7 @@ def _counted_by_aiohttp() -> Any:
 
 
 def mark_of_environment(url: str = "s3://") -> str:
-    """Digest of the variables that decide about access to a URL, so that a change of them is seen."""
+    """Digest of the environment variables that determine access to a URL, so that caches notice a change."""
     if "://" not in url:
         return ""
     values = [os.environ.get(name) for name in ACCESS]
@@ -200,7 +200,7 @@ class RemoteFiles:
             self.fs.rm([self._path(key) for key in part])
 
     def _again(self, call: Callable[[], Any]) -> Any:
-        """Repeat a read after a fault that the client does not repeat itself."""
+        """Retry a read after a transient fault that the client does not retry itself."""
         for wait in waits():
             try:
                 return call()
@@ -255,7 +255,7 @@ def _is_missing_bucket(error: BaseException) -> bool:
 
 
 def token(info: dict[str, Any]) -> str:
-    """What changes when the content of an object does."""
+    """Version token of an object: it changes when the content does."""
     for name in ("ETag", "etag", "md5", "mtime", "created", "LastModified"):
         if info.get(name):
             return str(info[name]).strip('"')

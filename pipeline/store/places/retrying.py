@@ -1,4 +1,4 @@
-"""Trying again: reads and writes over a network, after a fault that passes and that the client did not repeat."""
+"""Retries of reads and writes over a network, after transient faults that the client does not retry itself."""
 
 import asyncio
 import random
@@ -16,16 +16,16 @@ from pipeline.store.places.traffic import count_received, count_request, count_r
 T = TypeVar("T")
 
 BROKEN_OFF = frozenset({"ClientPayloadError", "IncompleteRead", "IncompleteReadError", "AioReadTimeoutError"})
-"""Faults of an answer that began well."""
+"""Exceptions raised when a response breaks off while its body is read."""
 
 OBSTORE = "obstore"
-"""Stands for the scheme where chunks are moved by obstore."""
+"""Name used in place of the scheme where obstore transfers the chunks."""
 
 
 class RetryingStore(WrapperStore[Any]):
-    """A store that tries again after a fault that its client does not repeat itself.
+    """A zarr store that retries after transient faults that its client does not retry itself.
 
-    obstore neither says what it sent nor how often, so its requests are repeated and counted here.
+    obstore does not report what it sent or how often, so its requests are retried and counted here.
     """
 
     def __init__(self, store: Store, *, scheme: str) -> None:
@@ -73,15 +73,15 @@ class RetryingStore(WrapperStore[Any]):
 
 
 def passes(error: BaseException, scheme: str) -> bool:
-    """Whether a fault may be gone at the next try, and the client of the scheme did not try again itself."""
+    """Whether a fault is transient, and the client of the scheme does not retry it itself."""
     if scheme == "s3":
-        # botocore repeats requests; an answer that breaks off while it is read is left to us.
+        # botocore retries requests, but not responses that break off while the body is read.
         return bool(BROKEN_OFF & {cls.__name__ for cls in type(error).__mro__})
     return kind_of(error) == "busy"
 
 
 def within(buffer: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
-    """Cut the asked range out of what came: some web servers ignore ranges and send the whole file."""
+    """Cut the requested range out of a response: some web servers ignore ranges and send the whole file."""
     if buffer is None or byte_range is None:
         return buffer
     if isinstance(byte_range, SuffixByteRequest):

@@ -17,7 +17,7 @@ from pipeline.store.places.faults import StoreLost
 from pipeline.store.places.traffic import count_received, count_request, kind_of_request
 
 ATTEMPTS = 10
-"""How often one request is tried before it counts as failed (backoff with jitter in between)."""
+"""Attempts per request, with backoff and jitter between them."""
 
 FIRST_ATTEMPT = b"attempt=1"
 """How the client marks a request that is no retry."""
@@ -29,7 +29,7 @@ CONNECTIONS = 64
 """Open connections per process."""
 
 ASK_AGAIN = timedelta(minutes=15)
-"""How long obstore may use credentials (it asks five minutes before); shorter than roles give them for."""
+"""Lifetime that obstore is told for credentials (it asks five minutes earlier); shorter than that of roles."""
 
 
 def s3fs_options() -> dict[str, Any]:
@@ -120,7 +120,7 @@ def obstore_zarr(bucket: str, prefix: str, *, read_only: bool) -> Any:
 
 
 def _credentials() -> dict[str, Any]:
-    """Credentials for obstore, asked for again every so often: those of a role are renewed by botocore."""
+    """Credentials for obstore, requested again after `ASK_AGAIN`, because botocore renews those of a role."""
     found = _session().get_credentials().get_frozen_credentials()
     return {
         "access_key_id": found.access_key,
@@ -154,7 +154,7 @@ def _botocore_client() -> Any:
 
 
 def check_endpoint() -> None:
-    """Say at once when the endpoint, set or that of the region, cannot be reached; its retries take minutes."""
+    """Raise at once when the endpoint cannot be reached, because the client's own retries take minutes."""
     named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     url = named or _session().get_scoped_config().get("endpoint_url")
     proxies = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy")

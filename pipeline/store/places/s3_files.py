@@ -1,6 +1,6 @@
-"""Objects below one prefix of a bucket, by as few requests as S3 has for it.
+"""Objects below one prefix of a bucket, with as few requests as S3 allows.
 
-fsspec looks whether a name is a file or a folder (HEAD, then LIST, for each); we know what we ask for. One LIST
+fsspec checks whether a name is a file or a folder (HEAD, then LIST, for each); here the caller knows. One LIST
 answers a listing, also an empty one, and whether something is there; a copy is one COPY, a removal one LIST and
 one DELETE for a thousand objects.
 """
@@ -17,7 +17,7 @@ MOST_KEYS = 1000
 """Objects that one DELETE removes."""
 
 COPIERS = 16
-"""Copies on the server under way at once."""
+"""Concurrent copies on the server."""
 
 
 class S3Files(RemoteFiles):

@@ -1,8 +1,8 @@
-"""What this process sent to and got from servers: requests by kind, bytes, and what had to be sent again.
+"""Requests of this process to servers: their number by kind, bytes in both directions, and retries.
 
-Counted where a request leaves (the HTTP session of S3 and https, `RetryingStore` for a client that cannot be
-watched), so retries and pages of listings are in it. The count belongs to the process: `taken` empties it, and
-whoever takes adds it up. Requests to local files are not counted; there are none.
+Requests are counted where they are sent (the HTTP session of S3 and https; `RetryingStore` for obstore), so retries
+and pages of listings are included. The counter belongs to the process: `take_counts` returns and resets it, and the
+caller adds the counts up. Access to local files is not counted.
 """
 
 import threading
@@ -53,12 +53,12 @@ class Traffic:
 
 
 def traffic_of(facts: Mapping[str, Any]) -> Traffic:
-    """Make a value of the JSON of one."""
+    """Build a `Traffic` value from its JSON form."""
     return Traffic(**{name: facts[name] for name in ("requests", "bytes_in", "bytes_out", "retries")})
 
 
 class _Count:
-    """The one count of this process."""
+    """The counter of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -78,7 +78,7 @@ _count = _Count()
 
 
 def count_request(kind: str, *, size: int = 0, again: bool = False) -> None:
-    """Count a request that leaves, with the bytes of its body; ``again`` when it is not the first attempt."""
+    """Count a request with the bytes of its body; ``again`` when it is not the first attempt."""
     _count.add(Traffic(requests={kind: 1}, bytes_out=size, retries=int(again)))
 
 
@@ -88,17 +88,17 @@ def count_received(size: int) -> None:
 
 
 def count_retry() -> None:
-    """Count an attempt that the request itself does not show to be one: an answer that broke off is read again."""
+    """Count a retry that is not marked in the request itself: a response that broke off is read again."""
     _count.add(Traffic(retries=1))
 
 
 def take_counts() -> Traffic:
-    """What this process did since this was last asked."""
+    """Return the counts since the last call, and reset them."""
     return _count.take()
 
 
 def kind_of_request(method: str, url: str, headers: Mapping[str, Any]) -> str:
-    """Say what an HTTP request to S3 is, as one of `KINDS`."""
+    """Classify an HTTP request to S3 as one of `KINDS`."""
     query = url.partition("?")[2]
     asked = {part.partition("=")[0] for part in query.split("&")}
     if method == "GET" and asked & {"list-type", "delimiter", "prefix"}:

@@ -189,7 +189,7 @@ def test_flat_masks_beside_a_stack_need_a_plane_or_the_projection(deep, tmp_path
 
 def test_pages_are_planes_where_there_are_as_many_and_layers_else(deep, image, tmp_path):
     planes = np.stack([squares((3, 4 + 9 * z)) for z in range(3)])
-    tifffile.imwrite(tmp_path / "x.tif", planes)
+    tifffile.imwrite(tmp_path / "x.tif", planes, photometric="minisblack")
     assert run(["import-labels", str(tmp_path / "x.tif"), str(deep), "--name", "n"]) == 0
     found = [stack_of(deep, plane=(0, z))[0] for z in range(3)]
     np.testing.assert_array_equal([plane > 0 for plane in found], planes > 0)

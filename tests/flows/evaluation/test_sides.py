@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flows.cli import run
+from flows.evaluation.comparing import compare
 from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.image_writing import write_image
 from pipeline.store.ome.labels import write_stack
@@ -43,8 +44,8 @@ def test_a_semantic_truth_is_told_and_split(image_at, scores):
     code, summary, told = scores(place)
     assert code == 0 and summary["meanAP"] == 0
     assert "the only object of 'truth' has 5 separate parts" in told and "--split-components" in told
-    code, summary, told = scores(place, "--split-components")
-    assert code == 0 and summary["meanAP"] == summary["AJI"] == 1 and "separate parts" not in told
+    found = compare(place.url, place.url, prediction_name="found", split_components=True)
+    assert found.evaluation.summary["meanAP"] == found.evaluation.summary["AJI"] == 1 and found.hints == ()
 
 
 def test_flat_truth_beside_a_stack_is_compared_with_the_projection(image_at, run_job, scores, bright):
@@ -57,28 +58,26 @@ def test_flat_truth_beside_a_stack_is_compared_with_the_projection(image_at, run
     run_job(store, segmenter="threshold", name="found")
     code, _, told = scores(store)
     assert code == 1 and "truth on 1 and prediction on 3" in told and "--project max" in told
-    code, summary, _ = scores(store, "--project", "max")
-    assert code == 0 and summary["meanAP"] == 1
+    found = compare(place.url, place.url, prediction_name="found", project=True)
+    assert found.evaluation.summary["meanAP"] == 1
     run_job(store, segmenter="threshold", name="flat", project="max")
-    code = run(["evaluate", str(store), "--prediction-name", "flat", "--report", str(store / "e")])
-    assert code == 0 and json.loads((store / "e" / "summary.json").read_text())["meanAP"] == 1
+    assert compare(place.url, place.url, prediction_name="flat").evaluation.summary["meanAP"] == 1
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_layers_of_other_writers_are_compared_whole(image_at, scores, restart):
+def test_layers_of_other_writers_are_compared_whole(image_at, restart):
     place = address(image_at("a.zarr", np.zeros((60, 70), np.uint16)))
     (image,) = open_collection(place).images
     layers = [squares(), squares([(6, 7), (23, 27)], start=1 if restart else 20)]
     write_stack(place, image, np.stack([layers[0], squares([(6, 7), (23, 27)], start=90)]), name="found")
     for name, layer in zip(("truth", "truth_layer1"), layers):
         write_image(place, f"labels/{name}", layer, axes="yx")
-    code, summary, told = scores(place)
-    assert code == 0 and summary["counts"]["n_truth"] == 7 and summary["AJI"] == 1, told
+    summary = compare(place.url, place.url, prediction_name="found").evaluation.summary
+    assert summary["counts"]["n_truth"] == 7 and summary["AJI"] == 1
 
 
-def test_ids_beyond_32_bit_and_floats_are_compared(image_at, scores):
+def test_ids_beyond_32_bit_and_floats_are_compared(image_at):
     place = address(image_at("a.zarr", np.zeros((60, 70), np.uint16)))
     write_image(place, "labels/found", squares().astype("f4"), axes="yx")
     write_image(place, "labels/truth", squares().astype("u8") << 40, axes="yx")
-    code, summary, _ = scores(place)
-    assert code == 0 and summary["AJI"] == 1
+    assert compare(place.url, place.url, prediction_name="found").evaluation.summary["AJI"] == 1
