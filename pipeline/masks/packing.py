@@ -68,10 +68,12 @@ def sharing_pairs(y: np.ndarray, x0: np.ndarray, x1: np.ndarray, index: np.ndarr
 
 
 def numbered(objects: Sequence[MaskObject], *, after: int = 0) -> list[int]:
-    """Ids of objects: those of the source if they are all different and fit, else 1, 2, ... ``after`` a number."""
+    """Ids of the objects of a plane: those of the source if they are different and fit, else ``after`` + 1, ...
+
+    Ids of the source are kept although another plane has the same: in a volume they are those of one object.
+    """
     labels = [item.label for item in objects]
-    distinct = len(set(labels)) == len(labels) and min(labels, default=1) > after
-    if distinct and max(labels, default=0) <= MAX_ID:
+    if len(set(labels)) == len(labels) and min(labels, default=1) > 0 and max(labels, default=0) <= MAX_ID:
         return labels
     return list(range(after + 1, after + len(labels) + 1))
 
@@ -97,7 +99,7 @@ def write_objects(
         if plane not in image.planes:
             raise BadArgument(f"{image.place}: there is no plane (t, z) = {plane}")
         ids = numbered(objects, after=highest)
-        highest = max(ids, default=highest)
+        highest = max([*ids, highest])
         packed.append((plane, pack(objects, ids=ids)))
     layers = max((part.layers for _, part in packed), default=1)
     writer = create_labels(address, image.path, name=name, layers=layers, image=image)

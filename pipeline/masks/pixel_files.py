@@ -35,7 +35,13 @@ def read_pixels(path: Path) -> np.ndarray:
                 warnings.simplefilter("ignore", Picture.DecompressionBombWarning)
                 pixels = np.asarray(Picture.open(path))
     except (OSError, ValueError, tifffile.TiffFileError, SyntaxError) as error:
-        raise BadStore(f"{path}: this picture cannot be read ({error!s:.120})") from None
+        pickled = path.suffix.lower() == ".npy" and "allow_pickle" in str(error)
+        reason = (
+            "it holds pickled objects, which are not loaded; save the masks as TIFF or PNG"
+            if pickled
+            else error
+        )
+        raise BadStore(f"{path}: this picture cannot be read ({reason!s:.120})") from None
     return _without_colour(pixels, path)
 
 

@@ -19,7 +19,7 @@ from pipeline.masks.outlines import object_of_rings, polygons_of
 COLUMNS = ("image", "label", "part", "ring", "x", "y")
 """Columns that are written."""
 
-IDS = ("label", "id", "object", "object_id", "label_id", "roi", "index", "cell_id", "vertex_of")
+IDS = ("label", "id", "object", "object_id", "label_id", "roi", "index", "cell_id")
 """Columns whose values tell objects apart, in the order of preference."""
 
 NAPARI = {"index", "shape-type", "vertex-index"}

@@ -77,10 +77,26 @@ def find_sources(
         return list(_binary_masks(place))
     files = sorted(path for path in place.rglob("*") if path.is_file() and not path.name.startswith("."))
     kinds = {path: _kind_of(path, doubt="") if kind == "auto" else kind for path in files}
+    if kind == "auto":
+        kinds = _masks_among(kinds)
     wanted = [(path, known) for path, known in kinds.items() if known and _fits(path, known)]
     if not wanted:
         raise BadArgument(f"{place}: found no masks; expected files that end in {_endings()}")
     return [source for path, known in wanted for source in _in_file(path, known, scale)]
+
+
+def _masks_among(kinds: dict[Path, str]) -> dict[Path, str]:
+    """Leave out what lies beside masks: pictures named as masks (``x_cp_masks.png``) are preferred to all else.
+
+    Without such pictures, files of polygons are preferred to pictures, which are the images then.
+    """
+    pictures = {
+        path for path, kind in kinds.items() if kind == "labels" and not path.name.endswith("_seg.npy")
+    }
+    named = {path for path in pictures if re.search(MASK_NAMES, _stem(path), flags=re.IGNORECASE)}
+    vectors = {path for path, kind in kinds.items() if kind in ("geojson", "coco", "roi")}
+    wanted = named or vectors
+    return {path: kind for path, kind in kinds.items() if path in wanted} if wanted else kinds
 
 
 def _endings() -> str:
