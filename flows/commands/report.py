@@ -20,6 +20,9 @@ def report(
     name: Annotated[str | None, Parameter(help="Labels to report on; default: those of the run.")] = None,
     run: Annotated[str | None, Parameter(help="Which run, where there are several.")] = None,
     source: Annotated[str | None, Parameter(help="Where the images are; default: what the run says.")] = None,
+    acquisition: Annotated[
+        str | None, Parameter(help="Only this acquisition of the plate, by id or name.")
+    ] = None,
     layout: Annotated[
         str | None, Parameter(help="CSV or Parquet table with columns well and condition.")
     ] = None,
@@ -29,7 +32,7 @@ def report(
 ) -> int:
     """Draw the report of a run: plate maps, distributions, montage, seam quality."""
     chosen = read_layout(layout, column=condition_column) if layout else None
-    page = report_page(store, name=name, source=source, run=run, layout=chosen)
+    page = report_page(store, name=name, source=source, run=run, layout=chosen, acquisition=acquisition)
     target = address(output)
     if not target.is_writable_kind:
         raise BadArgument(

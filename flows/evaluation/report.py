@@ -18,6 +18,7 @@ from pipeline.report.wells import well_name
 from pipeline.store.ledger import ROOT, Ledger
 from pipeline.store.ome.collection import Collection, Image, channel_index, open_collection
 from pipeline.store.ome.labels import list_labels
+from pipeline.store.ome.selection import select_images
 from pipeline.store.ome.tables import list_tables, read_table
 from pipeline.store.places.address import Address, address
 
@@ -30,6 +31,7 @@ def report_page(
     run: str | None = None,
     layout: Layout | None = None,
     drift: Sequence[str] = (),
+    acquisition: str | None = None,
 ) -> Page:
     """Lay out the report of a run (`pipeline.report.blocks.Page`).
 
@@ -40,12 +42,13 @@ def report_page(
         run: which run, where there are several.
         layout: conditions of the wells.
         drift: how the plate differs from earlier ones, in words.
+        acquisition: only this acquisition of the plate, by id or name; default: those of the run.
     """
     output = address(store)
     record = _record(output, name, run)
     collection = _collection(output, source or (record or {}).get("job", {}).get("source") or store)
     name = name or (record["name"] if record else only_table(output, collection))
-    images = {image.path or "image": image for image in collection.images}
+    images = {image.path or "image": image for image in _images_of(collection, record or {}, acquisition)}
     objects = _objects(output, images, name)
     facts = record or {}
     listing = _listing(output, images, name, facts)
@@ -96,6 +99,14 @@ def _collection(output: Address, source: str) -> Collection:
         return open_collection(address(source))
     except ValueError:
         return open_collection(output)
+
+
+def _images_of(collection: Collection, record: Mapping[str, Any], acquisition: str | None) -> list[Image]:
+    """Images that the run was about: of its acquisition and series, without those it does not apply to."""
+    job = record.get("job", {})
+    wanted = {key: "all" if job.get(key) is None else job[key] for key in ("acquisition", "series")}
+    chosen = select_images(collection, **(wanted | ({"acquisition": acquisition} if acquisition else {})))
+    return [image for image in chosen.images if image.path not in record.get("left_out", {})]
 
 
 def _objects(output: Address, images: Mapping[str, Image], name: str) -> pd.DataFrame:

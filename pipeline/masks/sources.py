@@ -31,7 +31,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {
 """Endings by which a format is recognised."""
 
 MASK_NAMES = (
-    r"[_ -]*(cp[_-]?masks?|cp[_-]?outlines|masks?|labels?|seg|segmentation|predictions?|rois?|truth|gt)$"
+    r"(^|[_ .-]+)(cp[_-]?masks?|cp[_-]?outlines|masks?|labels?|seg|segmentation|predictions?|rois?|truth|gt)$"
 )
 """What programs add to the name of an image; taken off when names are compared."""
 
@@ -264,7 +264,7 @@ def match_sources(
             without.append(source.where)
         elif path in found:
             raise BadArgument(
-                f"{source.where} and {found[path].where} both fit image {path!r}; give a --table"
+                f"{source.where} and {found[path].where} both fit image {path!r}; choose by --format, or give a --table"
             )
         else:
             found[path] = source

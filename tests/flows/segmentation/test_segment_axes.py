@@ -1,11 +1,17 @@
 """Any image: axes, types, versions, sizes; one (t, z) plane after the other."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
 
+from flows.evaluation.report import report_page
+from pipeline.errors import BadArgument
 from pipeline.store.ome.collection import open_collection
+from pipeline.store.ome.labels import open_label
+from pipeline.store.ome.tables import read_table
 from pipeline.store.places.address import address
 
 AXES = {
@@ -164,3 +170,42 @@ def test_table_columns_hold_what_they_say(plate_at, module_of, run_job, table_of
     assert (row.bbox_y0, row.bbox_x0, row.bbox_y1, row.bbox_x1) == (10, 20, 14, 28)
     assert (row.intensity_mean_DAPI, row.intensity_sum_DAPI, row.overlap_px) == (200, 6400, 0)
     assert not row.touches_edge and list(row.overlap_labels) == []
+
+
+def two_cycles(plate_at, noise):
+    """A plate of one well, whose two fields are two acquisitions of the same place."""
+    store = plate_at("p.zarr", {"A/1": [noise((60, 60)), noise((60, 60), seed=1)]}, channels=("DAPI",))
+    place = store / "A/1/zarr.json"
+    document = json.loads(place.read_text())
+    for number, image in enumerate(document["attributes"]["ome"]["well"]["images"]):
+        image["acquisition"] = number
+    place.write_text(json.dumps(document))
+    return store
+
+
+def test_an_acquisition_is_segmented_named_in_the_table_and_reported_alone(plate_at, noise, run_job, bright):
+    store = two_cycles(plate_at, noise)
+    with pytest.raises(BadArgument, match=r"several acquisitions.*choose one with --acquisition"):
+        run_job(store, segmenter=bright, name="n")
+    record = run_job(store, segmenter=bright, name="n", acquisition="1")
+    assert list(record.images) == ["A/1/1"] and record.status == "complete"
+    table = read_table(address(store), "A/1/1", "n")
+    assert set(table["acquisition"]) == {"1"}
+    both = run_job(store, segmenter=bright, name="both", acquisition="all")
+    assert list(both.images) == ["A/1/0", "A/1/1"]
+    pages = {name: str(report_page(str(store), name=name)) for name in ("n", "both")}
+    assert "A/1/0" not in pages["n"] and "A/1/0" in pages["both"]
+    assert "A/1/1" not in str(report_page(str(store), name="both", acquisition="0"))
+
+
+def test_the_maximum_over_z_is_segmented_into_flat_labels(
+    image_at, noise, run_job, bright, stack_of, table_of
+):
+    deep = noise((1, 3, 90, 100), seed=2)
+    flat = image_at("flat.zarr", deep.max(axis=1))
+    stack = image_at("deep.zarr", deep, axes="czyx")
+    for store, options in ((flat, {}), (stack, {"project": "max"})):
+        run_job(store, segmenter=bright, name="n", tiling={"core": 64}, **options)
+    np.testing.assert_array_equal(stack_of(stack, "n"), stack_of(flat, "n"))
+    assert open_label(address(stack), "", "n").axes == ("y", "x")
+    assert len(table_of(stack, "n")) == len(table_of(flat, "n"))
