@@ -153,6 +153,8 @@ def _prepared(
             f"{source.where}: all {len(objects)} object(s) lie outside of the image ({image.size[0]} x "
             f"{image.size[1]} px); are the coordinates in micrometres (--unit um), or of another image?"
         )
+    if not objects:
+        result.remarks.append(f"{source.where}: it holds no object with an area; the labels are empty")
     if outside:
         result.remarks.append(f"{source.where}: {outside} object(s) reach beyond the image and were clipped")
     if empty := sum(not len(item.y) for item in objects):

@@ -139,6 +139,12 @@ def test_planes_are_files_of_their_own(image_at, tmp_path):
     assert counts == {"a_t0z0.geojson": 0, "a_t0z1.geojson": 1, "a_t0z2.geojson": 0}
 
 
+def test_a_url_gets_the_same_file(plate, tmp_path):
+    words = ["export", plate.url, "--name", "truth", "--format", "coco", "--output"]
+    assert run([*words, str(tmp_path / "all.json")]) == 0 and run([*words, "memory://exports/all.json"]) == 0
+    assert address("memory://exports/all.json").read_bytes() == (tmp_path / "all.json").read_bytes()
+
+
 def test_what_is_there_is_kept_and_a_failure_leaves_nothing(plate, tmp_path, capsys, monkeypatch):
     out = tmp_path / "all.csv"
     out.write_text("mine")

@@ -145,6 +145,27 @@ def test_binary_masks_that_overlap_share_no_layer(image, tmp_path, capsys):
     assert (stack[1] > 0).sum() == 64
 
 
+def test_folders_of_binary_masks_are_matched_by_their_names(plate, tmp_path):
+    root = tmp_path / "stage1_train"
+    for folder in ("A_1_0/masks", "B12"):
+        place = root / folder
+        place.mkdir(parents=True)
+        for number, corner in enumerate([(3, 4), (6, 8)]):
+            Picture.fromarray((squares(corner) > 0).astype(np.uint8) * 255).save(place / f"{number}.png")
+    assert run(["import-labels", str(root), str(plate), "--name", "n"]) == 0
+    for path in ("A/1/0", "B/12/0"):
+        stack = stack_of(plate, path=path)
+        assert len(stack) == 2 and [(stack == label).sum() for label in (1, 2)] == [64, 64]
+
+
+def test_what_has_no_area_is_told(image, tmp_path, capsys):
+    path = tmp_path / "points.geojson"
+    feature = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [3, 3]}, "properties": {}}
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    assert run(["import-labels", str(path), str(image), "--name", "n"]) == 0
+    assert "no object with an area" in capsys.readouterr().out
+
+
 def test_coco_goes_to_the_images_it_names(plate, tmp_path):
     square = [4, 3, 12, 3, 12, 11, 4, 11]
     document = {
