@@ -51,8 +51,11 @@ class Affinity(MatchMethod):
     """Pixels above it are foreground."""
     mutex_stride: int = 4
     """Pairs that forbid are used at every so many pixels; a divisor of the network's stride, or tiles would differ."""
-    merge: tuple[tuple[int, int], ...] = ((5, 5), (25, 11), (50, 11), (100, 21))
-    """Passes of the merging of small segments: largest size and window in pixels."""
+    merge: tuple[tuple[int, int], ...] = ((5, 5), (25, 11))
+    """Passes of the merging of small segments: largest size and window in pixels.
+
+    The paper adds (50, 11) and (100, 21) for nuclei of some hundred pixels; objects of that size must not be there.
+    """
     min_area: int = 25
     """Objects of fewer pixels are dropped."""
     object_px: int = 64

@@ -1,0 +1,307 @@
+"""The paper's table from our own runs: every method trained on the same images with the same budget.
+
+    python benchmarks/methods.py FOLDER [--worms DATA] [--isbi2014 DATA] [--dsb2018 DATA] [--isbi2012 DATA] [--cells N]
+                                 [--steps 3000] [--methods layering unet2 ...] [--device auto]
+
+Each method takes its shipped recipe (layering: house-small) with the budget of the data set: so many steps of so many
+crops of one size, and the same augmentation. The best model is chosen by its score on a fifth of the training images;
+what is reported was measured on images that no training saw, by the evaluator of `platelayer evaluate`. FOLDER keeps
+trainings and results; the same command goes on where it was killed. Results go to results/methods.json and the table,
+with the paper's numbers beside ours, to FOLDER/methods.md.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import machine, write_result
+
+from model.augment import Augment
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.curves import read_table
+from model.devices import choose_device, placed
+from model.inference import outputs_of
+from model.kinds import KINDS
+from model.patches import Sample
+from model.recipe import Recipe, read_recipe
+from model.training import train
+from pipeline.datasets.catalogue import dataset
+from pipeline.datasets.synthetic import scene
+from pipeline.metrics.evaluation import PLAIN, evaluate_dataset
+from pipeline.metrics.overlap import overlap
+from pipeline.metrics.precision import mean_average_precision
+from pipeline.normalise import Normalise, normalised
+
+NORMALISE = Normalise(kind="percentile", low=1.0, high=99.8)
+AUGMENT = Augment(scale=1.3, paste=0.0)
+BATCH = 4
+WATCHED = 5
+"""One training image in so many chooses the best model instead."""
+PARTITIONS = ("affinity", "unet2")
+"""Methods for sections of tissue, where every pixel belongs to one cell."""
+
+PAPER: dict[str, dict[str, list[float]]] = {
+    "worms": {
+        "unet2": [0.5455, 0.4645, 0.4497, 0.4212, 0.2355, 0.4233, 0.5327],
+        "unet3": [0.8863, 0.8197, 0.7412, 0.5795, 0.2717, 0.6597, 0.7786],
+        "stardist": [0.3098, 0.1410, 0.0372, 0.0011, 0.0, 0.0978, 0.4499],
+        "maskrcnn": [0.8953, 0.8629, 0.8111, 0.5305, 0.0382, 0.6276, 0.7580],
+        "layering": [0.9357, 0.9188, 0.8648, 0.7606, 0.2904, 0.7541, 0.8442],
+    },
+    "cervical": {
+        "unet2": [0.1548, 0.1303, 0.1129, 0.1055, 0.1048, 0.1217, 0.2058],
+        "unet3": [0.7010, 0.6071, 0.5097, 0.3767, 0.1950, 0.4779, 0.5802],
+        "stardist": [0.6556, 0.5566, 0.4346, 0.2970, 0.1547, 0.4197, 0.6927],
+        "maskrcnn": [0.9277, 0.9181, 0.8870, 0.8117, 0.5564, 0.8202, 0.8412],
+        "layering": [0.9230, 0.8768, 0.8007, 0.6788, 0.4349, 0.7429, 0.8353],
+    },
+}
+"""Table 1 of Chen, Wu and Merhof (2022): AP.5 to AP.9, meanAP, AJI; its definitions of both."""
+
+DIFFERS = (
+    "The paper: networks of up to 116 million parameters, 100,000 steps and more, Mask R-CNN from COCO weights; the "
+    "table is of its test images, row D of the worms and half of the challenge's test cells. Ours: from scratch, the "
+    "budget named above, validation images."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Images in folds of what to learn from and what to measure on, with the settings that suit their objects."""
+
+    name: str
+    what: str
+    folds: list[tuple[list[Sample], list[Sample]]]
+    crop_px: int
+    min_area: int
+    object_px: int
+    methods: tuple[str, ...] = tuple(KINDS)
+
+
+def main() -> None:
+    """Train and measure what is missing; the result holds what has ended so far."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    for name in ("worms", "isbi2014", "dsb2018", "isbi2012"):
+        parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--cells", type=int, default=0, help="generated images of cells, 128 px")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--methods", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for data in _sets(options):
+        for kind in (kind for kind in options.methods if kind in data.methods):
+            rows.append(measured(data, kind, options))
+            about = {
+                "what": "each method on the same images with the same budget; AP and AJI pooled over the images",
+                "machine": machine(options.seed),
+            }
+            write_result("methods", about | {"rows": rows})
+            (options.folder / "methods.md").write_text(table(rows))
+
+
+def _sets(options: argparse.Namespace) -> Iterator[Data]:
+    if options.cells:
+        yield _cells(options.cells)
+    if options.worms:
+        yield Data(
+            name="worms", what="BBBC010, the paper's crop: training wells, measured on validation wells",
+            folds=[_parts("bbbc010", options.worms, crop=True)], crop_px=192, min_area=250, object_px=160,
+        )  # fmt: skip
+    if options.isbi2014:
+        yield Data(
+            name="cervical", what="ISBI 2014, training and validation images, three folds",
+            folds=_thirds(_read("isbi2014", options.isbi2014, ("train", "validation"))),
+            crop_px=192, min_area=250, object_px=200,
+        )  # fmt: skip
+    if options.dsb2018:
+        yield Data(
+            name="nuclei", what="DSB2018, fluorescence, families apart: measured on validation images",
+            folds=[_parts("dsb2018", options.dsb2018)], crop_px=192, min_area=15, object_px=64,
+        )  # fmt: skip
+    if options.isbi2012:
+        yield Data(
+            name="membranes", what="ISBI 2012, slices of one volume, measured on its last",
+            folds=[_parts("isbi2012", options.isbi2012)], crop_px=192, min_area=25, object_px=200, methods=PARTITIONS,
+        )  # fmt: skip
+
+
+def _cells(count: int) -> Data:
+    drawn = [scene("cells", (128, 128), seed=seed, density=3.0).sample(str(seed)) for seed in range(count)]
+    pairs = [(normalised(s.image, NORMALISE), s.truth) for s in drawn if s.truth is not None]
+    third = max(count // 3, 1)
+    return Data(
+        name="cells", what=f"{count} generated images of 128 px", folds=[(pairs[third:], pairs[:third])],
+        crop_px=64, min_area=15, object_px=48,
+    )  # fmt: skip
+
+
+def _parts(name: str, source: Path, **options: Any) -> tuple[list[Sample], list[Sample]]:
+    return _read(name, source, ("train",), **options), _read(name, source, ("validation",), **options)
+
+
+def _read(name: str, source: Path, splits: Sequence[str], **options: Any) -> list[Sample]:
+    """Samples with truth; parts that are kept for the final test are never read here."""
+    samples = [sample for split in splits for sample in dataset(name).read(source, split=split, **options)]
+    return [(normalised(s.image, NORMALISE), s.truth) for s in samples if s.truth is not None]
+
+
+def _thirds(samples: list[Sample]) -> list[tuple[list[Sample], list[Sample]]]:
+    numbers = range(len(samples))
+    return [
+        ([samples[n] for n in numbers if n % 3 != fold], [samples[n] for n in numbers if n % 3 == fold])
+        for fold in range(3)
+    ]
+
+
+def recipe_of(kind: str, data: Data, *, steps: int, seed: int) -> Recipe:
+    """The shipped recipe of a method with the budget of the data; its phases keep their shares of the steps."""
+    recipe = read_recipe("house-small" if kind == "layering" else kind)
+    whole = sum(phase.steps for phase in recipe.phases)
+    phases = tuple(
+        replace(phase, steps=max(phase.steps * steps // whole, 1), warmup=min(phase.warmup, steps // 20))
+        for phase in recipe.phases
+    )
+    settings: dict[str, Any] = {"min_area": data.min_area}
+    settings |= {"object_px": data.object_px} if recipe.method.link == "match" else {}
+    return replace(
+        recipe, method=replace(recipe.method, **settings), phases=phases, augment=AUGMENT, batch=BATCH,
+        crop_px=data.crop_px, validate_every=max(steps // 12, 1), validate_from=0, seed=seed,
+    )  # fmt: skip
+
+
+def measured(data: Data, kind: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The row of a method on a data set, from its file if it was measured before."""
+    place = options.folder / f"{data.name}-{kind}-{options.steps}-{options.seed}"
+    kept = place / "result.json"
+    if kept.is_file():
+        return dict(json.loads(kept.read_text()))
+    recipe = recipe_of(kind, data, steps=options.steps, seed=options.seed)
+    pairs, seconds, slopes = [], np.zeros(2), []
+    for number, (learning, measuring) in enumerate(data.folds):
+        folder = place / f"fold{number}"
+        watched = learning[::WATCHED]
+        done = train(
+            recipe, [s for n, s in enumerate(learning) if n % WATCHED], watched, folder, score=score,
+            device=options.device,
+        )  # fmt: skip
+        checkpoint = load_checkpoint(done.folder)
+        found, spent = answers(checkpoint, [image for image, _ in measuring], device=options.device)
+        pairs += list(zip([truth for _, truth in measuring], found, strict=True))
+        seconds, slopes = seconds + spent, [*slopes, slope(folder)]
+    pixels = sum(truth[0].size for truth, _ in pairs) / 1e6
+    row = {
+        "data": data.name, "what": data.what, "method": kind, "images": len(pairs), "steps": recipe_steps(recipe),
+        "batch": recipe.batch, "crop_px": recipe.crop_px, "parameters": checkpoint.card["parameters"],
+        "minutes": checkpoint.card["training"]["minutes"], "slope_per_1000_steps": round(float(np.mean(slopes)), 4),
+        "network_s_per_Mpx": round(float(seconds[0] / pixels), 3),
+        "decoding_s_per_Mpx": round(float(seconds[1] / pixels), 3),
+        "commit": machine(options.seed)["commit"], **scores(pairs),
+    }  # fmt: skip
+    kept.write_text(json.dumps(row, indent=1) + "\n")
+    return row
+
+
+def recipe_steps(recipe: Recipe) -> int:
+    """Steps of all phases."""
+    return sum(phase.steps for phase in recipe.phases)
+
+
+def score(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
+    """What the best model is chosen by, as in `platelayer train`."""
+    return mean_average_precision(zip(truths, predictions, strict=True))
+
+
+def answers(
+    checkpoint: Checkpoint, images: Sequence[np.ndarray], *, device: str
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Label stacks of whole images, and the seconds of network and decoding."""
+    target = choose_device(device)
+    network, found, seconds = placed(checkpoint.network, target), [], np.zeros(2)
+    for image in images:
+        started = time.perf_counter()
+        outputs = {
+            name: value.cpu().numpy()
+            for name, value in outputs_of(checkpoint.method, network, image, device=target).items()
+        }
+        between = time.perf_counter()
+        found.append(checkpoint.method.decode(outputs, (image.shape[1], image.shape[2])))
+        seconds += between - started, time.perf_counter() - between
+    return found, seconds
+
+
+def slope(folder: Path) -> float:
+    """Change of the validation score per 1,000 steps over the last third of a training."""
+    rows = [row for row in read_table(folder) if row["score"]]
+    points = np.array([(float(row["total_step"]), float(row["score"])) for row in rows])
+    late = points[points[:, 0] >= points[-1, 0] * 2 / 3] if len(points) else points
+    return float(1000 * np.polyfit(late[:, 0], late[:, 1], 1)[0]) if len(late) > 1 else 0.0
+
+
+def scores(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+    """Scores of all images together, by the canonical definitions and by the paper's."""
+    items = ((str(number), overlap(*pair), {}) for number, pair in enumerate(pairs))
+    summary = evaluate_dataset(items, resamples=0).summary
+    names = ("AP", "meanAP", "AJI", *PLAIN)
+    return {name: summary[name] for name in names} | {
+        "counts": summary["counts"],
+        "author": {name: summary["author"][name] for name in ("AP", "meanAP", "AJI")},
+    }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The table of the paper in Markdown: a section per data set, our row of a method above the paper's."""
+    text = ["# Every method on the same images with the same budget", ""]
+    head = [
+        "method",
+        "AP.5",
+        "AP.6",
+        "AP.7",
+        "AP.8",
+        "AP.9",
+        "meanAP",
+        "AJI",
+        "s/Mpx network",
+        "decoding",
+        "slope",
+    ]
+    for name in dict.fromkeys(row["data"] for row in rows):
+        own = [row for row in rows if row["data"] == name]
+        first = own[0]
+        budget = f"{first['steps']} steps of {first['batch']} crops of {first['crop_px']} px"
+        text += [f"## {name}", "", f"{first['what']}; {first['images']} images; {budget}.", ""]
+        text += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        for row in own:
+            text.append(f"| {' | '.join([row['method'], *_numbers(row)])} |")
+            theirs = PAPER.get(name, {}).get(row["method"])
+            if theirs:
+                text.append(f"| paper's {row['method']} | {' | '.join(f'{v:.3f}' for v in theirs)} | | | |")
+        text.append("")
+    notes = (
+        "AP and AJI by the paper's definitions; slope: validation meanAP per 1,000 steps in the last third."
+    )
+    return "\n".join([*text, notes, "", DIFFERS, ""])
+
+
+def _numbers(row: dict[str, Any]) -> list[str]:
+    author = row["author"]
+    scored = [*author["AP"].values(), author["meanAP"], author["AJI"]]
+    costs = [row["network_s_per_Mpx"], row["decoding_s_per_Mpx"]]
+    return [
+        *(f"{v:.3f}" for v in scored), *(f"{v:.2f}" for v in costs), f"{row['slope_per_1000_steps']:+.3f}"
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(max(torch.get_num_threads() // 2, 1))
+    main()
