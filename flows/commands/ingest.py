@@ -11,9 +11,10 @@ from cyclopts import App, Parameter
 from flows.commands.understood import describe
 from flows.ingest import Ingested, ingest_samples, ingest_synthetic
 from flows.ingest_images import Understood, copy_images
-from pipeline.datasets import folder
+from pipeline.datasets import bioimage, folder
 from pipeline.datasets.catalogue import DATASETS, dataset
-from pipeline.errors import BadArgument
+from pipeline.datasets.source_files import SourceFile, find_files
+from pipeline.errors import BadArgument, BadStore
 
 ingest = App(
     name="ingest",
@@ -77,6 +78,37 @@ def tiff(
     heading = f"understood: {scan.files} file(s), read {scan.title}"
     text = describe(found, heading=heading, notes=[*scan.notes, *beside], spacing_um=pixel_size_um)
     return _copy(found, text, output, pixel_size_um, incomplete, dry_run, ngff)
+
+
+@ingest.command(name="any")
+def other(
+    source: Annotated[str, Parameter(help="File, folder or pattern of files such as 'scan/*.czi'.")],
+    output: Target,
+    *,
+    pixel_size_um: PixelSize = None,
+    incomplete: Incomplete = None,
+    dry_run: DryRun = False,
+    ngff: Version = "0.5",
+) -> int:
+    """Other formats (CZI, LIF, ND2, OME-TIFF, ...), through bioio where it is installed."""
+    scan = bioimage.read(_some_files(source))
+    found = Understood(
+        images=scan.fields,
+        left_out=scan.left_out,
+        origin={"source": source, "files": scan.files, "names": scan.title},
+    )
+    heading = f"understood: {scan.files} file(s), read {scan.title}"
+    text = describe(found, heading=heading, notes=scan.notes, spacing_um=pixel_size_um)
+    return _copy(found, text, output, pixel_size_um, incomplete, dry_run, ngff)
+
+
+def _some_files(source: str) -> list[SourceFile]:
+    files = [file for file in find_files(source) if not file.name.startswith(".")]
+    if not files:
+        raise BadStore(f"expected files at {source!r}, found none; check the spelling, and quote a glob")
+    if not all(file.is_local for file in files):
+        raise BadArgument(f"{source}: other formats than TIFF are read from a disk; copy the file first")
+    return files
 
 
 def _copy(

@@ -144,8 +144,7 @@ def _check_whole(places: Sequence[Place], grid: Grid) -> None:
         channel, t, z = missing[0]
         total = int(np.prod(grid.counts))
         raise BadArgument(
-            f"{len(missing)} of {total} files are missing, the first for channel {channel!r}, t {t}, z {z}; fetch "
-            "them, or leave the image out with --incomplete skip"
+            f"{len(missing)} of {total} files are missing, the first for channel {channel!r}, t {t}, z {z}"
         )
 
 

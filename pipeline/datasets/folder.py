@@ -15,6 +15,7 @@ from typing import Literal
 from pipeline.datasets.field import Field, Grid, assemble
 from pipeline.datasets.names import Reading, read_names
 from pipeline.datasets.places import Place
+from pipeline.datasets.scan import Scan, store_paths
 from pipeline.datasets.sidecars import Sidecar, read_sidecar
 from pipeline.datasets.source_files import SourceFile, find_tiffs, is_single_file
 from pipeline.datasets.tiff import TiffContents, TiffImage, look_into
@@ -28,29 +29,6 @@ Key = tuple[tuple[str, str] | None, str, str]
 
 Fault = BadArgument | BadStore
 """Why an image is left out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scan:
-    """What was understood of a source."""
-
-    fields: tuple[Field, ...]
-    """Images that are whole, in the order of well and field, or of names."""
-    left_out: Mapping[str, str]
-    """Why an image is left out, by its path."""
-    files: int
-    """Files that were looked at."""
-    title: str
-    """By what the names were read."""
-    notes: tuple[str, ...]
-    """What else the user should know, one sentence each."""
-    sidecar: str = ""
-    """File beside the images that was used; empty where there is none."""
-
-    @property
-    def is_plate(self) -> bool:
-        """Whether the images are fields of wells."""
-        return any(item.well for item in self.fields)
 
 
 @dataclass
@@ -72,7 +50,7 @@ def read(
     plate_wells: int | None = None,
     channel_names: Mapping[str, str] | None = None,
     incomplete: Incomplete | None = None,
-) -> Scan:
+) -> Scan[Field]:
     """Return the images of a source; headers are read, pixels are not.
 
     Args:
@@ -142,9 +120,10 @@ def _add(pieces: _Pieces, place: Place, contents: TiffContents) -> None:
         pieces.titles.setdefault(_key(here), title)
 
 
-def _assembled(pieces: _Pieces, sidecar: Sidecar, renamed: Mapping[str, str]) -> Scan:
+def _assembled(pieces: _Pieces, sidecar: Sidecar, renamed: Mapping[str, str]) -> Scan[Field]:
     keys = sorted(pieces.places, key=_order)
-    paths = _paths(keys)
+    named = [Place(well=well, image=image, field=number) for well, image, number in keys]
+    paths = dict(zip(keys, store_paths(named), strict=True))
     grids = _grids(pieces.places)
     fields: list[Field] = []
     for key in keys:
@@ -167,14 +146,15 @@ def _assembled(pieces: _Pieces, sidecar: Sidecar, renamed: Mapping[str, str]) ->
     return Scan(fields=tuple(fields), left_out=left_out, files=0, title="", notes=())
 
 
-def _check_incomplete(scan: Scan, pieces: _Pieces, incomplete: Incomplete | None) -> None:
+def _check_incomplete(scan: Scan[Field], pieces: _Pieces, incomplete: Incomplete | None) -> None:
     """Raise the first fault where faults stop everything."""
     if not pieces.faults or (scan.fields and incomplete != "stop"):
         return
     (path, reason), *others = scan.left_out.items()
     more = f" (and {len(others)} other image(s) with faults)" if others else ""
     kind = BadStore if any(isinstance(fault, BadStore) for fault in pieces.faults.values()) else BadArgument
-    raise kind(f"{path or 'the image'}: {reason}{more}")
+    advice = "; --incomplete skip leaves such images out" if scan.fields else "; fetch the files again"
+    raise kind(f"{path or 'the image'}: {reason}{more}{advice}")
 
 
 def _grids(places: Mapping[Key, Sequence[Place]]) -> dict[Key, Grid]:
@@ -212,31 +192,6 @@ def _check_even(places: Sequence[Place], channels: Sequence[str]) -> None:
             f"channels have different numbers of planes and times in all fields ({counts}): either files are "
             "missing, or the channels were recorded differently; then ingest them one at a time by a glob"
         )
-
-
-def _paths(keys: Sequence[Key]) -> dict[Key, str]:
-    """Return the path of every image in the store: row, column and field, or its name in safe letters."""
-    taken: set[str] = set()
-    paths: dict[Key, str] = {}
-    for key in keys:
-        well, image, number = key
-        path = "/".join((*well, number)) if well else _free(_safe(image), taken)
-        taken.add(path.lower())
-        paths[key] = path
-    return paths
-
-
-def _safe(name: str) -> str:
-    """Return a name that every file system and reader takes; ``OME`` is the name of a group of its own."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")
-    return f"{plain}_image" if plain.lower() in ("ome", "zarr.json") else plain
-
-
-def _free(name: str, taken: set[str]) -> str:
-    found, number = name, 2
-    while found.lower() in taken:
-        found, number = f"{name}_{number}", number + 1
-    return found
 
 
 def _order(key: Key) -> tuple[object, ...]:

@@ -95,15 +95,19 @@ def find_tiffs(source: str | Path | Iterable[Path]) -> list[SourceFile]:
     Raises:
         BadStore: no such source, or no TIFF file in it.
     """
-    if not isinstance(source, str | Path):
-        found = [SourceFile(place=str(path), relative=Path(path).as_posix()) for path in source]
+    if isinstance(source, str | Path):
+        found = find_files(str(source))
     else:
-        text = str(source)
-        found = _in_storage(text) if "://" in text else _on_disk(text)
+        found = [SourceFile(place=str(path), relative=Path(path).as_posix()) for path in source]
     tiffs = sorted(file for file in found if _is_tiff(file))
     if not tiffs:
         raise BadStore(f"expected TIFF files at {str(source)!r}, found none{_advice(found)}")
     return tiffs
+
+
+def find_files(source: str) -> list[SourceFile]:
+    """Return the files of a folder, glob or path, whatever they are; none where there are none."""
+    return sorted(_in_storage(source) if "://" in source else _on_disk(source))
 
 
 def _is_tiff(file: SourceFile) -> bool:

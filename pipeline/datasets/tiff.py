@@ -15,6 +15,7 @@ import tifffile
 
 from pipeline.datasets.source_files import SourceFile
 from pipeline.datasets.tiff_metadata import ImageMetadata, Spacing, image_metadata
+from pipeline.datasets.tiff_opening import open_tiff, own_series
 from pipeline.datasets.tiff_pixels import Pixels, open_pixels
 from pipeline.errors import BadArgument, BadStore
 
@@ -136,13 +137,6 @@ def look_into(file: SourceFile, *, pages: str | None = None) -> TiffContents:
 
 
 @contextmanager
-def open_tiff(file: SourceFile) -> Iterator[tifffile.TiffFile]:
-    """Open a file; metadata that describe a set of OME-TIFF files are followed only where that is needed."""
-    with file.open() as handle, tifffile.TiffFile(handle, name=file.place, _multifile=False) as opened:
-        yield opened
-
-
-@contextmanager
 def _faults(file: SourceFile) -> Iterator[None]:
     try:
         yield
@@ -160,8 +154,9 @@ def _images_among(opened: tifffile.TiffFile, file: SourceFile) -> tuple[list[int
     if len(series) == 1:
         return [0], 0
     if series[0].kind in ("ome", "shaped"):
-        chosen = [n for n, item in enumerate(series) if not _OVERVIEW.search(item.name or "")] or [0]
-        return chosen, len(series) - len(chosen)
+        own = own_series(opened)
+        chosen = [n for n in own if not _OVERVIEW.search(series[n].name or "")] or own[:1]
+        return chosen, len(own) - len(chosen)
     sizes = [tuple(item.shape[item.axes.index(axis)] for axis in "YX") for item in series]
     if all(h < sizes[0][0] and w < sizes[0][1] for h, w in sizes[1:]):
         return [0], len(series) - 1

@@ -62,7 +62,7 @@ def micrometres(value: float | str | None, unit: str | None) -> float | None:
 
 def _of_ome(file: tifffile.TiffFile, name: str, series: int) -> ImageMetadata:
     images = list(_ome_images(file.ome_metadata or ""))
-    named = [image for image in images if _belongs(image, file.filename)]
+    named = [image for image in images if _belongs(image, file.filename.rpartition("/")[2])]
     chosen = named if len(named) < len(images) else images
     image = next((image for image in chosen if name and image.get("Name") == name), None)
     if image is None:

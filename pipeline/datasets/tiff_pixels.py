@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import tifffile
 import zarr
 
 from pipeline.datasets.source_files import SourceFile
+from pipeline.datasets.tiff_opening import open_tiff
 from pipeline.errors import BadStore
 
 Selection = tuple[slice, ...]
@@ -35,12 +35,16 @@ class Pixels(Protocol):
 @contextmanager
 def open_pixels(file: SourceFile, series: int) -> Iterator[Pixels]:
     """Open one series of a file for reading regions."""
-    with file.open() as handle, tifffile.TiffFile(handle, name=file.place, _multifile=False) as opened:
+    with open_tiff(file) as opened:
         found = opened.series[series]
         if found.dataoffset is not None:
             dtype = np.dtype(found.dtype).newbyteorder(opened.byteorder)
             yield PlainPixels(
-                handle=handle, offset=found.dataoffset, shape=tuple(found.shape), axes=found.axes, dtype=dtype
+                handle=opened.filehandle,
+                offset=found.dataoffset,
+                shape=tuple(found.shape),
+                axes=found.axes,
+                dtype=dtype,
             )
             return
         store = found.aszarr(level=0)
@@ -71,7 +75,7 @@ class CodedPixels:
 class PlainPixels:
     """Pixels that lie in the file one after the other, not compressed."""
 
-    handle: BinaryIO
+    handle: Any
     """The open file."""
     offset: int
     """Byte at which the first pixel begins."""
@@ -115,7 +119,5 @@ class PlainPixels:
         self.handle.seek(self.offset + first * self.dtype.itemsize)
         data = self.handle.read(count * self.dtype.itemsize)
         if len(data) < count * self.dtype.itemsize:
-            raise BadStore(
-                f"{getattr(self.handle, 'name', 'the file')}: the file ends before its pixels do; fetch the file again"
-            )
+            raise BadStore(f"{self.handle.name}: the file ends before its pixels do; fetch the file again")
         return np.frombuffer(data, self.dtype)

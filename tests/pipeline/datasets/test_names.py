@@ -1,5 +1,7 @@
 """What names of files say: every microscope's example, names by their parts, and refusal of what may be two things."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +47,12 @@ def test_the_example_of_every_microscope_is_read(kind):
     reading = read_names(files(f"{kind.example}.tif"))
     assert reading.title == f"as {kind.title} names them"
     assert list(reading.places.values()) == [EXAMPLES[kind.title]]
+
+
+@pytest.mark.parametrize("kind", PATTERNS, ids=lambda kind: kind.title)
+def test_every_microscope_is_in_the_documentation(kind):
+    page = (Path(__file__).parents[3] / "docs/bring-your-data.md").read_text()
+    assert f"| {kind.title} | `{kind.example}." in page
 
 
 @pytest.mark.parametrize(
