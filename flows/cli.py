@@ -36,6 +36,7 @@ COMMANDS = {
     "inspect": "Show what a store holds: wells, channels, levels, labels, tables, runs.",
     "models": "List the shipped models, or describe the checkpoint at a path or URL.",
     "train": "Train a model from ingested images with truth.",
+    "tune": "Choose thresholds and the least area of a model on images with truth.",
     "serve": "Run a job by the clock, or on every plate that appears at a place, until stopped.",
     "deploy": "Register a job, or a watch, on a work pool of Prefect.",
     "doctor": "Check this installation and this machine.",

@@ -67,6 +67,8 @@ class SegmentJob:
     """Instead of a model: threshold, or module:function."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Arithmetic of a model's convolutions; results differ a little."""
+    method: dict[str, float | int] = Field(default_factory=dict)
+    """Thresholds and least area that are not the model's, such as method.foreground_threshold; the run is another."""
     channel: tuple[str | int, ...] = ()
     """Channels by name or index, in the order the model expects; default: the only one, or the one that the model's
     card names. Where that is not clear the job is refused."""

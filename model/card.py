@@ -6,6 +6,7 @@ digest does not fit was edited or belongs to other weights.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,26 @@ def digest_of(card: dict[str, Any]) -> str:
     """Return the digest of the fields that decide the answers, 32 hexadecimal digits."""
     content = json.dumps({name: card[name] for name in ANSWERS}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def with_settings(card: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card with other thresholds or another least area, and so another digest.
+
+    Raises:
+        ValueError: a setting that the method has not or that cannot be changed after training, or a value out of range.
+    """
+    known = {name for name in card["method"] if name.endswith("_threshold")} | {"min_area"}
+    for name, value in settings.items():
+        if name not in known:
+            raise ValueError(f"method.{name}: expected one of {sorted(known)} of model {card['name']!r}")
+        most = 1 if name.endswith("_threshold") else None
+        number = isinstance(value, int if most is None else int | float) and not isinstance(value, bool)
+        if not number or value < 0 or (most is not None and value > most):
+            wanted = "a whole number of 0 or more" if most is None else "a number of 0 to 1"
+            raise ValueError(f"method.{name}: expected {wanted}, got {value!r}")
+    changed = dict(card) | {"method": card["method"] | dict(settings)}
+    changed["min_area"] = changed["method"].get("min_area", card["min_area"])
+    return changed | {"digest": digest_of(changed)} if settings else dict(card)
 
 
 def answers_digest(card_digest: str, *, precision: str = "float32", overlaps: bool = True) -> str:

@@ -8,13 +8,14 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from model.card import FORMAT, WEIGHTS, digest_of, read_card, shipped, write_card
+from model.card import FORMAT, WEIGHTS, digest_of, read_card, shipped, with_settings, write_card
 from model.errors import BadCheckpoint
 from model.kinds import method_from
 from model.method import Method
@@ -81,15 +82,15 @@ def save_checkpoint(
     return card
 
 
-def load_checkpoint(folder: str | Path) -> Checkpoint:
-    """Load a checkpoint folder, or a shipped model by its name.
+def load_checkpoint(folder: str | Path, settings: Mapping[str, Any] = MappingProxyType({})) -> Checkpoint:
+    """Load a checkpoint folder, or a shipped model by its name; ``settings``: other thresholds or least area.
 
     Raises:
         BadCheckpoint: no card or weights, a digest that does not fit, a newer format, a missing or extra
             tensor, a tensor of another shape.
     """
     path = shipped().get(str(folder), Path(folder))
-    card = read_card(path)
+    card = with_settings(read_card(path), settings)
     tensors = _read_tensors(path, card)
     try:
         method = method_from(card["method"] | {"shape": card["network"]})

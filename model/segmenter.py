@@ -5,8 +5,9 @@ that halo, at multiples of ``stride``, agree with the whole image. A `MatchMetho
 itself. Images come in normalised.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -160,15 +161,23 @@ class TorchSegmenter:
 
 
 def load_segmenter(
-    folder: str | Path, *, device: str = "auto", precision: Precision = "float32", overlaps: bool = True
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    precision: Precision = "float32",
+    overlaps: bool = True,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> TorchSegmenter:
     """Load a checkpoint folder, or a shipped model by its name, as a segmenter.
+
+    ``settings``: thresholds and the least area, where they are not those of the card.
 
     Raises:
         BadCheckpoint: the folder is not a checkpoint of this version.
         NoDevice: the device is not there.
     """
-    return TorchSegmenter(load_checkpoint(folder), device=device, precision=precision, overlaps=overlaps)
+    checkpoint = load_checkpoint(folder, settings)
+    return TorchSegmenter(checkpoint, device=device, precision=precision, overlaps=overlaps)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from flows.jobs import DEFAULT_MODEL, SegmentJob
-from model.card import CARD, WEIGHTS, answers_digest, read_card, shipped
+from model.card import CARD, WEIGHTS, answers_digest, read_card, shipped, with_settings
+from model.errors import BadCheckpoint
 from pipeline.errors import BadArgument
 from pipeline.segment import Segmenter, Traits, imported, traits
 from pipeline.store.places.address import Address, address
@@ -30,6 +31,8 @@ class SegmenterRef:
     reference: str
     device: str = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    settings: tuple[tuple[str, Any], ...] = ()
+    """Thresholds and least area that are not those of the model's card, as names and values."""
 
 
 def reference(job: SegmentJob) -> SegmenterRef:
@@ -38,6 +41,8 @@ def reference(job: SegmentJob) -> SegmenterRef:
     classical = job.segmenter == "threshold" or (job.segmenter is None and job.model == "threshold")
     if (classical or job.segmenter) and job.precision != "float32":
         raise BadArgument(f"precision: only a model has one, got {job.precision}; leave precision out")
+    if (classical or job.segmenter) and job.method:
+        raise BadArgument(f"method: only a model has settings, got {sorted(job.method)}; leave method out")
     if classical:
         if device in ("cuda", "openvino"):
             raise BadArgument(
@@ -46,7 +51,8 @@ def reference(job: SegmentJob) -> SegmenterRef:
         return SegmenterRef("threshold", "threshold", device)
     if job.segmenter:
         return SegmenterRef("import", job.segmenter, device)
-    return SegmenterRef("model", job.model or DEFAULT_MODEL, device, job.precision)
+    settings = tuple(sorted(job.method.items()))
+    return SegmenterRef("model", job.model or DEFAULT_MODEL, device, job.precision, settings)
 
 
 class Guarded:
@@ -76,7 +82,9 @@ def _load(reference: SegmenterRef) -> Segmenter:
     from model.segmenter import load_segmenter
 
     folder = model_folder(reference.reference)
-    return load_segmenter(folder, device=reference.device, precision=reference.precision)
+    return load_segmenter(
+        folder, device=reference.device, precision=reference.precision, settings=dict(reference.settings)
+    )
 
 
 def model_folder(reference: str) -> Path:
@@ -107,7 +115,12 @@ def known_traits(reference: SegmenterRef) -> Traits | None:
     """What can be known without loading the network: enough to see that a run is finished."""
     if reference.kind != "model":
         return None
-    card = read_card(model_folder(reference.reference))
+    try:
+        card = with_settings(read_card(model_folder(reference.reference)), dict(reference.settings))
+    except BadCheckpoint:
+        raise
+    except ValueError as error:
+        raise BadArgument(str(error)) from None
     names = ("name", "halo_px", "stride", "layers", "channels", "normalise", "min_area")
     digest = answers_digest(card["digest"], precision=reference.precision)
     link = card.get("link", "touch")  # cards from before there was a choice do not say

@@ -220,6 +220,19 @@ def split(job: TrainJob) -> tuple[list[Example], list[Example]]:
     return [e for e in learning if e.group not in held], [e for e in learning if e.group in held]
 
 
+def examples_of(job: TrainJob) -> list[Example]:
+    """Return all examples of the data of a job, of equal channels."""
+    examples = list(_examples(job, job.data))
+    _check_channels(examples)
+    return examples
+
+
+def shuffled_groups(examples: Iterable[Example]) -> list[str]:
+    """Return the wells or images of examples, in an order that does not depend on where their stores lie."""
+    numbers = _numbers(examples)
+    return sorted(numbers, key=lambda group: (numbers[group], group))
+
+
 def _numbers(examples: Iterable[Example]) -> dict[str, int]:
     """What decides the side of a group: the same wherever its store lies and however the job spells it."""
     numbers: dict[str, int] = {}

@@ -33,6 +33,9 @@ class Affinity(MatchMethod):
     paper: ClassVar[str] = "Huang, Liu, Chen et al., AAAI 2022"
     overlaps: ClassVar[bool] = False
     terms: ClassVar[tuple[str, ...]] = ("self", "cross", "pyramid", "foreground")
+    tunable: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "foreground_threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+    }
     packages: ClassVar[Mapping[str, str]] = {"bioimage_cpp": "affinity"}
 
     shape: ResUNetShape = field(default_factory=ResUNetShape)

@@ -26,6 +26,9 @@ class UNet2(TouchMethod):
     paper: ClassVar[str] = "Ronneberger, Fischer and Brox, MICCAI 2015; baseline of Chen, Wu and Merhof 2022"
     overlaps: ClassVar[bool] = False
     terms: ClassVar[tuple[str, ...]] = ("foreground",)
+    tunable: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "foreground_threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+    }
 
     shape: UNetShape = field(default_factory=lambda: UNetShape(heads={"foreground": 1}))
     """The network."""

@@ -31,6 +31,9 @@ class UNet3(TouchMethod):
     paper: ClassVar[str] = "contour baseline of Chen, Wu and Merhof, BMVC 2022"
     overlaps: ClassVar[bool] = False
     terms: ClassVar[tuple[str, ...]] = ("foreground", "contour")
+    tunable: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "foreground_threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+    }
 
     shape: UNetShape = field(default_factory=lambda: UNetShape(heads=HEADS))
     """The network."""

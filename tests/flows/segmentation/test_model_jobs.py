@@ -5,6 +5,7 @@ import pytest
 
 from flows.execution.segmenters import loaded
 from pipeline.datasets.synthetic import scene
+from pipeline.errors import BadArgument
 from pipeline.store.ome.labels import label_origin, read_stack
 from pipeline.store.places.address import address
 
@@ -56,3 +57,31 @@ def test_another_arithmetic_gives_nearly_the_same_objects(cells, used, run_job, 
     assert all(origins) and (origins[0] == origins[1]) == (expected[1] == "float32")
     again = run_job(cells[1], **common, **({"execution": {"device": "cpu"}} | settings))
     assert again.status == "unchanged"
+
+
+def test_other_thresholds_are_another_run(cells, run_job):
+    common = {"model": "nuclei", "name": "n", "tiling": {"core": 96}}
+    run_job(cells[0], **common)
+    strict = run_job(cells[1], **common, method={"foreground_threshold": 0.95, "min_area": 60})
+    first, second = (stack_of(store) for store in cells)
+    assert 0 < (second > 0).any(0).sum() < 0.95 * (first > 0).any(0).sum()
+    assert np.bincount(second.ravel())[1:].min() >= 60
+    origins = [label_origin(address(store), "", "n", zarr_format=3) for store in cells]
+    assert strict.status == "complete" and origins[0] != origins[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"model": "nuclei", "method": {"foreground": 0.5}},
+            "method.foreground: expected one of .*threshold",
+        ),
+        ({"model": "nuclei", "method": {"layer_threshold": 1.5}}, "expected a number of 0 to 1, got 1.5"),
+        ({"model": "nuclei", "method": {"min_area": 2.5}}, "whole number of 0 or more, got 2.5"),
+        ({"segmenter": "threshold", "method": {"min_area": 2}}, "only a model has settings"),
+    ],
+)
+def test_settings_a_model_has_not(cells, run_job, settings, message):
+    with pytest.raises(BadArgument, match=message):
+        run_job(cells[0], **settings)

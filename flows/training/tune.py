@@ -1,0 +1,210 @@
+"""Settings of decoding chosen after training: thresholds and the least area, by cross-validation over wells or images.
+
+The weights stay; the new model folder holds them with a card of its own, which says how its settings were chosen.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from flows.execution.segmenters import model_folder
+from flows.jobs import TrainJob
+from flows.training.train import Example, examples_of, shuffled_groups
+from model.card import CARD, WEIGHTS, digest_of, write_card
+from pipeline.errors import BadArgument
+from pipeline.metrics.overlap import overlap
+from pipeline.metrics.precision import THRESHOLDS, average_precision, matched_counts
+from pipeline.normalise import Normalise
+
+if TYPE_CHECKING:
+    from model.checkpoint import Checkpoint
+
+Settings = tuple[tuple[str, Any], ...]
+"""Names and values of settings, hashable."""
+AREA_SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0)
+"""Least areas to try, in the area that 95 % of the true objects exceed."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was chosen, and how good it is."""
+
+    folder: Path
+    """Folder of the new model."""
+    settings: dict[str, Any]
+    """The chosen settings."""
+    before: float
+    """meanAP of the model as it was, over all groups."""
+    after: float
+    """Cross-validated meanAP: every group is scored with settings chosen without it."""
+    groups: int
+    """Wells or images."""
+
+
+def tune(
+    model: str,
+    data: Sequence[str],
+    folder: str,
+    *,
+    truth: str = "truth",
+    channel: tuple[str | int, ...] = (),
+    folds: int = 5,
+    device: str = "auto",
+) -> Tuned:
+    """Choose thresholds and the least area of a model on images with truth, and write it to a new folder.
+
+    Raises:
+        BadArgument: fewer than two groups, other channels than the model has, or a folder that holds a model.
+    """
+    from model.checkpoint import load_checkpoint
+
+    target = Path(folder)
+    if (target / CARD).exists():
+        raise BadArgument(f"folder: expected a new one, but {folder!r} holds a model; name another")
+    checkpoint = load_checkpoint(model_folder(model))
+    trial = Trial(checkpoint, _examples(checkpoint, data, truth=truth, channel=channel), device=device)
+    parts = _parts(trial.groups, folds)
+    chosen, after = _cross_validated(trial, parts)
+    before = trial.score(trial.present, trial.groups)
+    _write(model_folder(model), target, checkpoint, chosen, before=before, after=after, data=data)
+    return Tuned(target, dict(chosen), before, after, len(trial.groups))
+
+
+def _examples(
+    checkpoint: "Checkpoint", data: Sequence[str], *, truth: str, channel: tuple[str | int, ...]
+) -> list[Example]:
+    """Read the images, normalised as the model expects them."""
+    known = checkpoint.card["normalise"] or {"kind": "none"}
+    job = TrainJob(
+        data=tuple(data), folder="unused", truth=truth, channel=channel, normalise=Normalise(**known)
+    )
+    examples = examples_of(job)
+    wanted, got = checkpoint.card["channels"], len(examples[0].pair[0])
+    if got != wanted:
+        raise BadArgument(f"channel: expected {wanted} channel(s) for this model, got {got}; name them")
+    return examples
+
+
+class Trial:
+    """Decodes the outputs of a network under any settings and counts what is matched, group by group."""
+
+    def __init__(self, checkpoint: "Checkpoint", examples: Sequence[Example], *, device: str) -> None:
+        from model.devices import choose_device, placed
+        from model.inference import outputs_of
+
+        self.method = cast(Any, checkpoint.method)
+        self.examples = examples
+        self.groups = shuffled_groups(examples)
+        where = choose_device(device)
+        network = placed(checkpoint.network, where)
+        self._outputs = [
+            {
+                name: value.cpu().numpy().astype(np.float16)
+                for name, value in outputs_of(self.method, network, e.pair[0], device=where).items()
+            }
+            for e in examples
+        ]
+        self._known: dict[Settings, dict[str, np.ndarray]] = {}
+
+    @property
+    def present(self) -> Settings:
+        """The settings of the model as it is."""
+        return tuple((name, getattr(self.method, name)) for name in (*self.method.tunable, "min_area"))
+
+    def thresholds(self) -> Iterator[Settings]:
+        """Yield the present settings, then every combination of the values to try."""
+        yield self.present
+        names = list(self.method.tunable)
+        for values in product(*self.method.tunable.values()):
+            yield (*zip(names, values, strict=True), ("min_area", self.method.min_area))
+
+    def areas(self, settings: Settings) -> Iterator[Settings]:
+        """Yield settings with every least area to try, the present one first."""
+        yield settings
+        areas = [np.bincount(stack.ravel())[1:] for stack in (e.pair[1] for e in self.examples)]
+        usual = float(np.percentile(np.concatenate([part[part > 0] for part in areas]), 5))
+        for share in AREA_SHARES:
+            yield tuple((k, round(share * usual) if k == "min_area" else v) for k, v in settings)
+
+    def score(self, settings: Settings, groups: Sequence[str]) -> float:
+        """Return the pooled meanAP of some groups."""
+        return mean_ap(sum(self.counts(settings)[group] for group in groups))
+
+    def counts(self, settings: Settings) -> dict[str, np.ndarray]:
+        """Return per group the matched objects at each IoU threshold, then the true and the predicted objects."""
+        if settings not in self._known:
+            method = replace(self.method, **dict(settings))
+            counts = {group: np.zeros(len(THRESHOLDS) + 2, np.int64) for group in self.groups}
+            for example, outputs in zip(self.examples, self._outputs, strict=True):
+                image, truth = example.pair
+                stack = method.decode({k: v.astype(np.float32) for k, v in outputs.items()}, image.shape[1:])
+                both = overlap(truth, stack)
+                matched = [matched_counts(both, threshold)[0] for threshold in THRESHOLDS]
+                counts[example.group] += np.array([*matched, both.n_truth, both.n_prediction])
+            self._known[settings] = counts
+        return self._known[settings]
+
+
+def mean_ap(counts: Any) -> float:
+    """Return meanAP from matched objects per threshold, true and predicted objects."""
+    matched, truths, predictions = counts[:-2], counts[-2], counts[-1]
+    return float(np.mean(average_precision(matched, matched, truths, predictions)))
+
+
+def _parts(groups: Sequence[str], folds: int) -> list[list[str]]:
+    if len(groups) < 2 or folds < 2:
+        raise BadArgument(
+            f"data: expected at least two wells or images and two folds, got {len(groups)} and {folds}"
+        )
+    count = min(folds, len(groups))
+    return [list(groups[number::count]) for number in range(count)]
+
+
+def _cross_validated(trial: Trial, parts: Sequence[Sequence[str]]) -> tuple[Settings, float]:
+    """Return the settings chosen on all groups, and the meanAP of each group with settings chosen without its part."""
+    held = []
+    for part in parts:
+        others = [group for group in trial.groups if group not in part]
+        counts = trial.counts(_chosen(trial, others))
+        held += [counts[group] for group in part]
+    return _chosen(trial, trial.groups), mean_ap(sum(held))
+
+
+def _chosen(trial: Trial, groups: Sequence[str]) -> Settings:
+    """Return the best thresholds for some groups, then the best least area with them; of equal ones the first."""
+    best = max(trial.thresholds(), key=lambda settings: trial.score(settings, groups))
+    return max(trial.areas(best), key=lambda settings: trial.score(settings, groups))
+
+
+def _write(
+    source: Path,
+    target: Path,
+    checkpoint: "Checkpoint",
+    chosen: Settings,
+    *,
+    before: float,
+    after: float,
+    data: Sequence[str],
+) -> None:
+    """Write the weights with a card of the chosen settings; scores of other settings are left out."""
+    card: Mapping[str, Any] = {k: v for k, v in checkpoint.card.items() if k != "scores"}
+    settings: dict[str, Any] = dict(chosen)
+    new: dict[str, Any] = {
+        **card,
+        "method": card["method"] | settings,
+        "min_area": settings["min_area"],
+        "tuning": {
+            "data": [Path(place).name for place in data],
+            "meanAP_before": before,
+            "meanAP_cross_validated": after,
+            "from": card["digest"],
+        },
+    }
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source / WEIGHTS, target / WEIGHTS)
+    write_card(target, new | {"digest": digest_of(new)})
