@@ -62,6 +62,10 @@ GAPS = {
 """Facts that are notes and not rows of a table: what is counted, and what is the matter with it."""
 
 
+SAID = ("prediction_name", "truth_name")
+"""Facts that stand on top of the page already."""
+
+
 def evaluation_report(assessment: Assessment, *, picture: PictureOf | None = None) -> str:
     """Write the report of an evaluation as one HTML file; see ``evaluation_page``."""
     return html_page(evaluation_page(assessment, picture=picture))
@@ -98,7 +102,7 @@ def evaluation_page(assessment: Assessment, *, picture: PictureOf | None = None)
             name="scores", title="All scores", blocks=(score_table(assessment), *([author] if author else []))
         ),
     ]
-    facts = {key: value for key, value in assessment.facts.items() if key not in GAPS}
+    facts = {key: value for key, value in assessment.facts.items() if key not in (*GAPS, *SAID)}
     if blocks := fact_blocks(facts):
         sections.append(Section(name="facts", title="Facts", blocks=blocks))
     subtitle = f"Evaluation of {assessment.name}, {counted(len(images), 'image')}"
@@ -259,6 +263,9 @@ def _map_title(name: str) -> str:
 
 def _group_sections(assessment: Assessment) -> list[Section]:
     shown = {table.name for table in _plate_table(assessment)}
+    single = assessment.evaluation.groups.get("well")
+    if single is not None and (single["images"] == 1).all():
+        shown.add("by_well")  # the table of images has these numbers
     tables = [table for table in group_tables(assessment) if table.name not in shown]
     charts = _condition_charts(assessment.evaluation.groups.get("condition"))
     level = (
