@@ -85,8 +85,8 @@ def level_text(summary: Mapping[str, object]) -> str:
     if not isinstance(facts, Mapping) or interval(summary, "meanAP") is None:
         return f"no confidence intervals, which need {FEWEST} images or more"
     return (
-        f"{100 * float(facts['level']):.0f} % intervals from {int(facts['resamples']):,} bootstrap resamples of images, "
-        f"seed {facts['seed']}"
+        f"{100 * float(facts['level']):.0f} % intervals from {int(facts['resamples']):,} bootstrap resamples of "
+        f"images, seed {facts['seed']}"
     )
 
 
