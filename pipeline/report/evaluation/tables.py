@@ -136,9 +136,9 @@ def _difference_caption(found: Difference) -> str:
     if not found.resamples:
         return f"{pooled} Fewer than {FEWEST} images give no interval."
     return (
-        f"{pooled} From and to: {100 * found.level:.0f} % interval of the difference from {found.resamples:,} paired "
-        f"bootstrap resamples of these images, seed {found.seed}. In an interval without 0 the sign of the difference does not "
-        "hang on a few of these images; it says nothing about other plates or days."
+        f"{pooled} From and to: {100 * found.level:.0f} % interval of the difference, from {found.resamples:,} paired "
+        f"bootstrap resamples of these images, seed {found.seed}. In an interval without 0 the sign of the difference "
+        "does not hang on a few of these images; it says nothing about other plates or days."
     )
 
 

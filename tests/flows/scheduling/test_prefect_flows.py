@@ -327,6 +327,9 @@ def test_a_work_pool_runs_a_job_and_a_cancelled_run_that_is_retried_goes_on(
     deploy = ["deploy", "job.toml", "--pool", "lab", "--name", "nightly", "--cron", "0 2 * * *", "--tag", "scope",
               "--limit", "1"]  # fmt: skip
     server.ask("work_pools/", name="lab", type="process")
+    assert server.platelayer("deploy", "job.toml", "--pool", "lap", cwd=tmp_path).wait(400) == 1
+    said = (server.home / "started.log").read_text()
+    assert "--pool lap: the Prefect server has no such work pool; did you mean lab?" in said
     assert server.platelayer(*deploy, cwd=tmp_path).wait(400) == 0
 
     nightly = server.get("deployments/name/segment/nightly")
