@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.commands.serve import NONE, JobFile, Wishes, deployments_of, read_work
+from flows.commands.serve import DEFAULTS, JobFile, ServeOptions, deployments_of, read_work
 from flows.execution.orchestrate import configured_api
 
 
@@ -16,10 +16,10 @@ def deploy(
     image: Annotated[
         str | None, Parameter(help="Container image with platelayer, for pools that take one.")
     ] = None,
-    wishes: Wishes = NONE,
+    options: ServeOptions = DEFAULTS,
 ) -> int:
     """Register a job, or a watch, on a work pool; its workers do the runs."""
-    made = deployments_of(read_work(job_file, wishes), wishes)
+    made = deployments_of(read_work(job_file, options), options)
     from flows.scheduling import serve as serving
 
     serving.register(made, pool=pool, image=image)

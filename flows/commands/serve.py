@@ -17,8 +17,8 @@ JobFile = Annotated[str, Parameter(help="Job file (.toml); with --watch its sour
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """What is run when; the options of `serve` and `deploy`."""
+class ServeOptions:
+    """Options of `serve` and `deploy`: which plates, when, and how the deployment is called."""
 
     watch: Annotated[str | None, Parameter(help=_ABOUT["place"])] = None
     cron: Annotated[
@@ -45,48 +45,48 @@ class Wishes:
     ] = None
 
 
-NONE = Wishes()
+DEFAULTS = ServeOptions()
 
 
-def serve(job_file: JobFile, *, wishes: Wishes = NONE) -> int:
+def serve(job_file: JobFile, *, options: ServeOptions = DEFAULTS) -> int:
     """Run a job by the clock, or on every plate that appears at a place, until stopped."""
-    if not wishes.cron and not wishes.every:
+    if not options.cron and not options.every:
         raise BadArgument("serve: expected --cron or --every; to run a job once use `platelayer segment`")
-    work = read_work(job_file, wishes)
-    made = deployments_of(work, wishes)
+    work = read_work(job_file, options)
+    made = deployments_of(work, options)
     sys.stdout.write(
         f"serving {', '.join(one.full_name for one in made)} on {configured_api()}; Ctrl-C stops\n"
     )
     sys.stdout.flush()
     from flows.scheduling import serve as serving
 
-    serving.serve(made, at_once=isinstance(work, WatchJob) and not wishes.cron)
+    serving.serve(made, at_once=isinstance(work, WatchJob) and not options.cron)
     return 0
 
 
-def deployments_of(work: SegmentJob | WatchJob, wishes: Wishes) -> list[Any]:
-    """Deployments as they were wished for; Prefect is imported here and not before."""
+def deployments_of(work: SegmentJob | WatchJob, options: ServeOptions) -> list[Any]:
+    """Make the Prefect deployments of a job or a watch; imports Prefect, which takes seconds."""
     from flows.scheduling import serve as serving
 
     schedule = serving.Schedule(
-        cron=wishes.cron, every_s=serving.seconds(wishes.every) if wishes.every else None
+        cron=options.cron, every_s=serving.seconds(options.every) if options.every else None
     )
-    return serving.deployments(work, schedule, name=wishes.name, tags=wishes.tag, limit=wishes.limit)
+    return serving.deployments(work, schedule, name=options.name, tags=options.tag, limit=options.limit)
 
 
-def read_work(path: str, wishes: Wishes) -> SegmentJob | WatchJob:
-    """The job of a file, or a watch with it as template; options before settings."""
+def read_work(path: str, options: ServeOptions) -> SegmentJob | WatchJob:
+    """Read a job file; with --watch the result is a watch with the job as template. --set wins over other options."""
     from flows.scheduling.serve import seconds
 
-    quiet_s = seconds(wishes.quiet) if wishes.quiet else None
-    options = {"match": wishes.match, "marker": wishes.marker, "quiet_s": quiet_s}
-    given = {key: value for key, value in options.items() if value is not None}
-    own = [setting for setting in wishes.set if not setting.startswith("watch.")]
-    others = [setting.removeprefix("watch.") for setting in wishes.set if setting.startswith("watch.")]
-    table = with_settings(read_toml(path), own)
-    if wishes.watch is None:
-        if given or others:
+    quiet_s = seconds(options.quiet) if options.quiet else None
+    given_options = {"match": options.match, "marker": options.marker, "quiet_s": quiet_s}
+    given = {key: value for key, value in given_options.items() if value is not None}
+    for_job = [setting for setting in options.set if not setting.startswith("watch.")]
+    for_watch = [setting.removeprefix("watch.") for setting in options.set if setting.startswith("watch.")]
+    table = with_settings(read_toml(path), for_job)
+    if options.watch is None:
+        if given or for_watch:
             raise BadArgument(f"{', '.join(given) or 'watch.*'}: expected with --watch only")
         return job(SegmentJob, table)
-    table = {"place": wishes.watch, "job": {**table, "source": wishes.watch}} | given
-    return job(WatchJob, with_settings(table, others))
+    table = {"place": options.watch, "job": {**table, "source": options.watch}} | given
+    return job(WatchJob, with_settings(table, for_watch))

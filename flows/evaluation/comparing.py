@@ -50,11 +50,11 @@ class Gaps:
     """Places of the layout without an image."""
 
     def named(self) -> dict[str, list[str]]:
-        """The gaps there are, by what they are called."""
+        """The lists that are not empty, by a name for people."""
         return {name.replace("_", " "): names for name, names in vars(self).items() if names}
 
     def refuse(self) -> None:
-        """Raise `BadArgument` unless there is no gap."""
+        """Raise `BadArgument` if anything is missing on either side."""
         if found := "; ".join(f"{what}: {', '.join(names)}" for what, names in self.named().items()):
             raise BadArgument(f"--strict: {found}")
 

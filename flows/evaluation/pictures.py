@@ -26,7 +26,7 @@ def grey(image: Image, *, channel: int = 0, plane: tuple[int, int] = (0, 0)) -> 
 def stack_like(
     shape: tuple[int, ...], place: Address, path: str, name: str, plane: tuple[int, int] = (0, 0)
 ) -> np.ndarray | None:
-    """A label stack at the level of a picture of ``shape``; None where there is none of that name or size."""
+    """A label stack at the pyramid level whose size is ``shape``; None without such labels or such a level."""
     if name not in list_labels(place, path):
         return None
     layers = []
@@ -48,7 +48,7 @@ class Views:
     channel: int
 
     def picture(self, key: str) -> Shown | None:
-        """The field and what was found in it."""
+        """The image and its predicted labels."""
         shown = grey(self.images[key], channel=self.channel)
         return shown, None, stack_like(shown.shape, self.output, self.images[key].path, self.name)
 

@@ -81,7 +81,7 @@ def _spot(key: str, image: Image, collection: Collection) -> Spot:
 
 
 def _record(output: Address, name: str | None, run: str | None) -> dict[str, Any] | None:
-    """The record asked for; with several and no choice, the one that is newest by its own listing of images."""
+    """The record of the run that was asked for; of several runs with one name of labels, the one that ended last."""
     records = {key: Ledger(output, key).find_json("record.json") for key in output.children(ROOT)}
     found = {key: record for key, record in records.items() if record and name in (None, record["name"])}
     if run is not None:

@@ -16,10 +16,10 @@ from pipeline.store.ledger import safe_name
 from pipeline.store.places.address import Address
 
 LEAST = 3
-"""Fewer earlier plates say nothing."""
+"""Earlier plates that are needed for a comparison."""
 
 KEPT = 30
-"""So many of the latest plates are looked at."""
+"""Number of latest plates that a plate is compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class PlateStatus:
-    """What a look at a plate found."""
+    """State of a plate when the place was last listed."""
 
     plate: str
     state: State
@@ -151,7 +151,7 @@ def signature(watch: Watch, plate: str) -> str:
 
 
 def look(watch: Watch, now: float) -> list[PlateStatus]:
-    """See every plate of the place, in order."""
+    """Find the status of every plate of the place, in the order of their names."""
     plates = find_stores(watch.place, watch.job.match, output=watch.root)
     return parallel_map(partial(plate_status, watch, now=now), plates)
 
@@ -199,14 +199,14 @@ def tick(
     """
     tried: set[str] = set()
     now = clock()
-    patience = now + watch.job.quiet_s
+    deadline = now + watch.job.quiet_s
     while True:
-        sights = look(watch, now)
-        ready = [seen.plate for seen in sights if seen.state == "ready" and seen.plate not in tried]
+        statuses = look(watch, now)
+        ready = [plate.plate for plate in statuses if plate.state == "ready" and plate.plate not in tried]
         for plate in ready:
             tried.add(plate)
             yield process(plate)
-        due = [seen.due for seen in sights if seen.due is not None and seen.due <= patience]
+        due = [plate.due for plate in statuses if plate.due is not None and plate.due <= deadline]
         if not ready and not due:
             return
         if not ready:

@@ -150,7 +150,7 @@ class KeyNumber:
     detail: str = ""
     """Interval, unit or remark below it."""
     tone: str = "plain"
-    """``plain``, ``good``, ``warn`` or ``bad``; the text says it too, colour is never alone."""
+    """``plain``, ``good``, ``warn`` or ``bad``; colour is never the only sign, the text has to tell it too."""
 
     def __post_init__(self) -> None:
         if self.tone not in TONES:
@@ -172,7 +172,7 @@ class Note:
 
     kind: ClassVar[str] = "note"
     text: str
-    """What it says."""
+    """The sentence."""
     tone: str = "plain"
     """As in ``KeyNumber``."""
 

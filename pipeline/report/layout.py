@@ -40,7 +40,7 @@ class Spot:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What a layout says."""
+    """Conditions, roles and doses of wells or images."""
 
     key: str
     """``well`` or ``image``: what its rows name."""
@@ -67,7 +67,7 @@ class Assigned:
     roles: dict[str, str]
     """By image, ``positive``, ``negative`` or empty."""
     doses: dict[str, float]
-    """By image, where there is one."""
+    """By image, for images whose place has a dose."""
     without_condition: list[str]
     """Images whose place the layout does not name."""
     unknown_places: list[str]

@@ -11,7 +11,7 @@ import re
 from pipeline.report.blocks import KeyNumbers, Note, Page, Table, Value, is_blank
 
 MOST_ROWS = 200
-"""Longer tables are cut in Markdown, with a line that says so; CSV is never cut."""
+"""Rows of a table in Markdown; longer tables are cut, with a line that tells it. CSV is never cut."""
 
 
 def markdown_page(page: Page) -> str:

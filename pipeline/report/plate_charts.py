@@ -39,7 +39,7 @@ class PlateMap:
     values: np.ndarray
     """float ``(rows, columns)``; NaN where there is no number."""
     texts: tuple[tuple[str, ...], ...]
-    """What hovering over a well says, one tuple per row."""
+    """Hover text of each well, one tuple per row."""
     anchors: tuple[tuple[str, ...], ...]
     """Id of the picture a well links to, or empty."""
     unit: str

@@ -64,7 +64,7 @@ class Assessment:
 
 
 def score(summary: Mapping[str, object], *path: str) -> float | None:
-    """Look up ``AP``, ``0.5`` and the like; None where it is not there or no number."""
+    """Look up a score by its keys, such as ``AP``, ``0.5``; None if it is missing or not a number."""
     found: object = summary
     for key in path:
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -72,7 +72,7 @@ def score(summary: Mapping[str, object], *path: str) -> float | None:
 
 
 def interval(summary: Mapping[str, object], *path: str) -> tuple[float, float] | None:
-    """Confidence interval of a score; None where there is none."""
+    """Confidence interval of a score; None if it has none."""
     found: object = summary.get("confidence")
     for key in path:
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -80,7 +80,7 @@ def interval(summary: Mapping[str, object], *path: str) -> tuple[float, float] |
 
 
 def level_text(summary: Mapping[str, object]) -> str:
-    """How the intervals were made, or that there are none."""
+    """One sentence on how the intervals were computed, or why the scores have none."""
     facts = summary.get("confidence")
     if not isinstance(facts, Mapping) or interval(summary, "meanAP") is None:
         return f"no confidence intervals, which need {FEWEST} images or more"
