@@ -1,6 +1,7 @@
 """Archives: which stores belong, one summary, and an exit code that tells of holes."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -47,7 +48,9 @@ def test_one_summary_results_mirrored_and_done_stores_skipped(archive, bright, t
     first = json.loads((tmp_path / "out/.platelayer/archive.json").read_text())
     assert set(first["stores"]) == {"a.zarr", "deep/b.zarr"}
     page = (tmp_path / "out/.platelayer/archive.html").read_text()
-    assert 'href="../deep/b.zarr"' in page and 'href="../a.zarr"' in page and "Set aside" not in page
+    links = re.findall(r'href="[.][.]/((?:deep/b|a)[.]zarr/[.]platelayer/[0-9a-f]+/report[.]html)"', page)
+    assert len(links) == 2 and all((tmp_path / "out" / link).exists() for link in links)
+    assert "Set aside" not in page
     assert f"report: {tmp_path}/out/.platelayer/archive.html" in capsys.readouterr().out
     assert not (archive / ".platelayer").exists()
     assert command(words) == 0
@@ -62,7 +65,8 @@ def test_a_store_that_cannot_be_used_is_set_aside_and_the_others_are_done(archiv
     assert "set aside: 0bad.zarr:" in said and "1 store(s)" in said
     assert (archive / "a.zarr/labels/n").is_dir()
     page = (archive / ".platelayer/archive.html").read_text()
-    assert "0bad.zarr" in page and "not a Zarr" in page and 'href="../a.zarr"' in page
+    assert "0bad.zarr" in page and "not a Zarr" in page and 'href="../a.zarr/.platelayer/' in page
+    assert "have to be copied again first" in page
 
 
 def test_no_store_that_fits_is_an_error(archive):
