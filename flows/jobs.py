@@ -78,6 +78,13 @@ class SegmentJob:
     """Series of a converted file (slide, label picture), by number or name, or all; needed where they differ."""
     project: Literal["none", "max"] = "none"
     """max: segment the maximum over all z planes, and write labels without z; none: every z plane by itself."""
+    level: Annotated[int | None, Field(ge=0)] = None
+    """Level of the image pyramid to segment, 0 is the finest; labels have that level's grid and pixel size."""
+    pixel_size_um: Annotated[float | None, Field(gt=0)] = None
+    """Segment on the coarsest level with pixels no larger than this, resampled to it for the segmenter."""
+    scale: Annotated[float, Field(gt=0)] | Literal["auto"] | None = None
+    """Resample images for the segmenter: by a factor (0.5 halves their size), or auto, to the pixel size of the model;
+    labels keep the grid of the image."""
     absent_chunks: Literal["check", "zeros"] = "check"
     """zeros: chunks that are not in the store are zeros, whatever the pyramid shows; check: lost ones are an error."""
     tiling: Tiling = Tiling()
@@ -101,6 +108,14 @@ class SegmentJob:
             raise BadArgument(
                 f"expected a model or a segmenter, got both: {self.model!r} and {self.segmenter!r}"
             )
+        sizes = {"level": self.level, "pixel_size_um": self.pixel_size_um, "scale": self.scale}
+        given = [name for name, size in sizes.items() if size is not None]
+        if self.pixel_size_um is not None and len(given) > 1:
+            raise BadArgument(
+                f"expected pixel_size_um alone, got {' and '.join(given)}; leave the others out"
+            )
+        if self.copy_images and (self.level or self.pixel_size_um is not None):
+            raise BadArgument("copy_images copies all levels; leave it out with level and pixel_size_um")
         if self.copy_images and not self.output:
             raise BadArgument("copy_images needs an output to copy to; add --output")
 

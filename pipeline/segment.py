@@ -51,6 +51,8 @@ class Traits:
     """Normalisation it was made for."""
     min_area: int | None = None
     """Smallest object it was tuned for, in px."""
+    pixel_size_um: float | None = None
+    """Pixel size it was made for, in micrometers."""
     digest: str = ""
     """Changes when its answers may change."""
 
@@ -79,7 +81,16 @@ def traits(segmenter: Segmenter, *, probe: np.ndarray) -> Traits:
     name = str(getattr(segmenter, "name", None) or getattr(segmenter, "__name__", type(segmenter).__name__))
     said = {
         field: getattr(segmenter, field)
-        for field in ("link", "halo_px", "stride", "layers", "channels", "normalise", "min_area")
+        for field in (
+            "link",
+            "halo_px",
+            "stride",
+            "layers",
+            "channels",
+            "normalise",
+            "min_area",
+            "pixel_size_um",
+        )
         if getattr(segmenter, field, None) is not None
     }
     digest = str(getattr(segmenter, "digest", "") or source_digest(segmenter))

@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-
 BRIGHTEST = 4.0
 """Brighter pixels are set to this, in normalised units: one defective pixel must not shine through the smoothing."""
 

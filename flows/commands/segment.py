@@ -39,6 +39,9 @@ def segment(
     acquisition: Annotated[str | None, _option("acquisition")] = None,
     series: Annotated[str | None, _option("series")] = None,
     project: Annotated[Literal["none", "max"] | None, _option("project")] = None,
+    scale: Annotated[str | None, _option("scale")] = None,
+    level: Annotated[int | None, _option("level")] = None,
+    pixel_size: Annotated[float | None, _option("pixel_size_um")] = None,
     absent_chunks: Annotated[Literal["check", "zeros"] | None, _option("absent_chunks")] = None,
     match: Annotated[
         str | None,
@@ -60,6 +63,7 @@ def segment(
     given = {
         "output": output, "channel": channel, "name": name, "model": model, "segmenter": segmenter,
         "acquisition": acquisition, "series": series, "project": project, "absent_chunks": absent_chunks,
+        "scale": scale, "level": level, "pixel_size_um": pixel_size,
         "overwrite": overwrite or None, "copy_images": copy_images or None,
     }  # fmt: skip
     execution = {"executor": executor, "workers": workers, "device": device}
@@ -188,6 +192,8 @@ def summary(record: "RunRecord") -> int:
         f"{record.objects} objects in {len(record.images)} image(s), channel {channels} -> {record.output} "
         f"(labels and tables {record.name!r}, run {record.run})\n"
     )
+    for note in record.notes:
+        sys.stdout.write(f"scale: {note}\n")
     if record.empty:
         names = ", ".join(path or "image" for path in record.empty[:8])
         more = ", ..." if len(record.empty) > 8 else ""

@@ -121,7 +121,7 @@ def known_traits(reference: SegmenterRef) -> Traits | None:
         raise
     except ValueError as error:
         raise BadArgument(str(error)) from None
-    names = ("name", "halo_px", "stride", "layers", "channels", "normalise", "min_area")
+    names = ("name", "halo_px", "stride", "layers", "channels", "normalise", "min_area", "pixel_size_um")
     digest = answers_digest(card["digest"], precision=reference.precision)
     link = card.get("link", "touch")  # cards from before there was a choice do not say
     return Traits(link=link, digest=digest, **{name: card[name] for name in names})

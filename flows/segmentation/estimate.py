@@ -44,6 +44,7 @@ def estimate(job: SegmentJob) -> str:
     lines = [
         f"source      {plan.source.address}, {len(plan.works)} image(s), {pixels / 1e6:.1f} Mpx",
         f"output      {plan.output}, labels and tables {plan.name!r}, run {plan.ledger.run}",
+        *(f"scale       {note}" for note in plan.notes),
         f"channel     {_channels(plan)}",
         *_planes(plan),
         f"segmenter   {traits.name} ({traits.link}, reach {traits.halo_px} px, stride {traits.stride})",
@@ -166,8 +167,7 @@ def _readable(items: Sequence[TileJob]) -> tuple[list[TileJob], tuple[str, ...]]
 def _predict(plan: Plan, item: TileJob, scratch: Ledger) -> TileJob:
     """Run the network on a tile, as the run will, with a scratch in memory."""
     mine = TileJob(replace(item.work, ledger=scratch), item.plane, item.tile)
-    block = item.work.read(item.plane, item.tile.read)
-    predict((mine, limits_of(block, plan.normalise)))
+    predict((mine, limits_of(item.work.read(item.plane, item.tile.read), plan.normalise)))
     return mine
 
 

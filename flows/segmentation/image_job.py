@@ -10,6 +10,7 @@ import numpy as np
 
 from flows.execution.segmenters import SegmenterRef
 from pipeline import measure
+from pipeline.resample import Rescaling
 from pipeline.segment import Traits
 from pipeline.store.ledger import Ledger
 from pipeline.store.ome.collection import Image
@@ -34,6 +35,8 @@ class ImageJob:
     """Channels whose intensities are measured."""
     core: int
     halo: int
+    factor: float = 1.0
+    """Network pixels per pixel of the image."""
 
     def __str__(self) -> str:
         return self.image.path or "image"
@@ -52,6 +55,11 @@ class ImageJob:
     def measured_names(self) -> list[str]:
         """Names of the measured channels, for the columns of the table."""
         return [self.image.channels[index] for index in self.measured]
+
+    @property
+    def rescaling(self) -> Rescaling | None:
+        """How the network sees the image where it is resampled."""
+        return None if self.factor == 1 else Rescaling(self.factor, self.extent, self.traits.stride)
 
     def frame(self, plane: int) -> measure.Frame:
         """The plane as measurements see it."""

@@ -11,8 +11,10 @@ import numpy as np
 from flows.execution.segmenters import SegmenterRef, expected_channels, full_traits, reference
 from flows.jobs import SegmentJob, as_table
 from flows.segmentation.image_job import ImageJob, TileJob
+from flows.segmentation.scaling import at_level, factor_of, least_area, scale_notes
 from pipeline.errors import BadArgument, BadStore
 from pipeline.normalise import Normalise, normalised
+from pipeline.resample import Rescaling
 from pipeline.segment import Traits
 from pipeline.stains import choose_channels
 from pipeline.stitch import Filters
@@ -56,7 +58,7 @@ class Plan:
             "segmenter": [self.traits.name, self.traits.digest],
             "channel": self.job.channel,
         }
-        facts |= _projection(self.job)
+        facts |= _projection(self.job) | _scale(self.job)
         return fingerprint(facts | {"normalise": as_table(self.normalise), "filters": as_table(self.filters)})
 
     @property
@@ -64,6 +66,13 @@ class Plan:
         """Names of the channels that are segmented; of images that name them differently, all names."""
         names = (work.image.channels[index] for work in self.works for index in work.channels)
         return tuple(dict.fromkeys(names))
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the scale of the images."""
+        return scale_notes(
+            tuple(work.image for work in self.works), tuple(work.factor for work in self.works), self.traits
+        )
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -127,7 +136,8 @@ def make_plan(job: SegmentJob) -> Plan:
     traits = full_traits(segmenter, _probe(first, channels[first.path]))
     _check_channels(traits, channels[first.path])
     normalise = job.normalise.filled(traits.normalise)
-    filters = replace(job.filters, min_area=_min_area(job, traits))
+    factors = {image.path: factor_of(image, job, traits) for image in source.images if image.path in channels}
+    filters = replace(job.filters, min_area=_min_area(job, traits, factors[first.path]))
     halo = _halo(job, traits)
     name = layer_names(job.name or _name(traits), 1)[0]
     digests = source.digests()
@@ -138,7 +148,8 @@ def make_plan(job: SegmentJob) -> Plan:
         ImageJob(
             ledger=ledger, image=image, key=work_key(image.path, digests[image.path]),
             segmenter=segmenter, traits=traits, channels=channels[image.path], measured=_measured(job, image),
-            core=round_up(job.tiling.core, traits.stride), halo=round_up(halo, traits.stride),
+            core=round_up(job.tiling.core, traits.stride),
+            halo=round_up(_image_halo(job, halo, factors[image.path]), traits.stride), factor=factors[image.path],
         )
         for image in source.images if image.path in channels
     )  # fmt: skip
@@ -156,6 +167,7 @@ def open_source(job: SegmentJob) -> Collection:
             f"{source.address}: expected images, got a store of results without pixels; give its source"
         )
     source = select_images(source, acquisition=job.acquisition, series=job.series, channels=job.channel)
+    source = at_level(source, job)
     if job.project == "none":
         return source
     return replace(source, images=tuple(image.projected(job.project) for image in source.images))
@@ -183,6 +195,11 @@ def _halo(job: SegmentJob, traits: Traits) -> int:
     return halo
 
 
+def _image_halo(job: SegmentJob, halo: int, factor: float) -> int:
+    """The halo in pixels of the image; one that the job gives is in these already."""
+    return halo if factor == 1 or job.tiling.halo is not None else Rescaling(factor, (1, 1)).halo(halo)
+
+
 def _name(traits: Traits) -> str:
     """A name of labels made of the name of a segmenter."""
     return re.sub(r"[^a-z0-9_.-]+", "_", traits.name.lower()).lstrip("_.-") or "labels"
@@ -193,17 +210,27 @@ def _facts(
     halo: int, digests: dict[str, str], expected: tuple[str, ...],
 ) -> dict[str, Any]:  # fmt: skip
     """What the result depends on. Images are told apart by their own keys, so a plate may grow under its run."""
-    return {
-        "source": str(source.address),
-        "name": name,
-        "segmenter": [traits.name, traits.digest],
-        "channel": job.channel or expected,
-        "tiling": as_table(job.tiling) | {"halo": halo},
-        "normalise": as_table(normalise),
-        "filters": as_table(filters),
-        "measure": as_table(job.measure),
-        "plate": digests if normalise.scope != "image" and normalise.kind != "none" else None,
-    } | _projection(job)
+    return (
+        {
+            "source": str(source.address),
+            "name": name,
+            "segmenter": [traits.name, traits.digest],
+            "channel": job.channel or expected,
+            "tiling": as_table(job.tiling) | {"halo": halo},
+            "normalise": as_table(normalise),
+            "filters": as_table(filters),
+            "measure": as_table(job.measure),
+            "plate": digests if normalise.scope != "image" and normalise.kind != "none" else None,
+        }
+        | _projection(job)
+        | _scale(job)
+    )
+
+
+def _scale(job: SegmentJob) -> dict[str, Any]:
+    """Level and scale as facts of the result; absent at their defaults, so that older runs keep their names."""
+    facts = {"level": job.level or None, "pixel_size_um": job.pixel_size_um, "scale": job.scale}
+    return {name: fact for name, fact in facts.items() if fact is not None}
 
 
 def _projection(job: SegmentJob) -> dict[str, Any]:
@@ -256,9 +283,9 @@ def _check_channels(traits: Traits, channels: tuple[int, ...]) -> None:
         )
 
 
-def _min_area(job: SegmentJob, traits: Traits) -> int:
+def _min_area(job: SegmentJob, traits: Traits, factor: float) -> int:
     chosen = job.filters.min_area
-    return chosen if chosen is not None else traits.min_area or 0
+    return chosen if chosen is not None else least_area(factor, traits)
 
 
 def _probe(image: Image, channels: tuple[int, ...]) -> np.ndarray:

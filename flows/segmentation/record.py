@@ -71,6 +71,8 @@ class RunRecord:
     z_planes: int = 1
     """Most z planes of an image; each is segmented by itself."""
     tiling: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What was resampled, and pixel sizes far from those of the model."""
     channels: list[str] = field(default_factory=list)
     """Names of the channels that were segmented."""
     measured: list[str] = field(default_factory=list)
@@ -95,7 +97,7 @@ class RunRecord:
         """The record of a plan; what earlier starts of the same run did is kept, their failures are not."""
         record = cls(
             run=plan.ledger.run, output=str(plan.output), name=plan.name, segmenter=plan.traits.name,
-            job=as_table(plan.job), missing=list(plan.source.missing),
+            job=as_table(plan.job), missing=list(plan.source.missing), notes=list(plan.notes),
             channels=list(plan.channels), measured=list(plan.measured), model=described(plan.segmenter, plan.traits),
             normalise=as_table(plan.normalise), filters=as_table(plan.filters), origin=plan.label_fingerprint,
         )  # fmt: skip

@@ -60,10 +60,11 @@ def predict(job: tuple[TileJob, Limits]) -> dict[str, Any]:
     item, limits = job
     work, tile = item.work, item.tile
     started = time.perf_counter()
-    raw = histogram.check_finite(work.read(item.plane, tile.read), origin=(tile.read.y0, tile.read.x0))
-    block = limits.apply(raw)
+    block = _network_input(item, limits)
     read = time.perf_counter()
-    layers = checked_answer(loaded(work.segmenter)(block), tile.read.shape, work.traits.name)
+    layers = checked_answer(loaded(work.segmenter)(block), block.shape[1:], work.traits.name)
+    if work.rescaling:
+        layers = work.rescaling.back(layers, work.rescaling.outer(tile.read), tile.read)
     answered = time.perf_counter()
     if work.traits.link == "touch":
         _write_mask(item, layers[(slice(None), *tile.core.within(tile.read))])
@@ -72,6 +73,16 @@ def predict(job: tuple[TileJob, Limits]) -> dict[str, Any]:
     work.ledger.mark("predict", work.key, item.key)
     written = time.perf_counter()
     return {"read_s": read - started, "network_s": answered - read, "write_s": written - answered}
+
+
+def _network_input(item: TileJob, limits: Limits) -> np.ndarray:
+    """Normalised pixels of what a tile reads, at the scale of the network."""
+    work, box = item.work, item.tile.read
+    rescaling = work.rescaling
+    seen = rescaling.outer(box) if rescaling else box
+    box = rescaling.support(seen) if rescaling else box
+    raw = histogram.check_finite(work.read(item.plane, box), origin=(box.y0, box.x0))
+    return rescaling.resample(limits.apply(raw), seen) if rescaling else limits.apply(raw)
 
 
 def _write_mask(item: TileJob, layers: np.ndarray) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.errors import BadArgument, BadStore
 from pipeline.store.ome.arrays import open_array, read_region
 from pipeline.store.ome.chunk_presence import absent_chunks, find_array, shown_by_coarser_level
-from pipeline.store.ome.groups import Group, join
+from pipeline.store.ome.groups import Group, find_group, join
 from pipeline.store.ome.metadata import Multiscale, channel_names, parse_multiscale
 from pipeline.store.places.address import Address
 from pipeline.store.places.faults import StoreLost
@@ -131,6 +131,20 @@ class Image:
             image = replace(image, levels=image.levels[1:], document=found[0], shape=tuple(kept))
         return image
 
+    def at_level(self, level: int) -> "Image":
+        """The image whose finest level is a coarser one of this pyramid, with the pixel size of that level.
+
+        Raises:
+            BadArgument: there is no such level.
+        """
+        group = find_group(self.address, self.path, zarr_format=self.zarr_format) if level else None
+        if group is None:
+            return self
+        coarser = image_at(
+            self.address, self.path, group, well=self.well, acquisition=self.acquisition, finest=level
+        )
+        return replace(coarser, name=self.name, field=self.field)
+
     def projected(self, projection: str) -> "Image":
         """This image without its z axis: `read` gives the maximum over all z planes.
 
@@ -237,14 +251,18 @@ def image_at(
     *,
     well: tuple[str, str] | None = None,
     acquisition: int | None = None,
+    finest: int = 0,
 ) -> Image:
     """Describe the image whose group was read from ``path``; ``well`` and ``acquisition`` are what its plate says.
 
+    Levels finer than ``finest`` are left out.
+
     Raises:
+        BadArgument: there is no level ``finest``.
         BadStore: no or bad multiscales metadata, a path that leaves the store, no array, or not pixels.
     """
     where = str(address.child(path))
-    multiscale = parse_multiscale(group.ome, where=where)
+    multiscale = parse_multiscale(group.ome, where=where, finest=finest)
     for level in multiscale.levels:
         address.child(path).child(level)
     first = join(path, multiscale.levels[0])

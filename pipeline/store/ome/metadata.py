@@ -60,8 +60,11 @@ class Multiscale:
         return self.scale[-2] * factors[0], self.scale[-1] * factors[1]
 
 
-def parse_multiscale(ome: dict[str, Any], *, where: str) -> Multiscale:
-    """Read the first multiscale of an image's metadata; ``where`` names the image in messages."""
+def parse_multiscale(ome: dict[str, Any], *, where: str, finest: int = 0) -> Multiscale:
+    """Read the first multiscale of an image's metadata; ``where`` names the image in messages.
+
+    Levels finer than ``finest`` are left out, as if the pyramid began with that one.
+    """
     listed = ome.get("multiscales")
     if not isinstance(listed, list) or not listed or not isinstance(listed[0], dict):
         raise BadStore(
@@ -72,6 +75,11 @@ def parse_multiscale(ome: dict[str, Any], *, where: str) -> Multiscale:
     datasets = first.get("datasets")
     if not isinstance(datasets, list) or not datasets or not all(_has_path(item) for item in datasets):
         raise BadStore(f"{where}: expected multiscales[0].datasets with paths, got {datasets!r}")
+    if finest >= len(datasets):
+        raise BadArgument(
+            f"{where}: expected a level from 0 to {len(datasets) - 1}, got {finest}; `platelayer inspect` lists them"
+        )
+    datasets = datasets[finest:]
     fine = _transforms(datasets[0], len(axes), where)
     outer = _transforms(first, len(axes), where)
     return Multiscale(
