@@ -13,10 +13,11 @@ from flows.jobs import SegmentJob
 from flows.segmentation.demand import Sizes, demand
 from flows.segmentation.plan import Plan, count_tiles, items, make_plan
 from flows.segmentation.stages import BORDER, OVERLAP, TileJob, describe_unit, pieces_keys, predict, ready
-from pipeline.errors import BadStore
+from pipeline.errors import BadStore, RunConflict
 from pipeline.normalise import limits_of
 from pipeline.stitch import from_bytes
 from pipeline.store.ledger import Ledger
+from pipeline.store.ome.labels import label_origin
 from pipeline.store.places.address import address
 from pipeline.store.places.faults import StoreLost
 from pipeline.store.places.traffic import Traffic
@@ -30,8 +31,14 @@ AFTER_NETWORK_MPX_S = 15.2
 
 
 def estimate(job: SegmentJob) -> str:
-    """Describe a job without running it."""
+    """Describe a job without running it.
+
+    Raises:
+        BadArgument, BadStore: the job or the source cannot be used.
+        RunConflict: labels of that name are there and come from other work, which the run would refuse too.
+    """
     plan = make_plan(job)
+    _check_labels(plan)
     tiles = sum(count_tiles(work) for work in plan.works)
     pixels = sum(len(w.image.planes) * int(np.prod(w.extent)) for w in plan.works)
     read = sum(_read_pixels(plan))
@@ -60,6 +67,20 @@ def estimate(job: SegmentJob) -> str:
         *(f"missing     {message}" for message in plan.source.missing),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _check_labels(plan: Plan) -> None:
+    """Refuse labels of other work, as the run does, unless they may be overwritten."""
+    if plan.job.overwrite:
+        return
+    for work in plan.works:
+        path = work.image.path
+        origin = label_origin(plan.output, path, plan.name, zarr_format=work.image.zarr_format)
+        if origin not in (None, plan.label_fingerprint):
+            raise RunConflict(
+                f"{plan.output.child(path)}: labels {plan.name!r} are there already and come from other work; give "
+                "another --name, or --overwrite to replace them when the new ones are complete"
+            )
 
 
 def _channels(plan: Plan) -> str:

@@ -29,7 +29,7 @@ class Run:
     images: pd.DataFrame
     """One row per image: ``image``; optional ``row``, ``column``, ``field``, ``status`` (``done`` or why not),
     ``reason``, ``failed_tiles``, ``retries``, ``height_px``, ``width_px``, ``condition``, ``role`` and ``dose`` of the
-    layout, ``flags`` (``empty`` and the like)."""
+    layout, ``flags`` (``empty``, or nothing)."""
     facts: Mapping[str, object]
     """Record of the run as a dictionary; see ``facts.fact_blocks`` for the keys it knows."""
     seams: SeamReport | None = None

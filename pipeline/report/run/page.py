@@ -38,8 +38,6 @@ from pipeline.report.wells import Places
 
 FLAGS = {
     "empty": "Empty by the limits of their intensities: no signal above the noise",
-    "saturated": "Saturated: more than 1 % of the pixels have the largest value of the camera",
-    "out of focus": "Maybe out of focus: far less fine detail than the other images",
 }
 """Flags of images, and what they mean."""
 
@@ -184,7 +182,7 @@ def _alarms(run: Run, where: Places, table: pd.DataFrame) -> tuple[Block, ...]:
 
 def _flag_notes(where: Places, table: pd.DataFrame) -> list[Block]:
     """One note for every kind of flag, with the images that have it."""
-    named = [well or name or "image" for well, name in zip(where.wells, table.index.astype(str))]
+    named = [well or name for well, name in zip(where.wells, table.index.astype(str))]
     notes: list[Block] = []
     for flag, meaning in FLAGS.items():
         found = list(dict.fromkeys(n for n, flags in zip(named, table["flags"]) if flag in flags.split(", ")))

@@ -275,3 +275,14 @@ def test_a_dry_run_names_a_corrupt_chunk_as_the_run_does_and_counts_the_memory_o
     assert "unreadable" in said and "the run would set this image aside" in said
     memory = float(said.partition("memory      about ")[2].split()[0])
     assert memory > 100, "the program alone takes more than its arrays here"
+
+
+def test_a_dry_run_refuses_labels_of_other_work_as_the_run_does(image_at, noise, above, run_job, capsys):
+    store = image_at("a.zarr", noise((60, 60)))
+    run_job(store, segmenter=above, name="n", filters={"min_area": 3})
+    words = ["segment", str(store), "--segmenter", above, "--name", "n"]
+    for more in ([], ["--dry-run"]):
+        assert command([*words, *more]) == 1
+        assert "labels 'n' are there already" in capsys.readouterr().err
+    assert command([*words, "--dry-run", "--overwrite"]) == 0
+    assert command([*words, "--dry-run", "--set", "filters.min_area=3"]) == 0
