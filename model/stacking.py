@@ -26,11 +26,14 @@ def stack_of_objects(objects: Sequence[np.ndarray], shape: tuple[int, int]) -> n
 
 
 def large_enough(stack: np.ndarray, *, min_area: int) -> np.ndarray:
-    """Return a stack without the objects of fewer than ``min_area`` pixels, ids dense in their old order."""
-    ids, dense = np.unique(stack, return_inverse=True)
-    keep = (np.bincount(dense.ravel()) >= min_area) & (ids > 0)
+    """Return a stack without the objects of fewer than ``min_area`` pixels, ids dense in their old order.
+
+    Ids should be small numbers, such as those of ``stack_of_objects``: memory grows with the largest.
+    """
+    keep = np.bincount(stack.ravel()) >= max(min_area, 1)
+    keep[0] = False
     number = np.where(keep, np.cumsum(keep), 0).astype(np.uint32)
-    kept = number[dense.reshape(stack.shape)]
+    kept = number[stack]
     first, *others = kept
     return np.stack([first, *(layer for layer in others if layer.any())])
 

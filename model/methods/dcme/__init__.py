@@ -53,8 +53,8 @@ class Dcme(MatchMethod):
     overlaps = False
     terms = (VECTORS, GRID)
 
-    shape: UNetShape = field(default_factory=lambda: UNetShape(heads={VECTORS: 2, GRID: 2}))
-    """The network; its head ``grid`` has one map more than there are classes."""
+    shape: UNetShape = field(default_factory=lambda: UNetShape(heads={VECTORS: 2, GRID: 2}, poolings=4))
+    """The network; its head ``grid`` has one map more than there are classes, its stride is the edge of a block."""
     amplitude: float = 4.0
     """A of the gradients' clipping; no vector component pulls with more than A / 2."""
     votes: int = 10

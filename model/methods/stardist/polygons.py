@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-POINTS = 400
+POINTS = 200
 """Points of a lattice by which the area that two polygons share is measured."""
 AT_ONCE = 256
 """Polygons that are compared with one polygon at a time, to bound memory."""
@@ -42,15 +42,20 @@ class Polygons:
         """Return bool ``(n, p)``: whether each polygon holds each of the points ``(p, 2)``."""
         rays = self.radii.shape[1]
         angle = 2 * np.pi / rays
-        dy, dx = (points[None, :, axis] - self.centres[:, None, axis] for axis in (0, 1))
-        turn = np.arctan2(dy, dx) % (2 * np.pi)
-        before = np.minimum((turn / angle).astype(np.int64), rays - 1)
-        beyond = turn - before * angle
-        row = np.arange(len(self))[:, None]
-        r0, r1 = self.radii[row, before], self.radii[row, (before + 1) % rays]
-        # The edge from ray to ray, in polar coordinates, without a division.
-        edge = r0 * np.sin(beyond) + r1 * np.sin(angle - beyond)
-        held: np.ndarray = np.hypot(dy, dx) * edge <= r0 * r1 * np.sin(angle)
+        dy, dx = (
+            (points[None, :, axis] - self.centres[:, None, axis]).astype(np.float32) for axis in (0, 1)
+        )
+        before = (np.arctan2(dy, dx) * np.float32(1 / angle)).astype(np.int32)
+        before = np.where(dy < 0, before - 1, before) % rays  # towards zero becomes down
+        y, x = (turn(angle * np.arange(rays)).astype(np.float32) for turn in (np.sin, np.cos))
+        # The point is seen from ray k at the angle a and from ray k + 1 at b - a, where b lies between rays; the edge
+        # from ray to ray in polar coordinates is r (r0 sin a + r1 sin(b - a)) = r0 r1 sin b.
+        after = (before + 1) % rays
+        from_first = dy * x[before] - dx * y[before]
+        to_second = dx * y[after] - dy * x[after]
+        radii, row = self.radii.astype(np.float32), np.arange(len(self))[:, None]
+        r0, r1 = radii[row, before], radii[row, after]
+        held: np.ndarray = r0 * from_first + r1 * to_second <= r0 * r1 * np.float32(np.sin(angle))
         return held
 
     def pixels(self, index: int, shape: tuple[int, int]) -> np.ndarray:

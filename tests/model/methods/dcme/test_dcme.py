@@ -28,7 +28,7 @@ def masks_of(stack: np.ndarray) -> set[bytes]:
     return {(stack == label).any(0).tobytes() for label in np.unique(stack) if label}
 
 
-def perfect(stack: np.ndarray, *, block: int = 32, **options: Any) -> dict[str, np.ndarray]:
+def perfect(stack: np.ndarray, *, block: int = 16, **options: Any) -> dict[str, np.ndarray]:
     """The outputs of a network that answers with the targets."""
     targets = encode([stack], block=block, **options)
     classes = options.get("classes", 1) + 1
@@ -149,7 +149,7 @@ def test_long_vectors_neither_wrap_nor_leave_the_image() -> None:
     astray[0, :, :4], astray[1, :4] = -100, -100
     votes = cast_votes(astray)
     assert not len(votes.places)
-    assert not Dcme().decode({"vectors": astray, "grid": np.ones((2, 1, 1))}, (32, 32)).any()
+    assert not Dcme().decode({"vectors": astray, "grid": np.ones((2, 2, 2))}, (32, 32)).any()
 
 
 def test_every_pixel_has_one_vote_and_clusters_are_linked_over_gaps_only() -> None:
