@@ -91,16 +91,21 @@ def suppress_boxes(boxes: np.ndarray, scores: np.ndarray, *, threshold: float) -
 def close_pairs(boxes: np.ndarray, *, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Return pairs (i, j), i < j, among which are all whose intersection over union exceeds ``threshold``.
 
-    Along an axis two intervals with an intersection over union of t have centres no farther apart than
-    ``(1 - t) / (1 + t)`` of the longer one.
+    Such boxes have longest edges whose ratio is at least t, and along each axis centres no farther apart than
+    ``(1 - t) / (1 + t)`` of the longer edge. So boxes are compared by size, or a single large one would have all
+    others compared with each other.
     """
-    if len(boxes) < 2:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    longest = (boxes[:, 2:] - boxes[:, :2]).max()
-    reach = longest * (1 - threshold) / (1 + threshold) + 1e-3
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    pairs = np.sort(cKDTree(centres).query_pairs(reach, p=np.inf, output_type="ndarray"), axis=1)
-    return pairs[:, 0], pairs[:, 1]
+    edges = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=1e-6)
+    octave, further = np.floor(np.log2(edges)).astype(np.int64), int(np.ceil(-np.log2(threshold)))
+    pairs = [np.zeros((0, 2), np.int64)]
+    for smallest in np.unique(octave):
+        alike = np.flatnonzero((octave >= smallest) & (octave <= smallest + further))
+        reach = edges[alike].max() * (1 - threshold) / (1 + threshold) + 1e-3
+        centres = (boxes[alike, :2] + boxes[alike, 2:]) / 2
+        close = alike[cKDTree(centres).query_pairs(reach, p=np.inf, output_type="ndarray")]
+        pairs.append(close[octave[close].min(1) == smallest])
+    first, second = np.sort(np.concatenate(pairs), axis=1).T
+    return first, second
 
 
 def survivors(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:

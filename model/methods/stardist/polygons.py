@@ -42,9 +42,7 @@ class Polygons:
         """Return bool ``(n, p)``: whether each polygon holds each of the points ``(p, 2)``."""
         rays = self.radii.shape[1]
         angle = 2 * np.pi / rays
-        dy, dx = (
-            (points[None, :, axis] - self.centres[:, None, axis]).astype(np.float32) for axis in (0, 1)
-        )
+        dy, dx = ((points[None, :, axis] - self.centres[:, None, axis]).astype(np.float32) for axis in (0, 1))
         before = (np.arctan2(dy, dx) * np.float32(1 / angle)).astype(np.int32)
         before = np.where(dy < 0, before - 1, before) % rays  # towards zero becomes down
         y, x = (turn(angle * np.arange(rays)).astype(np.float32) for turn in (np.sin, np.cos))
