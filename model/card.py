@@ -1,7 +1,7 @@
-"""The card of a checkpoint: what a model is, without loading it. Imports no torch, so listing models is quick.
+"""The card of a checkpoint: a JSON description of the model. No torch is imported, so that listing models is quick.
 
-The invariant: the digest covers the weights and every field that decides the model's answers; a card whose
-digest does not fit was edited or belongs to other weights.
+The digest covers the weights and every field that decides the model's answers; a card whose digest does not fit was
+edited or belongs to other weights.
 """
 
 import hashlib
@@ -108,14 +108,14 @@ def with_settings(card: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
 
 
 def answers_digest(card_digest: str, *, precision: str = "float32", overlaps: bool = True) -> str:
-    """Return the digest of a model used in a certain way: its card's own for the usual one."""
+    """Return the digest of a model at a precision, with or without overlaps: by default that of its card."""
     if precision == "float32" and overlaps:
         return card_digest
     return hashlib.sha256(f"{card_digest} {precision} {overlaps}".encode()).hexdigest()[:32]
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
-    """Write a card, whole or not at all."""
+    """Write a card atomically."""
     text = json.dumps(card, indent=1, sort_keys=False) + "\n"
     partial = folder / f".{CARD}.partial"
     partial.write_text(text, encoding="utf-8")

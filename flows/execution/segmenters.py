@@ -1,6 +1,6 @@
-"""From the job's words to a segmenter: a shipped or given checkpoint, the classical one, or the user's function.
+"""The segmenter a job names: a shipped or given checkpoint, the classical one, or a function of the user.
 
-The reference is small and travels with every tile; the segmenter itself is loaded once per process.
+A small reference travels with every tile; the segmenter itself is loaded once per process.
 """
 
 import difflib
@@ -25,7 +25,7 @@ from pipeline.threshold import Threshold
 
 @dataclass(frozen=True)
 class SegmenterRef:
-    """What to load: ``kind`` and the name, path or ``module:function`` in it."""
+    """A segmenter by ``kind`` and the name, path, URL or ``module:function`` of that kind."""
 
     kind: Literal["model", "threshold", "import"]
     reference: str
@@ -112,7 +112,7 @@ def _downloaded(place: Address) -> Path:
 
 
 def known_traits(reference: SegmenterRef) -> Traits | None:
-    """What can be known without loading the network: enough to see that a run is finished."""
+    """Traits of a model from its card, without loading the network; ``None`` for other segmenters."""
     if reference.kind != "model":
         return None
     try:
@@ -146,5 +146,5 @@ def described(reference: SegmenterRef, traits: Traits) -> dict[str, Any]:
 
 
 def full_traits(reference: SegmenterRef, probe: np.ndarray) -> Traits:
-    """What the pipeline must know of the segmenter; a plain function is asked with ``probe``."""
+    """Traits of any segmenter; a plain function is called with ``probe`` to find out."""
     return known_traits(reference) or traits(loaded(reference).segmenter, probe=probe)

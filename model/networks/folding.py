@@ -1,7 +1,7 @@
 """Folding of frozen batch norm into the convolution before it, for inference.
 
-The invariant: the folded network gives the same answers within rounding. Batch norm that follows a ReLU (the
-paper's order) cannot be folded exactly at zero-padded borders and stays as it is.
+The folded network gives the same outputs within rounding. Batch norm that follows a ReLU (the order of the layering
+paper) cannot be folded exactly at zero-padded borders and is kept.
 """
 
 import copy
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def folded(network: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode in which every convolution has taken up the batch norm behind it."""
+    """Return a copy in evaluation mode in which every batch norm is part of the convolution before it."""
     network = copy.deepcopy(network).eval()
     for module in network.modules():
         if isinstance(module, nn.Sequential):
@@ -24,13 +24,13 @@ def _fold(chain: nn.Sequential) -> None:
     for first, second in zip(names[:-1], names[1:], strict=True):
         convolution, norm = chain._modules[first], chain._modules[second]
         if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            _take_up(convolution, norm)
+            _absorb(convolution, norm)
             chain._modules[second] = nn.Identity()
 
 
 @torch.no_grad()
-def _take_up(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Scale the kernels and move the bias of a convolution as the batch norm behind it would."""
+def _absorb(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Scale the kernels and shift the bias of a convolution as the batch norm after it would."""
     if norm.running_mean is None or norm.running_var is None or convolution.bias is None:
         raise ValueError("folding: expected a convolution with a bias and a batch norm with statistics")
     factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)

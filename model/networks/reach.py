@@ -1,7 +1,7 @@
-"""How far a network looks: spans of input pixels followed through convolutions, poolings and up-sampling.
+"""The receptive field of a network: intervals of input pixels followed through its layers.
 
-The invariant: a span is the exact interval of input pixels a value depends on when no weight is zero, along
-one axis (all kernels are square). It knows no network; a network tells it its layers.
+A span is the exact interval of input pixels that a value depends on when no weight is zero, along one axis (all kernels
+are square). Each network calls the functions of its layers in turn.
 """
 
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 MARGIN_STRIDES = 40
-"""Total strides to each side of the one that is looked at; more than any network here reaches."""
+"""Total strides simulated to each side of the measured one; more than the reach of any network here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """First and last input pixel seen by each cell of a map, along one axis."""
+    """First and last input pixel that each cell of a map depends on, along one axis."""
 
     low: np.ndarray
     high: np.ndarray
@@ -43,7 +43,7 @@ class Span:
         return Span(low=self.low.reshape(-1, size).min(1), high=self.high.reshape(-1, size).max(1))
 
     def unfold(self, size: int) -> "Span":
-        """The unfolding of channels into pixels: one cell becomes ``size``."""
+        """The unfolding of channels into pixels: one cell becomes ``size`` cells."""
         return Span(low=np.repeat(self.low, size), high=np.repeat(self.high, size))
 
     def bilinear(self) -> "Span":

@@ -103,7 +103,7 @@ class ResUNet(Network):
 
     @property
     def halo_px(self) -> int:
-        """Pixels an output looks to each side at most, from the arithmetic of its layers."""
+        """Largest distance between an output and an input it depends on, from the arithmetic of the layers."""
         return Span.reach(self.span, stride=self.stride)
 
     @property

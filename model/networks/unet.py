@@ -1,8 +1,7 @@
-"""U-Net with one head per output: the paper's S, M and L, and a fast one that works at half resolution.
+"""U-Net with one head per output: S, M and L of the layering paper, and a fast one that works at half resolution.
 
-The invariant: every output pixel is a function of the input pixels within ``halo_px`` and of nothing else
-(no global pooling, no instance norm), so tiles with that halo equal the whole image. It knows no loss and
-no method.
+Every output pixel is a function of the input pixels within ``halo_px`` only (no global pooling, no instance norm), so
+that tiles with that halo give the same as the whole image.
 """
 
 from collections.abc import Mapping
@@ -130,7 +129,7 @@ class UNet(Network):
 
     @property
     def halo_px(self) -> int:
-        """Pixels an output looks to each side at most, from the arithmetic of its layers."""
+        """Largest distance between an output and an input it depends on, from the arithmetic of the layers."""
         return Span.reach(self.span, stride=self.stride)
 
     @property

@@ -1,6 +1,6 @@
-"""Which objects are neighbours and therefore belong on different layers.
+"""Neighbours: pairs of objects that are near each other and therefore belong on different layers.
 
-The invariant: adjacency is symmetric, and nobody is adjacent to itself. It looks at label stacks only.
+Adjacency is symmetric, and no object is adjacent to itself.
 """
 
 from collections.abc import Collection

@@ -1,7 +1,7 @@
 """The losses of the layering method (Chen, Wu and Merhof 2022, equations 2 to 6), as printed and as coded.
 
-The invariant: every term is finite with a finite gradient for any label stack, and costs a few passes over
-the pixels whatever the number of objects. ``paper`` follows the equations, ``code`` the authors' program.
+Every term is finite with a finite gradient for any label stack, and its cost does not depend on the number of objects.
+Variant ``paper`` follows the equations, ``code`` the authors' program.
 """
 
 from dataclasses import dataclass

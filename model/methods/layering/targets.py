@@ -1,7 +1,7 @@
-"""Targets of a batch: whose every pixel is, which objects are neighbours, what is foreground.
+"""Targets of a batch: the object of every pixel on every layer, and which objects are neighbours.
 
-The invariant: objects are numbered through the batch, 1 to C, and a pixel that several objects share is
-listed once per object. Pixel-exclusive parts are where exactly one object is. It knows no network.
+Objects are numbered through the batch, 1 to C. A pixel that several objects share is listed once per object; the
+exclusive part of an object is where no other object is.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Targets:
     """What the losses need to know of a batch of B label stacks with C objects."""
 
     objects: torch.Tensor
-    """int64 ``(B, L, y, x)``: number of the object, 1 to C through the batch; 0 where none is."""
+    """int64 ``(B, L, y, x)``: number of the object, 1 to C through the batch; 0 for background."""
     image_of: torch.Tensor
     """int64 ``(C,)``: index of the image each object is in."""
     pairs: torch.Tensor
@@ -48,7 +48,7 @@ def encode(
     """Return the targets of label stacks ``(L, y, x)`` of one size, whose depths may differ.
 
     ``pairs``: the ordered neighbours of each stack by id, where they are known already; ids that are not in
-    the stack are left out.
+    the stack are ignored.
     """
     numbered, image_of, neighbours, count = [], [], [], 0
     for image, stack in enumerate(stacks):
