@@ -8,6 +8,7 @@ import pandas as pd
 
 from flows.evaluation.objects import only_table
 from flows.evaluation.pictures import Views
+from flows.segmentation.scaling import at_level
 from pipeline.errors import BadArgument
 from pipeline.report.blocks import Page
 from pipeline.report.layout import Layout, Spot, assign
@@ -102,10 +103,12 @@ def _collection(output: Address, source: str) -> Collection:
 
 
 def _images_of(collection: Collection, record: Mapping[str, Any], acquisition: str | None) -> list[Image]:
-    """Images that the run was about: of its acquisition and series, without those it does not apply to."""
+    """Images that the run was about, on its level: of its acquisition and series, without those left out."""
     job = record.get("job", {})
     wanted = {key: "all" if job.get(key) is None else job[key] for key in ("acquisition", "series")}
     chosen = select_images(collection, **(wanted | ({"acquisition": acquisition} if acquisition else {})))
+    if not any(image.is_stand_in for image in chosen.images):
+        chosen = at_level(chosen, job.get("level"), job.get("pixel_size_um"))
     return [image for image in chosen.images if image.path not in record.get("left_out", {})]
 
 

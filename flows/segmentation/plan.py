@@ -167,7 +167,7 @@ def open_source(job: SegmentJob) -> Collection:
             f"{source.address}: expected images, got a store of results without pixels; give its source"
         )
     source = select_images(source, acquisition=job.acquisition, series=job.series, channels=job.channel)
-    source = at_level(source, job)
+    source = at_level(source, job.level, job.pixel_size_um)
     if job.project == "none":
         return source
     return replace(source, images=tuple(image.projected(job.project) for image in source.images))

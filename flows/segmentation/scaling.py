@@ -18,20 +18,21 @@ SMALLEST, LARGEST = 0.05, 20.0
 """Range of the factor of resampling."""
 
 
-def at_level(source: Collection, job: SegmentJob) -> Collection:
-    """The images of a source on the level of the pyramid that the job names, by number or by its pixel size."""
-    if job.level is None and job.pixel_size_um is None:
+def at_level(source: Collection, level: int | None, pixel_size_um: float | None) -> Collection:
+    """The images of a source on a level of their pyramids: one by number, or the coarsest with pixels of that size."""
+    if pixel_size_um is not None:
+        return replace(source, images=tuple(_no_coarser(image, pixel_size_um) for image in source.images))
+    if not level:
         return source
-    return replace(source, images=tuple(_on_level(image, job) for image in source.images))
+    return replace(source, images=tuple(image.at_level(level) for image in source.images))
 
 
-def _on_level(image: Image, job: SegmentJob) -> Image:
-    if job.pixel_size_um is None:
-        return image.at_level(job.level or 0)
+def _no_coarser(image: Image, pixel_size_um: float) -> Image:
+    """The coarsest level whose pixels are no larger than ``pixel_size_um``, or the finest."""
     found = image
     for level in range(1, len(image.levels)):
         coarser = image.at_level(level)
-        if _spacing(coarser, "--pixel-size") > SAME_SCALE * job.pixel_size_um:
+        if _spacing(coarser, "--pixel-size") > SAME_SCALE * pixel_size_um:
             break
         found = coarser
     return found

@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from flows.cli import main
+from flows.evaluation import report
 from pipeline.errors import BadArgument
 from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.labels import read_stack
@@ -88,6 +89,16 @@ def test_a_level_is_segmented_and_its_labels_lie_over_the_image(image_at, run_jo
     attributes = json.loads((store / "labels" / "n" / "zarr.json").read_text())["attributes"]["ome"]
     first = attributes["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]
     assert first["scale"][-2:] == [0.5, 0.5] and len(attributes["multiscales"][0]["datasets"]) == 2
+
+
+def test_the_report_shows_the_level_that_was_segmented(image_at, run_job, sized, monkeypatch):
+    store = image_at("a.zarr", nuclei(2, number=3), spacing_um=(0.25,) * 2, levels=2)
+    run_job(store, segmenter=sized, name="n", level=1)
+    shown = []
+    monkeypatch.setattr(report, "run_page", lambda run, **_: shown.append(run))
+    report.report_page(str(store))
+    listing = shown[0].images
+    assert (listing["height_px"][0], listing["width_px"][0]) == (78, 78)
 
 
 def test_a_pixel_size_chooses_the_level_and_resamples_the_rest(image_at, run_job, sized):
