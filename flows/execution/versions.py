@@ -13,6 +13,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def written_by() -> tuple[tuple[str, str], ...]:
+    """When and by which code a page over many runs is written, to stand on its top."""
+    return ("Date", f"{now()[:16].replace('T', ' ')} UTC"), ("Code", f"platelayer {versions()['platelayer']}")
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that are installed."""
     found = {"python": platform.python_version()}

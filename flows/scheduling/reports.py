@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from flows.execution.versions import written_by
 from flows.scheduling.watch import Outcome, Watch
 from flows.segmentation.stage_runner import parallel_map
 from pipeline.report.blocks import Gallery, Page
@@ -48,7 +49,7 @@ def write_index(watch: Watch) -> str:
     )
     outcomes = [Outcome(**json.loads(text)) for text in texts if text]
     lines = parallel_map(lambda outcome: _line(watch, outcome), outcomes, waits=waits)
-    page = index_page(str(watch.place), lines)
+    page = index_page(str(watch.place), lines, provenance=written_by())
     reports(watch).write_bytes("index.html", html_page(page).encode())
     return str(reports(watch).child("index.html"))
 

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
+from flows.execution.versions import written_by
 from flows.jobs import SegmentJob
 from flows.segmentation.record import RunRecord
 from flows.segmentation.run import segment
@@ -51,7 +52,9 @@ class ArchiveRecord:
         lines += [
             StoreLine(name=key, status="set aside", problems=(why,)) for key, why in self.set_aside.items()
         ]
-        return archive_page(self.place, str(root), sorted(lines, key=lambda line: line.name))
+        return archive_page(
+            self.place, str(root), sorted(lines, key=lambda line: line.name), provenance=written_by()
+        )
 
     @property
     def objects(self) -> int:

@@ -19,6 +19,7 @@ from pipeline.report.blocks import (
     counted,
 )
 from pipeline.report.facts import AGAIN
+from pipeline.report.provenance import Pairs
 from pipeline.store.places.traffic import Traffic
 
 
@@ -41,8 +42,8 @@ class StoreLine:
     """Its own report, or the store."""
 
 
-def archive_page(place: str, output: str, lines: Sequence[StoreLine]) -> Page:
-    """Lay out the report of an archive."""
+def archive_page(place: str, output: str, lines: Sequence[StoreLine], *, provenance: Pairs = ()) -> Page:
+    """Lay out the report of an archive; ``provenance`` says when and by which code it was written."""
     blocks: list[Block] = [_numbers(lines)]
     if not lines:
         blocks.append(Note(text="No store fits.", tone="warn"))
@@ -58,7 +59,7 @@ def archive_page(place: str, output: str, lines: Sequence[StoreLine]) -> Page:
     summary = Section(name="summary", title="Summary", blocks=tuple(blocks))
     stores = Section(name="stores", title="Stores", blocks=(_table(lines),))
     subtitle = "Segmentation of an archive" + (f" · results in {output}" if output != place else "")
-    return Page(title=place, subtitle=subtitle, sections=(summary, stores))
+    return Page(title=place, subtitle=subtitle, sections=(summary, stores), provenance=provenance)
 
 
 def _numbers(lines: Sequence[StoreLine]) -> KeyNumbers:

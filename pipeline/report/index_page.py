@@ -19,6 +19,7 @@ from pipeline.report.blocks import (
     Table,
     counted,
 )
+from pipeline.report.provenance import Pairs
 
 MOST_PICTURES = 48
 """Plates with a picture on the index, the newest ones."""
@@ -55,8 +56,8 @@ class PlateLine:
     """Width and height of that picture."""
 
 
-def index_page(place: str, lines: Sequence[PlateLine]) -> Page:
-    """Lay out the index; the newest plate comes first."""
+def index_page(place: str, lines: Sequence[PlateLine], *, provenance: Pairs = ()) -> Page:
+    """Lay out the index; the newest plate comes first. ``provenance`` says when and by which code it was written."""
     newest = sorted(lines, key=lambda line: line.ended, reverse=True)
     blocks: list[Block] = [_numbers(newest), _table(newest)]
     if pictures := tuple(
@@ -65,7 +66,8 @@ def index_page(place: str, lines: Sequence[PlateLine]) -> Page:
         caption = f"The newest {len(pictures)} with a picture." if len(pictures) < len(newest) else ""
         blocks.append(Gallery(title="Pictures", pictures=pictures, column_px=200, caption=caption))
     section = Section(name="plates", title="Plates", blocks=tuple(blocks))
-    return Page(title=place, subtitle="All plates of this place, newest first", sections=(section,))
+    subtitle = "All plates of this place, newest first"
+    return Page(title=place, subtitle=subtitle, sections=(section,), provenance=provenance)
 
 
 def _numbers(lines: Sequence[PlateLine]) -> KeyNumbers:
@@ -73,7 +75,7 @@ def _numbers(lines: Sequence[PlateLine]) -> KeyNumbers:
     drifting = sum(bool(line.drift) for line in lines)
     return KeyNumbers(
         numbers=(
-            KeyNumber(label="Plates", value=f"{len(lines):,}", detail=f"newest {lines[0].ended[:16]}" if lines else ""),
+            KeyNumber(label="Plates", value=f"{len(lines):,}", detail=f"newest {_time(lines[0])}" if lines else ""),
             KeyNumber(label="Objects", value=f"{sum(line.objects for line in lines):,}",
                       detail=f"in {counted(sum(line.images for line in lines), 'image')}"),
             KeyNumber(label="With failures", value=f"{bad:,}" if bad else "none", tone="bad" if bad else "good"),
@@ -83,13 +85,17 @@ def _numbers(lines: Sequence[PlateLine]) -> KeyNumbers:
     )  # fmt: skip
 
 
+def _time(line: PlateLine) -> str:
+    return line.ended[:16].replace("T", " ")
+
+
 def _table(lines: Sequence[PlateLine]) -> Table:
     scores = list(dict.fromkeys(name for line in lines for name in line.scores))
     names = ("plate", "ended (UTC)", "status", "images", "objects", "set aside", "drift", "problems")
     rows = tuple(
         Row(
             cells=(
-                line.name, line.ended[:16].replace("T", " "), line.status, line.images, line.objects, line.failures,
+                line.name, _time(line), line.status, line.images, line.objects, line.failures,
                 "; ".join(line.drift), "; ".join(line.problems), *(line.scores.get(name) for name in scores),
             ),
             link=line.link, anchor="" if line.link else f"plate-{at}",
