@@ -75,19 +75,30 @@ def parts_of(name: str) -> list[Part]:
             joined[-1] = (joined[-1][0], end)
         else:
             joined.append((begin, end))
-    return [Part(name[a:b], a, b, _meanings(name[a:b])) for a, b in joined]
+    pieces = [piece for span in joined for piece in _pieces(name, *span)]
+    return [Part(name[a:b], a, b, _meanings(name[a:b])) for a, b in pieces]
+
+
+def _pieces(name: str, start: int, stop: int) -> list[tuple[int, int]]:
+    """Cut ``s1w2`` and ``B03f1`` into what they count; anything else is one piece."""
+    text = name[start:stop]
+    well = _WELL.match(text)
+    for offset in (0, well.end() if well else 0):
+        if _counted(text[offset:]):
+            begin = start + offset
+            counted = [(begin + m.start(), begin + m.end()) for m in _COUNTED.finditer(text[offset:])]
+            return [(start, begin), *counted] if offset else counted
+    return [(start, stop)]
 
 
 def _meanings(text: str) -> tuple[Meaning, ...]:
     counted = _counted(re.sub(r"[^A-Za-z0-9]", "", text))
     other = counted or ({"channel": text} if _is_channel(text) else None)
     found: list[Meaning] = [other] if other else []
-    well = _WELL.match(text)
+    well = _WELL.fullmatch(text)
     # In lower case f1 is a field and c1 a channel.
     if well and int(well["column"]) > 0 and not (other and well["row"].islower()):
-        rest = _counted(text[well.end() :])
-        if rest is not None:
-            found.append({"well": f"{well['row'].upper()}{int(well['column'])}", **rest})
+        found.append({"well": f"{well['row'].upper()}{int(well['column'])}"})
     return tuple(found)
 
 
@@ -228,26 +239,55 @@ def _well_column(columns: Sequence[Sequence[Part]], files: Sequence[SourceFile])
 def _places(
     files: Sequence[SourceFile], columns: Sequence[Sequence[Part]], well: int
 ) -> dict[SourceFile, Place]:
-    kinds = [_kinds(column, files, is_well=index == well) for index, column in enumerate(columns)]
+    kinds = [_kinds(column, is_well=index == well) for index, column in enumerate(columns)]
+    for index, (column, found) in enumerate(zip(columns, kinds, strict=True)):
+        if not found and _varies(column):
+            raise _not_understood(files, columns, well, index)
     for kind in ("field", "z", "t", "channel"):
         _keep_one(kind, kinds, columns, files)
     return {file: _place([column[row] for column in columns], kinds) for row, file in enumerate(files)}
 
 
-def _kinds(column: Sequence[Part], files: Sequence[SourceFile], *, is_well: bool) -> frozenset[str]:
-    """Return what the parts of a column mean; nothing where they are the same in all files and not known."""
+def _kinds(column: Sequence[Part], *, is_well: bool) -> frozenset[str]:
+    """Return what all parts of a column mean; nothing where they do not mean the same."""
     options = [frozenset(m) for m in column[0].meanings if ("well" in m) == is_well]
     common = [kinds for kinds in options if all(part.meaning(kinds) for part in column)]
-    if common:
-        return common[0]
-    if not _varies(column):
-        return frozenset()
+    return common[0] if common else frozenset()
+
+
+def _not_understood(
+    files: Sequence[SourceFile], columns: Sequence[Sequence[Part]], well: int, index: int
+) -> BadArgument:
+    column = columns[index]
     texts = list(dict.fromkeys(part.text for part in column))
     two = [next(f for f, part in zip(files, column, strict=True) if part.text == text) for text in texts[:2]]
-    raise BadArgument(
-        f"the part {', '.join(map(repr, texts[:_NAMES_SHOWN]))}{', ...' if len(texts) > _NAMES_SHOWN else ''} tells "
-        f"files apart ({shown(two)}) and is not understood; say what it is by --pattern, {EXAMPLE}"
+    names = ", ".join(map(repr, texts[:_NAMES_SHOWN])) + (", ..." if len(texts) > _NAMES_SHOWN else "")
+    pattern = _suggestion(files[0].stem, columns, well, index)
+    return BadArgument(
+        f"the part {names} tells files apart ({shown(two)}) and is not understood; if it is the field: "
+        f"--pattern '{pattern}'; a channel, t or z likewise"
     )
+
+
+def _suggestion(name: str, columns: Sequence[Sequence[Part]], well: int, unknown: int) -> str:
+    """Return a pattern of whole names that takes the part that is not understood as the field."""
+    pieces, end = ["^"], 0
+    for index, column in enumerate(columns):
+        part = column[0]
+        pieces.append(re.escape(name[end : part.start]).replace(r"\-", "-"))
+        end = part.stop
+        kind = next((kind for meaning in part.meanings for kind in meaning if kind != "well"), "")
+        if index == well:
+            pieces.append(r"(?P<row>[A-P]+)(?P<column>\d+)")
+        elif index == unknown:
+            pieces.append(r"(?P<field>[^\W_]+)")
+        elif kind == "channel" and not any("<channel>" in piece for piece in pieces):
+            pieces.append(r"(?P<channel>[^\W_]+)")
+        elif kind in ("z", "t") and not any(f"<{kind}>" in piece for piece in pieces):
+            pieces.append(re.sub(r"\d+", "", part.text) + rf"(?P<{kind}>\d+)")
+        else:
+            pieces.append(r"[^\W_]+" if _varies(column) else re.escape(part.text))
+    return "".join(pieces)
 
 
 def _keep_one(

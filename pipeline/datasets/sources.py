@@ -35,6 +35,10 @@ def find_files(source: Path | str, pattern: str, *, what: str) -> list[Path]:
         BadStore: no such folder, or no such file in it.
     """
     root = Path(source)
+    if "://" in str(source):
+        raise BadStore(
+            f"{source}: published datasets are read from a folder on a disk; copy {what} there first"
+        )
     if not root.is_dir():
         raise BadStore(f"expected a folder with {what}, but there is no folder {str(root)!r}")
     for depth in range(MAX_DEPTH + 1):

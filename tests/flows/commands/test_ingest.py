@@ -95,3 +95,11 @@ def test_other_formats(tmp_path, capsys, monkeypatch):
     assert values("a.zarr") == {"Pos1": 1, "Pos2": 2}
     assert run(["ingest", "any", "nothing.czi", "b.zarr"]) == 1
     assert "found none; check the spelling" in capsys.readouterr().err
+
+
+def test_a_published_dataset_at_a_url_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["ingest", "bbbc039", "s3://bucket/BBBC039", "p.zarr"]) == 1
+    assert (
+        "s3://bucket/BBBC039: published datasets are read from a folder on a disk" in capsys.readouterr().err
+    )

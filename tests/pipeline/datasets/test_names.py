@@ -95,6 +95,7 @@ def test_variants_of_the_microscopes(name, expected):
         (["x/TimePoint_1/ZStep_1/e_A01_w1.tif", "x/TimePoint_2/ZStep_1/e_A01_w1.tif"],
          [Place(well=("A", "1"), channel="w1", t=t, z=1) for t in (1, 2)]),
         (["exp_C01_DAPI.tif", "exp_C01_GFP.tif"], [Place(well=("C", "1"), channel=c) for c in ("DAPI", "GFP")]),
+        (["exp_B03f1z2.tif"], [Place(well=("B", "3"), field="1", z=2)]),
         (["p_A001.tif", "p_B110.tif"], [Place(well=("A", "1")), Place(well=("B", "110"))]),
     ],
 )  # fmt: skip
@@ -142,6 +143,15 @@ def test_what_may_mean_two_things_is_refused(names, words):
         places(*names)
 
 
+def test_the_pattern_that_an_error_suggests_reads_the_names():
+    names = ["P1_A1-z2_DAPI-405.tif", "P1_A1-z2_DAPI-488.tif"]
+    with pytest.raises(BadArgument) as error:
+        places(*names)
+    pattern = str(error.value).partition("--pattern '")[2].partition("'")[0]
+    expected = [Place(well=("A", "1"), field=field, channel="DAPI", z=2) for field in ("405", "488")]
+    assert places(*names, pattern=pattern) == expected
+
+
 def test_column_zero_is_no_column():
     assert places("exp_A00.tif") == [Place(image="exp_A00")]
 
@@ -156,6 +166,8 @@ def test_column_zero_is_no_column():
          [Place(image="a_DAPI", channel="DAPI"), Place(image="b_GFP", channel="GFP")]),
         (["f1_t1.tif", "f1_t2.tif", "f2_t1.tif"],
          [Place(image="f1", t=1), Place(image="f1", t=2), Place(image="f2", t=1)]),
+        (["xy1c1.tif", "xy1c2.tif", "xy2c1.tif"],
+         [Place(image="xy1", channel="c1"), Place(image="xy1", channel="c2"), Place(image="xy2", channel="c1")]),
         (["a/cells.tif", "b/cells.tif"], [Place(image="a/cells"), Place(image="b/cells")]),
         (["mouse_M1_001.tif", "mouse_M1_002.tif"], [Place(image="mouse_M1_001"), Place(image="mouse_M1_002")]),
     ],
