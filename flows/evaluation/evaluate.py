@@ -140,23 +140,26 @@ def write_report(
     return page
 
 
+NO_RUN = "not recorded in the store of the labels"
+
+
 def provenance(compared: Compared) -> Pairs:
     """What was evaluated: the labels and the truth, the run and the model they come from, when, by which code."""
-    prediction = next(found for _, found in compared.pairs.values() if found is not None)
-    truth = next(iter(compared.pairs.values()))[0]
-    record = _run_of(prediction)
-    several = len({found.address.url for _, found in compared.pairs.values() if found is not None}) > 1
-    more = " and other stores" if several else ""
+    predictions = {found.address.url: found for _, found in compared.pairs.values() if found is not None}
+    prediction, truth = next(iter(predictions.values())), next(iter(compared.pairs.values()))[0]
+    records = [_run_of(found) for found in predictions.values()]
+    facts = [model_facts(record) for record in records]
+    models = list(dict.fromkeys(fact["Model"] for fact in facts if fact["Model"]))
+    more = f" and {len(predictions) - 1} more store(s)" if len(predictions) > 1 else ""
     named = {
         "Date": f"{now()[:10]} UTC",
         "Scored labels": f"{prediction.name} in {prediction.address}{more}",
         "Truth": f"{truth.name} in {truth.address}{more}",
-        "Run": str(record.get("run", "")) or "not recorded in the store of the labels",
-        **model_facts(record),
+        "Run": ", ".join(str(record["run"]) for record in records if record) or NO_RUN,
+        # Thresholds and filters of one model would be read as those of all.
+        **(facts[0] if len(models) <= 1 else {"Model": ", ".join(models)}),
         "Code": f"platelayer {versions().get('platelayer', '')}",
     }
-    if several:
-        named["Run"] += " (of the first store)"
     return tuple((name, value) for name, value in named.items() if value)
 
 
