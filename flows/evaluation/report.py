@@ -109,7 +109,9 @@ def _images_of(collection: Collection, record: Mapping[str, Any], acquisition: s
     chosen = select_images(collection, **(wanted | ({"acquisition": acquisition} if acquisition else {})))
     if not any(image.is_stand_in for image in chosen.images):
         chosen = at_level(chosen, job.get("level"), job.get("pixel_size_um"))
-    return [image for image in chosen.images if image.path not in record.get("left_out", {})]
+    projection = "max" if job.get("project") == "max" else ""
+    left_out = record.get("left_out", {})
+    return [image.projected(projection) for image in chosen.images if image.path not in left_out]
 
 
 def _objects(output: Address, images: Mapping[str, Image], name: str) -> pd.DataFrame:

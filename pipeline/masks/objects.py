@@ -86,11 +86,6 @@ def clipped(item: MaskObject, size: tuple[int, int]) -> MaskObject:
     return MaskObject(item.label, item.y[inside], x0[inside], x1[inside])
 
 
-def moved(item: MaskObject, y: int, x: int) -> MaskObject:
-    """The same object with this added to its coordinates."""
-    return MaskObject(item.label, item.y + y, item.x0 + x, item.x1 + x)
-
-
 def union(label: int, items: Iterable[MaskObject]) -> MaskObject:
     """All pixels of some objects as one."""
     parts = list(items)

@@ -15,7 +15,7 @@ from pipeline.errors import BadStore
 from pipeline.masks.coco import CocoWriter, counts_of, decode_counts, encode_counts, read_coco
 from pipeline.masks.geojson import GeoJsonWriter, read_geojson
 from pipeline.masks.imagej import RoiWriter, read_rois
-from pipeline.masks.objects import MaskObject, moved, object_of_mask, object_of_runs, union
+from pipeline.masks.objects import object_of_mask, object_of_runs, union
 from pipeline.masks.outlines import object_of_rings, polygons_of
 from pipeline.masks.packing import pack
 from pipeline.masks.polygon_table import PolygonTableWriter, read_polygon_table
@@ -274,5 +274,4 @@ def test_a_polygon_covers_the_pixels_whose_centre_it_covers():
     neighbour = np.array([[10, 0], [10, 10], [0, 10]])
     one, other = (full(object_of_rings(1, [ring]), (10, 10)) for ring in (triangle, neighbour))
     assert not (one & other).any() and (one | other).all()
-    outside = moved(object_of_rings(1, [triangle]), -5, -3)
-    assert outside.box[0] == -5 and isinstance(outside, MaskObject)
+    assert object_of_rings(1, [triangle - 5]).box == (-5, 5, -5, 5)
