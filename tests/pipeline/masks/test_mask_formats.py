@@ -274,4 +274,4 @@ def test_a_polygon_covers_the_pixels_whose_centre_it_covers():
     neighbour = np.array([[10, 0], [10, 10], [0, 10]])
     one, other = (full(object_of_rings(1, [ring]), (10, 10)) for ring in (triangle, neighbour))
     assert not (one & other).any() and (one | other).all()
-    assert object_of_rings(1, [triangle - 5]).box == (-5, 5, -5, 5)
+    assert object_of_rings(1, [triangle - 5]).box == (-5, 4, -5, 4)
