@@ -21,7 +21,7 @@ import psutil
 from machine import machine, write_result
 
 from pipeline.links import touch_links
-from pipeline.measure import Columns, object_table, stacked
+from pipeline.measure import Columns, object_columns, stacked
 from pipeline.spans import Spans
 from pipeline.stitch import DECIDING, Filters, join, whole
 from pipeline.store.ome.tables import table_bytes
@@ -122,7 +122,7 @@ def reduce(parts: list[dict[str, Any]]) -> dict[str, float]:
     del rows, links
     marks.append(time.perf_counter())
     rows = whole(stacked([part["rows"] for part in parts]), objects.of_piece, len(objects))
-    table = object_table(rows, ["image"], None)
+    table = object_columns(rows, ["image"], None)
     marks.append(time.perf_counter())
     table_bytes(table)
     marks.append(time.perf_counter())

@@ -23,12 +23,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import zarr
 from machine import machine, write_result
 from skimage.draw import disk
 
 from flows.jobs import SegmentJob, job
-from flows.segmentation import stages
+from flows.segmentation.layer_mask import read_mask, write_mask
 from flows.segmentation.plan import items, make_plan
 from flows.segmentation.run import segment
 from pipeline.segment import bits
@@ -92,12 +91,10 @@ def predicted(work: SegmentJob) -> None:
     plan = make_plan(work)
     rng = np.random.default_rng(SEED)
     blocks = [mask_block(rng) for _ in range(2)]
-    stages.create_mask(plan.works[0])
-    array = stages.mask_array(plan.works[0])
     for number, item in enumerate(items(plan.works)):
         core = item.tile.core
         block = np.roll(blocks[number % 2], rng.integers(0, CORE, 2), axis=(0, 1))
-        array[0, core.y0 : core.y1, core.x0 : core.x1] = block[: core.shape[0], : core.shape[1]]
+        write_mask(item, block[: core.shape[0], : core.shape[1]])
         plan.ledger.mark("predict", plan.works[0].key, item.key)
 
 
@@ -148,9 +145,10 @@ def at_once(folder: Path, size: int) -> float:
     return sum(r["Mpx_per_s_without_start"] for r in runs)
 
 
-def the_mask(folder: Path, output: str) -> zarr.Array:
-    """The layer mask of a run, ``(plane, y, x)``."""
-    return stages.mask_array(make_plan(the_job(folder, 1, output)).works[0])
+def the_mask(folder: Path, output: str) -> np.ndarray:
+    """The layer mask of a run, ``(y, x)``."""
+    work = make_plan(the_job(folder, 1, output)).works[0]
+    return read_mask(work, 0, work.whole.core)
 
 
 def cc3d_whole(mask: np.ndarray) -> dict[str, Any]:
@@ -244,7 +242,7 @@ def main() -> None:
         result |= in_turn(folder, options.size, options.workers, options.repeats)
         rate = result["median_Mpx_per_s_without_start"][str(options.workers[0])]
         result["two_separate_runs_gain"] = round(at_once(folder, options.size) / rate, 2)
-        mask = np.asarray(the_mask(folder, f"0_{options.workers[0]}")[0])
+        mask = the_mask(folder, f"0_{options.workers[0]}")
         block = mask[:CORE, :CORE]
         result["cc3d_whole_in_memory"] = cc3d_whole(mask)
         result["describe_block"] = {"naive_cc3d_bincount": naive_block(block), "spans": our_block(block)}

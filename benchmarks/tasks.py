@@ -10,7 +10,8 @@ import time
 
 from machine import machine, write_result
 
-from flows.execution.executors import pool, run_window
+from flows.execution.executors import run_window
+from flows.execution.pools import open_pool
 from flows.jobs import Execution
 
 SEED = 0
@@ -23,7 +24,7 @@ def nothing(number: int) -> int:
 
 def milliseconds(executor: str, tasks: int) -> float:
     """Wall time per piece of work, workers already there."""
-    with pool(Execution(executor=executor, workers=2)) as workers:
+    with open_pool(Execution(executor=executor, workers=2)) as workers:
         list(run_window(workers, nothing, range(20), retries=0))
         started = time.perf_counter()
         done = sum(

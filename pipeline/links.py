@@ -18,7 +18,7 @@ MATCH_IOU = 0.5
 
 def touch_links(border: Sequence[tuple[Spans, np.ndarray]], offsets: np.ndarray) -> np.ndarray:
     """Pairs of pieces ``(n, 2)``, numbered over all blocks, that are 8-adjacent on one layer across a border."""
-    if not border:
+    if len(border) < 2:  # nothing lies across a border
         return np.zeros((0, 2), np.int64)
     piece = np.concatenate([own + offset for (_, own), offset in zip(border, offsets)])
     spans = below_each_other([own for own, _ in border])

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 
 from pipeline.spans import Spans, Stretches
 
@@ -228,9 +227,7 @@ def stacked(parts: Sequence[Columns]) -> Columns:
     return {name: np.concatenate([part.pop(name) for part in parts]) for name in names}
 
 
-def object_table(
-    rows: Columns, channels: Sequence[str], spacing_um: tuple[float, float] | None
-) -> pd.DataFrame:
+def object_columns(rows: Columns, channels: Sequence[str], spacing_um: tuple[float, float] | None) -> Columns:
     """Turn additive rows of whole objects into the columns people read.
 
     Lengths are px unless the name says ``_um``. Axes, eccentricity and orientation are those of the ellipse
@@ -238,16 +235,14 @@ def object_table(
     major axis against the y axis in radians, in (-pi/2, pi/2].
     """
     area = rows["area"].astype(float)
-    table = pd.DataFrame(
-        {
-            "centroid_y": rows["sum_y"] / area,
-            "centroid_x": rows["sum_x"] / area,
-            **{f"bbox_{side}": rows[side].astype(np.int64) for side in ("y0", "x0", "y1", "x1")},
-            "area_px": rows["area"],
-            "area_um2": area * (spacing_um[0] * spacing_um[1] if spacing_um else np.nan),
-            **_ellipse(rows, area),
-        }
-    )
+    table = {
+        "centroid_y": rows["sum_y"] / area,
+        "centroid_x": rows["sum_x"] / area,
+        **{f"bbox_{side}": rows[side].astype(np.int64) for side in ("y0", "x0", "y1", "x1")},
+        "area_px": rows["area"],
+        "area_um2": area * (spacing_um[0] * spacing_um[1] if spacing_um else np.nan),
+        **_ellipse(rows, area),
+    }
     for number, channel in enumerate(channels):
         for name, column in _intensity_columns(rows, number, area).items():
             table[f"{name}_{channel}"] = column

@@ -154,8 +154,7 @@ def join(
     not depend on how the image was cut. Cost: sorts of pieces and links, O(n log n).
     """  # fmt: skip
     count = len(layer)
-    graph = csr_array((np.ones(len(links), bool), (links[:, 0], links[:, 1])), shape=(count, count))
-    total, group = connected_components(graph, directed=False) if count else (0, np.zeros(0, np.int64))
+    total, group = _linked(links, count)
     merged = measure.Merger(group, total)
     # Layers of a group agree for `touch`; for `match` the smallest decides between equal first pixels.
     smallest = np.full(total, 255, np.uint8)
@@ -172,6 +171,14 @@ def join(
     real = (both >= 0).all(axis=1) & (both[:, 0] != both[:, 1])
     final, pixels = measure.add_pairs(np.sort(both[real], axis=1), pair_pixels[real])
     return Objects(assign_layers(len(order), final), final, pixels, of_piece)
+
+
+def _linked(links: np.ndarray, count: int) -> tuple[int, np.ndarray]:
+    """Number of objects and object of each piece."""
+    if not len(links):
+        return count, np.arange(count)
+    graph = csr_array((np.ones(len(links), bool), (links[:, 0], links[:, 1])), shape=(count, count))
+    return connected_components(graph, directed=False)
 
 
 def whole(rows: Columns, of_piece: np.ndarray, count: int) -> Columns:

@@ -34,6 +34,11 @@ class Box:
         """Length of the border in pixels."""
         return 2 * sum(self.shape)
 
+    def intersection(self, other: "Box") -> "Box":
+        """The pixels of both; a box without pixels where they do not meet."""
+        y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
+        return Box(y0, max(min(self.y1, other.y1), y0), x0, max(min(self.x1, other.x1), x0))
+
     def within(self, outer: "Box") -> tuple[slice, slice]:
         """Slices that cut this box out of an array that covers ``outer``."""
         return slice(self.y0 - outer.y0, self.y1 - outer.y0), slice(self.x0 - outer.x0, self.x1 - outer.x0)

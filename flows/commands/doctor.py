@@ -115,10 +115,10 @@ def _temp() -> tuple[str, str]:
 
 
 def _dask() -> tuple[str, str]:
-    from flows.execution.executors import pool
+    from flows.execution.pools import open_pool
     from flows.jobs import Execution
 
-    with pool(Execution(executor="dask", workers=1)) as workers:
+    with open_pool(Execution(executor="dask", workers=1)) as workers:
         answer = workers.cpu.submit(abs, -2).result(timeout=60)
     return (
         ("ok", "a worker process started and answered")

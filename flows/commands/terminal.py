@@ -2,12 +2,14 @@
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from flows.segmentation.stages import TileJob
+if TYPE_CHECKING:  # for most commands a terminal is all that is needed
+    from flows.segmentation.image_job import TileJob
 
 LINE_S = 10
 """Seconds between plain lines."""
@@ -36,7 +38,7 @@ class Bars:
                 [time.perf_counter(), 0.0],
             )
 
-    def advance(self, stage: str, item: TileJob | None) -> None:
+    def advance(self, stage: str, item: "TileJob | None") -> None:
         """Move a bar."""
         task, state = self._tasks[stage]
         state[1] += pixels(item)
@@ -61,7 +63,7 @@ class Lines:
         now = time.perf_counter()
         self._state[stage] = [0, total, now, now, 0.0]
 
-    def advance(self, stage: str, item: TileJob | None) -> None:
+    def advance(self, stage: str, item: "TileJob | None") -> None:
         """Count, and say so now and then."""
         state = self._state[stage]
         state[0] += 1
@@ -87,7 +89,7 @@ class Lines:
         sys.stdout.flush()
 
 
-def pixels(item: TileJob | None) -> int:
+def pixels(item: "TileJob | None") -> int:
     """Pixels a piece of work answers for."""
     return int(np.prod(item.tile.core.shape)) if item is not None else 0
 

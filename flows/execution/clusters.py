@@ -6,7 +6,7 @@ network asks for a part of it, so that a worker reads and writes tiles while ano
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,17 +37,22 @@ GPU_THREADS = 3
 GPU_PROCESSES = 2
 """Worker processes that share a GPU."""
 
+TOGETHER = 1000
+"""Pieces of work in a call at most: how many fit is a matter of time (`executors.CALL_S`)."""
+
 TOLD = ("platelayer", "python", "numpy", "zarr", "dask")
 """Versions that must be the same here and on the workers."""
 
 
 @contextmanager
-def dask_pool(execution: Execution, workers: int, *, threads: int = 1) -> Iterator[Pool]:
+def dask_pool(
+    execution: Execution, workers: int, *, threads: int = 1, preload: Sequence[str] = ()
+) -> Iterator[Pool]:
     """Connect to the scheduler a job names, or start worker processes of so many threads on this machine."""
     _quiet()
     keep_memory()
     local = execution.executor == "dask"
-    opened = _local(execution, workers, threads) if local else _connected(execution.executor)
+    opened = _local(execution, workers, threads, preload) if local else _connected(execution.executor)
     with opened as client:
         yield _pool(client, execution)
 
@@ -70,7 +75,7 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def _local(execution: Execution, workers: int, threads: int) -> "Iterator[Client]":
+def _local(execution: Execution, workers: int, threads: int, preload: Sequence[str]) -> "Iterator[Client]":
     """Worker processes on this machine, gone with this process."""
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
@@ -78,7 +83,7 @@ def _local(execution: Execution, workers: int, threads: int) -> "Iterator[Client
     options: dict[str, Any] = {
         "host": "127.0.0.1", "nthreads": threads, "memory_limit": 0, "dashboard": False,
     }  # fmt: skip
-    options |= {"silence_logs": _log_level(), "preload": ["flows.execution.worker"]}
+    options |= {"silence_logs": _log_level(), "preload": ["flows.execution.worker", *preload]}
     spec = {f"cpu-{i}": {"cls": Nanny, "options": options} for i in range(workers)}
     for gpu in _gpus(execution.device):
         mine = options | {"nthreads": GPU_THREADS, "resources": {"GPU": 1}}
@@ -178,7 +183,8 @@ def _pool(client: "Client", execution: Execution) -> Pool:
         gpu=gpu,
         workers=threads,
         window=threads * execution.window,
-        together=max(execution.window // 2, 1),  # of a worker's window, one half at work, one waiting
+        together=TOGETHER,
+        apart=apart,
         check=_watch(client, apart=apart),
     )
 

@@ -1,17 +1,17 @@
-"""Executors: serial, threads, dask, all as the standard `concurrent.futures.Executor`, and a bounded window.
+"""Calls on workers, a bounded number in flight, with retries; every executor is a `concurrent.futures.Executor`.
 
 Only tiles, addresses and small values are pickled. Nothing here knows what the work is.
 """
 
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from flows.jobs import Execution
 from pipeline.errors import BadArgument, BadStore, RunConflict
 from pipeline.store.places.faults import StoreLost
 from pipeline.store.places.traffic import Traffic, take_counts
@@ -19,8 +19,11 @@ from pipeline.store.places.traffic import Traffic, take_counts
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD = 2
-"""Tiles at once in a process that works on a server's data: one is read or written while one is in the network."""
+CALL_S = 0.3
+"""Short pieces of work travel together in calls of about so long: a call to another process costs milliseconds."""
+
+CALLS_AHEAD = 2
+"""Calls of several pieces in flight per worker."""
 
 POLL_S = 5.0
 """After so long without an outcome, look whether the workers are still there."""
@@ -51,9 +54,11 @@ class Pool:
     gpu: Executor
     workers: int
     window: int
-    """Pieces of work in flight."""
+    """Calls in flight."""
     together: int = 1
-    """Short pieces of work that travel as one call at most, where a call costs milliseconds."""
+    """Short pieces of work that travel as one call at most: more than one where a call costs milliseconds."""
+    apart: bool = False
+    """Whether the network's tiles go to other workers than all else."""
     check: Callable[[bool], None] = _always
     """Raises RunConflict when no worker is left that could do the work, which may be the network's."""
 
@@ -63,29 +68,21 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class StageFailed(Exception):
+    """What a piece of work that goes through several stages raises: in which one, where, and because of what."""
+
+    def __init__(self, stage: str, where: str, cause: BaseException) -> None:
+        super().__init__(stage, where, cause)
+        self.stage, self.where, self.cause = stage, where, cause
+
+
 @contextmanager
-def pool(execution: Execution, *, remote: bool = False) -> Iterator[Pool]:
-    """Open the workers a job asks for and close them afterwards.
-
-    ``remote``: images or results are on a server; then tiles are read ahead of the network.
-    """
-    kind, workers = execution.executor, execution.workers or usable_cores()
-    if kind == "serial" and remote:
-        with ThreadPoolExecutor(AHEAD) as threads:
-            yield Pool(cpu=Serial(), gpu=threads, workers=1, window=AHEAD)
-    elif kind == "serial":
-        serial = Serial()
-        yield Pool(cpu=serial, gpu=serial, workers=1, window=1)
-    elif kind == "threads":
-        with ThreadPoolExecutor(workers) as threads:
-            yield Pool(cpu=threads, gpu=threads, workers=workers, window=workers * execution.window)
-    elif kind == "dask" or kind.startswith(("tcp://", "tls://")):
-        from flows.execution.clusters import dask_pool
-
-        with dask_pool(execution, workers, threads=AHEAD if remote else 1) as cluster:
-            yield cluster
-    else:
-        raise BadArgument(f"executor: expected serial, threads, dask or tcp://host:port, got {kind!r}")
+def failing_in(stage: str, where: object) -> Iterator[None]:
+    """Name the stage of whatever fails inside."""
+    try:
+        yield
+    except Exception as error:
+        raise StageFailed(stage, str(where), error) from error
 
 
 @dataclass(frozen=True)
@@ -98,14 +95,27 @@ class Outcome:
     retries: int = 0
     traffic: Traffic = Traffic()
     """What the process that did it sent and got since it last said so."""
+    stage: str = ""
+    """The stage that failed, where the piece of work names it."""
+    where: str = ""
+    """The tile or image at which it failed."""
 
 
 @dataclass(frozen=True)
-class Counted:
-    """A call for several pieces of work that also says what its process sent and got.
+class Answer:
+    """What a call for several pieces of work returns."""
 
-    Keeps the name of the call, which Dask shows.
-    """
+    results: list[Any]
+    """Results of the pieces in their order, up to the first that failed."""
+    traffic: Traffic
+    """What the process sent and got since it last said so."""
+    seconds: float
+    """How long the call took."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A call for several pieces of work; keeps the name of the function, which Dask shows."""
 
     call: Callable[[Any], Any]
 
@@ -114,18 +124,45 @@ class Counted:
         named = self.call.func if isinstance(self.call, partial) else self.call
         return str(getattr(named, "__name__", "work"))
 
-    def __call__(self, items: Sequence[Any]) -> tuple[list[Any], Traffic]:
-        """Call one after the other, and take the count."""
-        return [self.call(item) for item in items], take_counts()
+    def __call__(self, items: Sequence[Any]) -> Answer:
+        """Call one after the other; stop at the first failure, and raise it if nothing was done before."""
+        started, results = time.perf_counter(), []
+        for item in items:
+            try:
+                results.append(self.call(item))
+            except Exception:
+                if not results:
+                    raise
+                break
+        return Answer(results, take_counts(), time.perf_counter() - started)
 
 
-def calls_of(items: Sequence[Item], *, together: int, workers: int) -> Iterator[tuple[Item, ...]]:
-    """Cut pieces of work into calls: of ``together``, then of fewer and fewer, so that all workers end at one time."""
-    start = 0
-    while start < len(items):
-        size = min(max((len(items) - start) // (2 * workers), 1), together)
-        yield tuple(items[start : start + size])
-        start += size
+class Batches:
+    """Cuts pieces of work into calls of about `CALL_S`, by the time that the latest pieces took."""
+
+    def __init__(self, items: Sequence[Any], *, most: int, workers: int) -> None:
+        self._items, self._next, self._most, self._workers = items, 0, most, workers
+        self._seconds: float | None = None
+        """Seconds per piece; None before the first was done."""
+
+    def learn(self, pieces: int, seconds: float) -> None:
+        """Take note of how long some pieces took."""
+        latest = max(seconds / pieces, 1e-6)
+        # The very first call also loads what later ones find there: it must not count for long.
+        self._seconds = latest if self._seconds is None else (self._seconds + latest) / 2
+
+    def following(self) -> tuple[Any, ...]:
+        """The pieces of the next call; fewer and fewer towards the end, so that all workers end at one time."""
+        left = len(self._items) - self._next
+        fair = max(left // (2 * self._workers), 1)
+        start, self._next = self._next, self._next + min(self._fitting(), fair, left)
+        return tuple(self._items[start : self._next])
+
+    def _fitting(self) -> int:
+        """Pieces that fit a call; one until the first was done."""
+        if self._most == 1 or self._seconds is None:
+            return 1
+        return max(min(round(CALL_S / self._seconds), self._most), 1)
 
 
 def run_window(
@@ -141,18 +178,20 @@ def run_window(
 
     A call that raises is tried again up to ``retries`` times and then reported, never raised, but for what puts
     the run itself in doubt: a RunConflict at once, a `StoreLost` after the retries. Whatever ends the iteration,
-    calls that have not begun are cancelled. Up to ``together`` items travel as one; where one of them fails, each is
-    called again by itself.
+    calls that have not begun are cancelled. Up to ``together`` items that take little time travel as one call; one
+    that fails there is called again by itself, and the others without it.
     """
-    executor, counted = (pool.gpu if gpu else pool.cpu), Counted(call)
-    waiting = calls_of(items, together=max(min(together, pool.window), 1), workers=pool.workers)
-    following = next(waiting, ())
-    running: dict[Future[tuple[list[Result], Traffic]], tuple[tuple[Item, ...], int]] = {}
+    executor, batch = (pool.gpu if gpu else pool.cpu), Batch(call)
+    # Calls as long as these need no queue: each worker has one at work and one waiting.
+    most = pool.window if together == 1 else min(pool.window, CALLS_AHEAD * pool.workers)
+    waiting = Batches(items, most=together, workers=pool.workers)
+    following = waiting.following()
+    running: dict[Future[Answer], tuple[tuple[Item, ...], int]] = {}
     try:
         while True:
-            while following and _in_flight(running) + len(following) <= pool.window:
-                running[executor.submit(counted, following)] = (following, 0)
-                following = next(waiting, ())
+            while following and len(running) < most:
+                running[executor.submit(batch, following)] = (following, 0)
+                following = waiting.following()
             if not running:
                 return
             done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
@@ -162,25 +201,43 @@ def run_window(
                 some, tried = running.pop(future)
                 error = _error(future)
                 if error is None:
-                    results, traffic = future.result()
-                    for item, result in zip(some, results, strict=True):
-                        yield Outcome(item, result, retries=tried, traffic=traffic)
-                        traffic = Traffic()
+                    answer = future.result()
+                    waiting.learn(len(answer.results), answer.seconds)
+                    yield from _outcomes(some, answer, tried)
+                    left = some[len(answer.results) :]
+                    again = [part for part in (left[:1], left[1:]) if part]
                 elif len(some) > 1:
-                    running |= {executor.submit(counted, (item,)): ((item,), 0) for item in some}
-                elif tried < retries and not isinstance(error, BadArgument):
-                    running[executor.submit(counted, some)] = (some, tried + 1)
-                elif isinstance(error, StoreLost):
-                    raise error
+                    again = [(item,) for item in some]
+                elif tried < retries and not isinstance(cause_of(error), BadArgument):
+                    running[executor.submit(batch, some)] = (some, tried + 1)
+                    continue
+                elif isinstance(cause_of(error), StoreLost):
+                    raise cause_of(error)
                 else:
-                    yield Outcome(some[0], error=error, retries=tried)
+                    yield _failed(some[0], error, tried)
+                    continue
+                running |= {executor.submit(batch, part): (part, 0) for part in again}
     finally:
         for future in running:
             future.cancel()
 
 
-def _in_flight(running: Mapping[Future, tuple[tuple[Any, ...], int]]) -> int:
-    return sum(len(some) for some, _ in running.values())
+def _outcomes(items: Sequence[Any], answer: Answer, tried: int) -> Iterator[Outcome]:
+    traffic = answer.traffic
+    for item, result in zip(items, answer.results, strict=False):
+        yield Outcome(item, result, retries=tried, traffic=traffic)
+        traffic = Traffic()
+
+
+def _failed(item: Any, error: BaseException, tried: int) -> Outcome:
+    if isinstance(error, StageFailed):
+        return Outcome(item, error=error.cause, retries=tried, stage=error.stage, where=error.where)
+    return Outcome(item, error=error, retries=tried)
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What went wrong, without the name of the stage."""
+    return error.cause if isinstance(error, StageFailed) else error
 
 
 def _error(future: Future) -> BaseException | None:
@@ -192,8 +249,8 @@ def _error(future: Future) -> BaseException | None:
             "the Dask scheduler dropped work it had taken (it was stopped, or its connection broke); start it and "
             "give the same command again, finished work is kept"
         ) from None
-    if isinstance(error, RunConflict):
-        raise error
+    if error is not None and isinstance(cause_of(error), RunConflict):
+        raise cause_of(error)
     return error
 
 

@@ -3,7 +3,6 @@
 import signal
 from typing import Any
 
-import flows.segmentation.painting  # noqa: F401 - what the stages import takes a second: not in the first tile
 from flows.execution.memory import keep_memory
 
 

@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from flows.execution.parallel import parallel_map
 from flows.execution.versions import written_by
 from flows.scheduling.watch import Outcome, Watch
-from flows.segmentation.stage_runner import parallel_map
 from pipeline.report.blocks import Gallery, Page
 from pipeline.report.index_page import PlateLine, index_page
 from pipeline.report.page import html_page

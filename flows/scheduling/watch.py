@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
+from flows.execution.parallel import parallel_map
 from flows.jobs import DEFAULT_MODEL, SegmentJob, WatchJob
 from flows.segmentation.archive import find_stores, jobs_of
-from flows.segmentation.stage_runner import parallel_map
 from pipeline.errors import BadArgument
 from pipeline.store.ledger import ROOT, Hold, held, safe_name
 from pipeline.store.places.address import Address, address

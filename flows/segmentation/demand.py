@@ -91,6 +91,8 @@ def _fetches(plan: Plan, work: ImageJob, all_bytes: int) -> float:
     height, width = work.image.shards or work.image.chunks
     files = -(-work.extent[0] // height) * -(-work.extent[1] // width)
     seen, measured = set(work.channels), set(work.measured)
+    if work.is_field:
+        return len(work.image.planes) * files * len(seen | measured)
     by_network = (
         [] if plan.normalise.kind == "none" else [_meets(tiles(work.extent, core=2048), height, width)]
     )
@@ -124,9 +126,32 @@ def _output(plan: Plan, sizes: Sizes) -> Traffic:
     total = Traffic(requests={"GET": 7, "PUT": 4 + groups, "LIST": 2 + groups, "DELETE": 1})
     total += _mirror(plan)
     depth = 1 + int(sizes.overlaps)
+    if any(work.is_field for work in plan.works):
+        total += Traffic(requests={"GET": 1, "PUT": 1})  # which fields are begun
     for work in plan.works:
-        total += _tiles(work, sizes) + _blocks(work, sizes, depth) + _finish(work, depth)
+        stages = (_tiles(work, sizes), _blocks(work, sizes, depth), _finish(work, depth))
+        total += _field(work, sizes, depth) if work.is_field else sum(stages, Traffic())
     return total
+
+
+def _field(work: ImageJob, sizes: Sizes, depth: int) -> Traffic:
+    """What one worker asks for that does a small image in one go: labels, table, their listings and the mark."""
+    layout = layout_for(work.image)
+    found = 1 if work.image.zarr_format == 3 else 2
+    put = depth * (len(layout.shapes) + _chunks(layout) + found) + 2 + 3 * found
+    return Traffic(
+        requests={"GET": found * (8 + depth), "PUT": put, "LIST": depth},
+        bytes_out=round(sum(_piece_bytes(work, sizes)) * LABEL_SHARE),
+    )
+
+
+def _piece_bytes(work: ImageJob, sizes: Sizes) -> tuple[float, float]:
+    """Bytes of the rows and of the runs of all pieces of an image."""
+    units = work.items(work.units())
+    pixels = len(work.image.planes) * work.extent[0] * work.extent[1]
+    rows = sizes.rows * pixels
+    rows += sum(sizes.empty_rows + sizes.border * unit.tile.core.perimeter for unit in units)
+    return rows, sizes.runs * pixels + sizes.empty_runs * len(units)
 
 
 def _mirror(plan: Plan) -> Traffic:
@@ -157,10 +182,7 @@ def _blocks(work: ImageJob, sizes: Sizes, depth: int) -> Traffic:
     read = masks if work.traits.link == "touch" else 5 * len(units)
     over = sum(len(work.units_over(item.tile)) for item in blocks)
     layout = layout_for(work.image)
-    pixels = len(work.image.planes) * work.extent[0] * work.extent[1]
-    rows = sizes.rows * pixels
-    rows += sum(sizes.empty_rows + sizes.border * unit.tile.core.perimeter for unit in units)
-    runs = sizes.runs * pixels + sizes.empty_runs * len(units)
+    rows, runs = _piece_bytes(work, sizes)
     put = 2 * len(units) + 1 + depth * (len(layout.shapes) + _chunks(layout)) + len(blocks)
     return Traffic(
         requests={"GET": read + 1 + 2 * len(units) + 6 + over, "PUT": put, "LIST": 2},

@@ -11,7 +11,8 @@ import numpy as np
 from flows.execution.executors import usable_cores
 from flows.jobs import SegmentJob
 from flows.segmentation.demand import Sizes, demand
-from flows.segmentation.plan import Plan, count_tiles, items, make_plan
+from flows.segmentation.layer_mask import write_mask
+from flows.segmentation.plan import Plan, items, make_plan
 from flows.segmentation.stages import BORDER, OVERLAP, TileJob, describe_unit, pieces_keys, predict, ready
 from pipeline.errors import BadStore, RunConflict
 from pipeline.normalise import limits_of
@@ -39,7 +40,7 @@ def estimate(job: SegmentJob) -> str:
     """
     plan = make_plan(job)
     _check_labels(plan)
-    tiles = sum(count_tiles(work) for work in plan.works)
+    tiles = sum(work.tile_count for work in plan.works)
     pixels = sum(len(w.image.planes) * int(np.prod(w.extent)) for w in plan.works)
     read = sum(_read_pixels(plan))
     itemsize = max((w.image.dtype.itemsize * len(w.channels) for w in plan.works), default=1)
@@ -198,8 +199,9 @@ def _sizes(items: Sequence[TileJob], scratch: Ledger, done_px: int) -> Sizes:
     tiles = sum(size for key, size in written.items() if key.startswith(("mask/", "stacks/")))
     if items[0].work.traits.link != "touch":
         return Sizes(predicted=tiles / len(items), rows=tiles / done_px)
-    # Of an image under another name there are no layers: what is written of nothing.
+    # What is written of a tile without objects.
     empty = TileJob(replace(items[0].work, key="empty"), items[0].plane, items[0].tile)
+    write_mask(empty, np.zeros(empty.tile.core.shape, np.uint8))
     for item in (*items, empty):
         describe_unit(item)
     units = list({item.work.key + item.key: item for item in items}.values())

@@ -4,7 +4,7 @@ Small frozen values without pixels; everything that a stage needs to find its in
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,9 +14,15 @@ from pipeline.resample import Rescaling
 from pipeline.segment import Traits
 from pipeline.store.ledger import Ledger
 from pipeline.store.ome.collection import Image
-from pipeline.store.ome.labels import BLOCK
+from pipeline.store.ome.label_layout import BLOCK, layout_for
 from pipeline.store.places.chunk_cache import kept_for
 from pipeline.tiling import Box, Tile, round_up, tile_at, tiles
+
+FIELD_TILES = 4
+"""Tiles of an image, over all planes, that one worker still does in one go."""
+
+FIELD_PX = 2 * BLOCK**2
+"""Pixels of such an image at most: they are held in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,8 @@ class ImageJob:
     halo: int
     factor: float = 1.0
     """Network pixels per pixel of the image."""
+    held: "HeldPixels | None" = field(default=None, compare=False, repr=False)
+    """The pixels themselves, while one worker does all that is to be done with a small image."""
 
     def __str__(self) -> str:
         return self.image.path or "image"
@@ -93,15 +101,66 @@ class ImageJob:
 
     def read(self, plane: int, box: Box, channels: tuple[int, ...] | None = None) -> np.ndarray:
         """Pixels ``(C, y, x)`` of some channels (default: those the segmenter sees), native dtype (bool as uint8)."""
+        if self.held is not None:
+            return self.held.read(plane, box, channels or self.channels)
         where = self.image.planes[plane]
         with kept_for(f"{self.ledger.run} {self.key}"):  # the key holds the digest of the pixels' files
             block = self.image.read(where, channels or self.channels, box.y0, box.y1, box.x0, box.x1)
         return block.astype(np.uint8) if block.dtype == bool else block
 
+    @property
+    def tile_count(self) -> int:
+        """Tiles of the network over all planes."""
+        side = round_up(self.core, self.traits.stride)
+        height, width = self.extent
+        return len(self.image.planes) * -(-height // side) * -(-width // side)
+
+    @property
+    def is_field(self) -> bool:
+        """Whether the image is so small that one worker does all of it in one go."""
+        pixels = len(self.image.planes) * self.extent[0] * self.extent[1]
+        return (
+            self.tile_count <= FIELD_TILES
+            and pixels <= FIELD_PX
+            and not layout_for(self.image).has_coarse_levels
+        )
+
+    @property
+    def whole(self) -> Tile:
+        """The image as one tile."""
+        box = Box(0, self.extent[0], 0, self.extent[1])
+        return Tile(0, 0, box, box)
+
+    @property
+    def whole_item(self) -> "TileJob":
+        """The image as one piece of work: its first plane stands for all."""
+        return TileJob(self, 0, self.whole)
+
+    def holding(self) -> "ImageJob":
+        """The same job with its pixels in memory: they are read once, here."""
+        channels = tuple(sorted({*self.channels, *self.measured}))
+        planes = [self.read(plane, self.whole.core, channels) for plane in range(len(self.image.planes))]
+        return replace(self, held=HeldPixels(channels, tuple(planes)))
+
     def items(self, tiles: Iterable[Tile]) -> "list[TileJob]":
         """Some tiles on every plane."""
         tiles = list(tiles)
         return [TileJob(self, plane, tile) for plane in range(len(self.image.planes)) for tile in tiles]
+
+
+@dataclass(frozen=True)
+class HeldPixels:
+    """All pixels of a small image that a run needs."""
+
+    channels: tuple[int, ...]
+    """Indices of the channels that are held."""
+    planes: tuple[np.ndarray, ...]
+    """``(C, y, x)`` of each (t, z) plane, as `ImageJob.read` returns them."""
+
+    def read(self, plane: int, box: Box, channels: tuple[int, ...]) -> np.ndarray:
+        """Pixels ``(C, y, x)`` of some channels in a box."""
+        window = self.planes[plane][:, box.y0 : box.y1, box.x0 : box.x1]
+        return window if channels == self.channels else window[[self.channels.index(c) for c in channels]]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flows.execution.parallel import parallel_map
 from flows.segmentation.image_job import ImageJob, TileJob
-from flows.segmentation.stage_runner import parallel_map
 from flows.segmentation.stages import BORDER, OVERLAP, ROW, pieces_keys
 from pipeline.links import touch_links
 from pipeline.measure import Columns, shared_pixels
@@ -76,7 +76,7 @@ def join_image(work: ImageJob, filters: Filters) -> int:
         "ids": np.concatenate(ids), "layers": np.concatenate(layers), "pairs": np.concatenate(pairs),
         "ambiguous": np.array(ambiguous),
     }  # fmt: skip
-    work.ledger.write(_key(work), to_bytes(columns))
+    work.ledger.write(stitching_key(work), to_bytes(columns))
     return base
 
 
@@ -132,18 +132,19 @@ def _piece_of(ids: np.ndarray, label: int) -> int | None:
     return at if at < len(ids) and ids[at] == label else None
 
 
-def _key(work: ImageJob) -> str:
+def stitching_key(work: ImageJob) -> str:
+    """Key of the stitching table in the scratch."""
     return f"join/{work.key}.safetensors"
 
 
 def is_joined(work: ImageJob) -> bool:
     """Whether the stitching table is there."""
-    return work.ledger.find(_key(work)) is not None
+    return work.ledger.find(stitching_key(work)) is not None
 
 
 def read_stitching(work: ImageJob) -> Stitching:
     """The stitching table of an image."""
-    columns = from_bytes(work.ledger.read(_key(work)))
+    columns = from_bytes(work.ledger.read(stitching_key(work)))
     starts = columns["starts"].tolist()
     names = columns["names"].tobytes().decode().split("\n")
     units = {name: slice(a, b) for name, a, b in zip(names, starts, starts[1:])}

@@ -10,10 +10,11 @@ from functools import partial
 
 import numpy as np
 
+from flows.execution.parallel import parallel_map
 from flows.segmentation import stages
 from flows.segmentation.image_job import ImageJob, TileJob
 from flows.segmentation.plan import Plan
-from flows.segmentation.stage_runner import Run, parallel_map
+from flows.segmentation.stage_runner import Run
 from pipeline import normalise
 from pipeline.histogram import Bins, Histogram, make_bins, needs_codes
 from pipeline.normalise import Limits

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from flows.segmentation.image_job import ImageJob, TileJob
@@ -39,15 +38,16 @@ def measure_objects(work: ImageJob) -> bytes:
 
 def keep_objects(work: ImageJob) -> None:
     """Measure the objects of an image and keep their table in the scratch."""
-    work.ledger.write(_key(work), measure_objects(work))
+    work.ledger.write(table_key(work), measure_objects(work))
 
 
 def find_objects(work: ImageJob) -> bytes | None:
     """The object table of an image from the scratch; None where it was not kept."""
-    return work.ledger.find(_key(work))
+    return work.ledger.find(table_key(work))
 
 
-def _key(work: ImageJob) -> str:
+def table_key(work: ImageJob) -> str:
+    """Key of the object table in the scratch."""
     return f"join/{work.key}.parquet"
 
 
@@ -62,25 +62,29 @@ def _rows(part: Columns, owner: np.ndarray) -> Columns:
 
 def _table(
     work: ImageJob, plane: int, rows: Columns, layer: np.ndarray, partners: pa.ListArray, base: int
-) -> Iterator[pd.DataFrame]:
+) -> Iterator[pa.Table]:
     """Rows of the object table, in parts; one without rows when there are no objects."""
     for start in range(0, max(len(layer), 1), ROW_GROUP):
         part = slice(start, start + ROW_GROUP)
         own = {name: column[part] for name, column in rows.items()}
-        table = _identity(work, plane, base + start, layer[part])
-        measured = measure.object_table(own, work.measured_names, work.image.spacing_um)
-        table = pd.concat([table, measured], axis=1)
-        table["overlap_labels"] = pd.Series(pd.arrays.ArrowExtensionArray(partners[part]))
-        table["tiles_spanned"] = _tiles_spanned(work, own)
-        yield table
+        yield pa.table(
+            {
+                **_identity(work, plane, base + start, layer[part]),
+                **measure.object_columns(own, work.measured_names, work.image.spacing_um),
+                "overlap_labels": partners[part],
+                "tiles_spanned": _tiles_spanned(work, own),
+            }
+        )
 
 
-def _identity(work: ImageJob, plane: int, before: int, layers: np.ndarray) -> pd.DataFrame:
+def _identity(
+    work: ImageJob, plane: int, before: int, layers: np.ndarray
+) -> dict[str, np.ndarray | pa.StringArray]:
     """Which objects these are: ids after ``before``, and where."""
     image, count = work.image, len(layers)
     row, column = image.well or ("", "")
     t, z = image.planes[plane]
-    table = {
+    return {
         "label": (np.arange(count) + before + 1).astype(np.uint32),
         "layer": layers,
         "image": _repeated(image.path, count),
@@ -91,12 +95,11 @@ def _identity(work: ImageJob, plane: int, before: int, layers: np.ndarray) -> pd
         "t": np.full(count, t, np.int32),
         "z": np.full(count, z, np.int32),
     }
-    return pd.DataFrame(table)
 
 
-def _repeated(text: str, count: int) -> pd.api.extensions.ExtensionArray:
-    """A column that says the same in every row, made without a Python string for each."""
-    return pd.arrays.ArrowExtensionArray(pa.repeat(pa.scalar(text, pa.string()), count))
+def _repeated(text: str, count: int) -> pa.StringArray:
+    """A column with the same text in every row."""
+    return pa.repeat(pa.scalar(text, pa.string()), count)
 
 
 def _partners(stitching: Stitching) -> pa.ListArray:

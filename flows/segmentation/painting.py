@@ -21,7 +21,10 @@ from flows.segmentation.stages import read_runs
 from pipeline.errors import BadStore, RunConflict
 from pipeline.spans import Runs
 from pipeline.spans import paint as painted
+from pipeline.store.ome.groups import join, read_json
 from pipeline.store.ome.label_layout import layout_for
+from pipeline.store.ome.label_reading import labels_path
+from pipeline.store.ome.label_writing import JOURNAL
 from pipeline.store.ome.labels import LabelWriter, create_labels, publish
 from pipeline.store.ome.tables import write_encoded
 
@@ -41,6 +44,17 @@ class Target:
     def __str__(self) -> str:
         return str(self.work)
 
+    @property
+    def journal(self) -> str:
+        """Key of the journal of publishing, by which a run knows labels that it has begun to put in place."""
+        return join(staging(self.work), labels_path(self.work.image.path), f"{self.name}.{JOURNAL}")
+
+    @property
+    def is_publishing(self) -> bool:
+        """Whether all is staged and an earlier start has begun to put it in place."""
+        journal = read_json(self.work.ledger.output, self.journal)
+        return journal is not None and not journal.get("done")
+
     def writer(self, depth: int) -> LabelWriter:
         """The label stack of ``depth`` layers, in the staging place of the image."""
         work = self.work
@@ -54,6 +68,11 @@ class Target:
 def staging(work: ImageJob) -> str:
     """Key of the place where the labels of an image are painted."""
     return f"{work.ledger.folder}/staging/{work.key}"
+
+
+def image_mark(work: ImageJob) -> str:
+    """Key of the last mark of an image: it is complete."""
+    return f"{work.ledger.folder}/images/{work.key}.json"
 
 
 @dataclass(frozen=True)

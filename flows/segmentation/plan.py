@@ -28,6 +28,9 @@ from pipeline.tiling import round_up
 GROUP_TILES = 64
 """Small images are put together until a group has so many tiles: enough to keep workers busy between barriers."""
 
+FIELDS_PER_TILE = 16
+"""So many tiles of fields count as one of a large image when groups are made."""
+
 PROBE_PX = 256
 """Side of the crop on which a plain function shows what it is."""
 
@@ -85,6 +88,11 @@ class Plan:
         return self.job.output is None
 
     @property
+    def shares_limits(self) -> bool:
+        """Whether several images share their normalisation limits."""
+        return self.normalise.scope != "image" and self.normalise.kind != "none"
+
+    @property
     def is_remote(self) -> bool:
         """Whether images or results are on a server."""
         return not (self.source.address.is_local and self.output.is_local)
@@ -95,13 +103,20 @@ class Plan:
             yield list(self.works)
             return
         group: list[ImageJob] = []
+        weight = 0.0
         for unit in _units(self.works):
             group += unit
-            if sum(count_tiles(work) for work in group) >= least_tiles:
+            weight += sum(map(_weight, unit))
+            if weight >= least_tiles:
                 yield group
-                group = []
+                group, weight = [], 0.0
         if group:
             yield group
+
+
+def _weight(work: ImageJob) -> float:
+    """Tiles that an image counts for when groups are made: between the stages of a field nobody waits for others."""
+    return work.tile_count / FIELDS_PER_TILE if work.is_field else work.tile_count
 
 
 def _units(works: Iterable[ImageJob]) -> Iterator[list[ImageJob]]:
@@ -114,13 +129,6 @@ def _units(works: Iterable[ImageJob]) -> Iterator[list[ImageJob]]:
         well.append(work)
     if well:
         yield well
-
-
-def count_tiles(work: ImageJob) -> int:
-    """Tiles of the network over all planes."""
-    side = round_up(work.core, work.traits.stride)
-    height, width = work.extent
-    return len(work.image.planes) * -(-height // side) * -(-width // side)
 
 
 def make_plan(job: SegmentJob) -> Plan:

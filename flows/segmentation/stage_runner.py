@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -10,17 +9,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from flows.execution.executors import Outcome, Pool, describe_error, run_window
+from flows.segmentation.image_job import ImageJob, TileJob
 from flows.segmentation.plan import Plan
 from flows.segmentation.record import Progress, RunRecord
-from flows.segmentation.stages import ImageJob, TileJob
 from pipeline.store.ledger import Hold
 from pipeline.store.places.traffic import take_counts
 
 T = TypeVar("T")
-U = TypeVar("U")
-
-LOOKS = 16
-"""Threads that look what is there: each look costs a round trip on object storage."""
 
 
 def pixels_of(about: TileJob | ImageJob) -> int:
@@ -65,12 +60,19 @@ class Run:
         *,
         item: Callable[[T], TileJob | ImageJob],
         gpu: bool = False,
+        short: bool | None = None,
         pixels: Callable[[TileJob | ImageJob], int] = pixels_of,
     ) -> Iterator[Outcome]:
         """Run ``call`` on every piece of work in a bounded window; failures set their image aside.
 
-        ``item`` gives the tile, or the image, that a piece of work is about, and ``pixels`` what it adds to those
-        that are done, so that a rate can be told.
+        Args:
+            stage: name in the record and for the observer.
+            call: the function.
+            todo: its arguments, one after the other.
+            item: gives the tile, or the image, that a piece of work is about.
+            gpu: run on the workers of the network.
+            short: many may travel as one call; default: unless they are for the network.
+            pixels: what a piece adds to the pixels that are done, so that a rate can be told.
         """
         if not todo:
             return
@@ -78,7 +80,7 @@ class Run:
         self.progress.start(stage, len(todo))
         try:
             # Closed at once, whatever is raised here: what has not begun is cancelled before the workers go.
-            with closing(self._outcomes(call, todo, gpu)) as outcomes:
+            with closing(self._outcomes(call, todo, gpu, not gpu if short is None else short)) as outcomes:
                 for outcome in outcomes:
                     self.hold.check()
                     about = item(outcome.item)
@@ -87,7 +89,8 @@ class Run:
                     self.progress.advance(stage, about if isinstance(about, TileJob) else None)
                     if outcome.error is not None:
                         work = about.work if isinstance(about, TileJob) else about
-                        self.set_aside(work, stage, about, describe_error(outcome.error))
+                        reason = describe_error(outcome.error)
+                        self.set_aside(work, outcome.stage or stage, outcome.where or about, reason)
                     else:
                         done_px += pixels(about)
                         yield outcome
@@ -97,17 +100,9 @@ class Run:
         self.progress.finish(stage)
 
     def _outcomes(
-        self, call: Callable[[T], Any], todo: Sequence[T], gpu: bool
+        self, call: Callable[[T], Any], todo: Sequence[T], gpu: bool, short: bool
     ) -> Generator[Outcome, None, None]:
-        together = 1 if gpu else self.pool.together  # the network's tiles are not short
+        together = self.pool.together if short else 1
         return run_window(
             self.pool, call, todo, retries=self.plan.job.execution.retries, gpu=gpu, together=together
         )
-
-
-def parallel_map(look: Callable[[T], U], things: Sequence[T], *, waits: bool = True) -> list[U]:
-    """Answers of ``look`` in order, at once if each ``waits`` for a server; threads only slow down local files."""
-    if not waits:
-        return [look(thing) for thing in things]
-    with ThreadPoolExecutor(LOOKS) as threads:
-        return list(threads.map(look, things))

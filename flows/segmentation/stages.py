@@ -8,15 +8,14 @@ of work twice writes the same bytes.
 
 import time
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import zarr
 
 from flows.execution.memory import keep_memory
 from flows.execution.segmenters import SegmenterRef, loaded
 from flows.segmentation.image_job import ImageJob, TileJob
+from flows.segmentation.layer_mask import read_mask, write_mask
 from pipeline import histogram
 from pipeline.errors import BadArgument
 from pipeline.histogram import Bins, Histogram
@@ -25,9 +24,8 @@ from pipeline.normalise import Limits
 from pipeline.segment import bits, bits_dtype, checked_answer
 from pipeline.spans import Runs, runs_of, spans_of_bits, spans_of_stack
 from pipeline.stitch import Pieces, border_spans, describe, from_bytes, to_bytes
-from pipeline.store.ome.arrays import new_document, open_array
 from pipeline.store.ome.chunk_presence import check_chunks
-from pipeline.tiling import Box, Tile, round_up
+from pipeline.tiling import Box, Tile
 
 
 def ready(segmenter: SegmenterRef) -> None:
@@ -92,10 +90,7 @@ def _write_mask(item: TileJob, layers: np.ndarray) -> None:
             f"segmenter {traits.name} said it returns {traits.layers} boolean layers, got {len(layers)} of "
             f"{layers.dtype}; give it the attributes link and layers that hold for every block"
         )
-    core = item.tile.core
-    packed = bits(layers).astype(bits_dtype(item.work.traits.layers))
-    with item.work.ledger.writing():
-        mask_array(item.work)[item.plane, core.y0 : core.y1, core.x0 : core.x1] = packed
+    write_mask(item, bits(layers).astype(bits_dtype(item.work.traits.layers)))
 
 
 def _dense(stack: np.ndarray) -> np.ndarray:
@@ -107,35 +102,6 @@ def _dense(stack: np.ndarray) -> np.ndarray:
 
 def _stack_key(work: ImageJob, key: str) -> str:
     return f"stacks/{work.key}/{key}.safetensors"
-
-
-def create_mask(work: ImageJob) -> None:
-    """Write the metadata of an image's layer mask; the tiles bring the chunks, empty ones too."""
-    work.ledger.write(f"mask/{work.key}/zarr.json", _mask_document(work).encode())
-
-
-def mask_array(work: ImageJob) -> zarr.Array:
-    """The layer mask of an image, chunk = core; opened without a request."""
-    ledger = work.ledger
-    return open_array(
-        ledger.output, f"{ledger.folder}/mask/{work.key}", _mask_document(work), read_only=False
-    )
-
-
-def _mask_document(work: ImageJob) -> str:
-    height, width = work.extent
-    return _document(
-        len(work.image.planes), height, width, round_up(work.core, work.traits.stride), work.traits.layers
-    )
-
-
-@lru_cache(maxsize=64)
-def _document(planes: int, height: int, width: int, side: int, layers: int) -> str:
-    files = new_document(
-        shape=(planes, height, width), dtype=bits_dtype(layers), chunks=(1, min(side, height), min(side, width)),
-        shards=None, axes=("plane", "y", "x"), codec="label", zarr_format=3,
-    )  # fmt: skip
-    return files["zarr.json"].decode()
 
 
 ROW, BORDER, OVERLAP = "row.", "border.", "overlap."
@@ -157,8 +123,8 @@ def describe_unit(item: TileJob) -> int:
     work, core = item.work, item.tile.core
     channels = list(work.read(item.plane, core, work.measured))
     if work.traits.link == "touch":
-        mask = mask_array(work)[item.plane, core.y0 : core.y1, core.x0 : core.x1]
-        pieces = describe(*spans_of_bits(np.asarray(mask)), core, work.frame(item.plane), channels=channels)
+        mask = read_mask(work, item.plane, core)
+        pieces = describe(*spans_of_bits(mask), core, work.frame(item.plane), channels=channels)
         extra = _border_columns(pieces, core)
     else:
         pieces, extra = _describe_stack(item, channels)
@@ -203,7 +169,7 @@ def _describe_stack(item: TileJob, channels: Sequence[np.ndarray]) -> tuple[Piec
     pieces = describe(spans, stretches, tile.core, work.frame(item.plane), channels=channels, piece=piece)
     links, ambiguous = [], 0
     for other in _later_neighbours(work, tile):
-        band = _common(tile.read, other.read)
+        band = tile.read.intersection(other.read)
         there = _read_stack(work, f"{item.plane}_{other.key}")
         matches = match_links(
             stack[(slice(None), *band.within(tile.read))], there[(slice(None), *band.within(other.read))]
@@ -224,8 +190,3 @@ def _later_neighbours(work: ImageJob, tile: Tile) -> list[Tile]:
     steps = ((0, 1), (1, -1), (1, 0), (1, 1))
     found = [work.tile(tile.row + down, tile.column + right) for down, right in steps]
     return [other for other in found if other is not None]
-
-
-def _common(a: Box, b: Box) -> Box:
-    y0, x0 = max(a.y0, b.y0), max(a.x0, b.x0)
-    return Box(y0, max(min(a.y1, b.y1), y0), x0, max(min(a.x1, b.x1), x0))

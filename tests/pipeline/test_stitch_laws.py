@@ -1,6 +1,7 @@
 """Laws of exact stitching: however an image is cut, the same objects, ids, layers and rows come out."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -143,7 +144,7 @@ def test_overlapping_objects_never_share_an_output_layer(case, core):
 def test_objects_have_shared_pixels_if_and_only_if_they_have_a_partner_that_was_kept(case, core, min_area):
     bits, _, image = case
     _, objects, rows = stitch(bits, image, core, Filters(min_area=min_area))
-    shared = measure.object_table(rows, ["dna"], None)["overlap_px"] > 0
+    shared = measure.object_columns(rows, ["dna"], None)["overlap_px"] > 0
     assert np.flatnonzero(shared).tolist() == np.unique(objects.pairs).tolist()
 
 
@@ -155,7 +156,7 @@ def test_pixels_shared_with_a_dropped_object_are_not_shared():
     image = np.arange(96, dtype=np.uint16).reshape(8, 12)
     for core in (3, 20):
         _, objects, rows = stitch(bits, image, core, Filters(min_area=10))
-        table = measure.object_table(rows, ["dna"], None)
+        table = measure.object_columns(rows, ["dna"], None)
         assert table["overlap_px"].tolist() == [6, 6] and objects.pairs.tolist() == [[0, 1]]
         alone = (bits & 1 > 0) & (bits & 4 == 0)
         assert table["unshared_mean_dna"][0] == image[alone].mean()
@@ -211,7 +212,7 @@ def test_nothing_in_an_image_is_a_result():
 def test_table_agrees_with_moments_computed_from_pixels(case):
     bits, layers, image = case
     _, _, rows = stitch(bits, image, 11)
-    table = measure.object_table(rows, ["dna"], (0.5, 0.5))
+    table = pd.DataFrame(measure.object_columns(rows, ["dna"], (0.5, 0.5)))
     for row, (_, _, mask) in zip(table.itertuples(), oracle(bits, layers, 0)):
         y, x = np.nonzero(mask)
         yy, xx, xy = y.var() + 1 / 12, x.var() + 1 / 12, ((y - y.mean()) * (x - x.mean())).mean()

@@ -6,7 +6,7 @@ layout depends on the image and on ``chunk`` and ``block``, never on the tiles o
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any
 
@@ -123,20 +123,13 @@ class LabelLayout:
             )
             yield target, (*target[:-2], *window)
 
-    def documents(self) -> list[dict[str, bytes]]:
+    def chunk_key(self, index: tuple[int, ...]) -> str:
+        """Name of the file of a chunk below its array."""
+        return "/".join((*("c",) * (self.zarr_format == 3), *map(str, index)))
+
+    def documents(self) -> tuple[dict[str, bytes], ...]:
         """Metadata files of each level's array, name to bytes."""
-        return [
-            new_document(
-                shape=shape,
-                dtype=np.dtype(np.uint32),
-                chunks=self.chunks(level),
-                shards=None,
-                axes=self.axes,
-                codec="label",
-                zarr_format=self.zarr_format,
-            )
-            for level, shape in enumerate(self.shapes)
-        ]
+        return _documents(self)
 
     def metadata(self, name: str, *, image: str | None) -> dict[str, Any]:
         """NGFF metadata of one label image; ``image`` is the path to its image, None where there is none."""
@@ -158,6 +151,23 @@ class LabelLayout:
             ngff=self.ngff,
             folder=folder,
         )
+
+
+@lru_cache(maxsize=64)
+def _documents(layout: LabelLayout) -> tuple[dict[str, bytes], ...]:
+    """Metadata of the arrays of a layout, made once for all the fields of a plate."""
+    return tuple(
+        new_document(
+            shape=shape,
+            dtype=np.dtype(np.uint32),
+            chunks=layout.chunks(level),
+            shards=None,
+            axes=layout.axes,
+            codec="label",
+            zarr_format=layout.zarr_format,
+        )
+        for level, shape in enumerate(layout.shapes)
+    )
 
 
 def layout_for(image: Image, *, chunk: int | None = None, block: int = BLOCK) -> LabelLayout:

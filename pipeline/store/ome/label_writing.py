@@ -4,7 +4,7 @@ Many workers write at once without locks, because no two blocks share a file. Eq
 order of the blocks, and writing a block again changes nothing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
@@ -184,7 +184,6 @@ class LabelWriter:
         The bytes are those that zarr writes; doing it here takes half the time and one thread.
         """
         path, chunks = join(self.staged(self.names[layer]), str(level)), self.layout.chunks(level)
-        encode_key = open_array(self.address, path, self.documents[level]).metadata.encode_chunk_key
         top, left = selection[-2].start, selection[-1].start
         full: list[tuple[str, np.ndarray]] = []
         for part in parts_of(selection, chunks):
@@ -193,7 +192,7 @@ class LabelWriter:
             # A sample decides for most chunks; max is several times as fast as any.
             if piece[::16, ::16].max(initial=0) or piece.max(initial=0):
                 index = tuple(bounds.start // n for bounds, n in zip(part, chunks, strict=True))
-                full.append((join(path, encode_key(index)), piece))
+                full.append((join(path, self.layout.chunk_key(index)), piece))
         write_all(self.address, [(key, encoded(piece, chunks[-2:])) for key, piece in full])
 
     def _reduce(self, layer: int, level: int, present: set[str]) -> None:
@@ -250,7 +249,7 @@ def create_labels(
     return writer if writer.is_published else _stage(writer, files)
 
 
-def _stage(writer: LabelWriter, files: list[dict[str, bytes]]) -> LabelWriter:
+def _stage(writer: LabelWriter, files: Sequence[dict[str, bytes]]) -> LabelWriter:
     """Write the arrays' metadata and remove the journal of an older publication."""
     if writer.staging == STAGING:
         for name in writer.names:
@@ -265,7 +264,7 @@ def _stage(writer: LabelWriter, files: list[dict[str, bytes]]) -> LabelWriter:
     return replace(writer, fresh=True)
 
 
-def _is_staged(writer: LabelWriter, files: list[dict[str, bytes]]) -> bool:
+def _is_staged(writer: LabelWriter, files: Sequence[dict[str, bytes]]) -> bool:
     """Whether an earlier call wrote all metadata, or publishing has begun."""
     journal = read_json(writer.address, writer.journal)
     if journal is not None and not journal.get("done"):

@@ -6,10 +6,9 @@ Invariant: the same rows give the same bytes, and a table is visible only whole.
 
 import io
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,6 +16,9 @@ from pipeline.errors import BadArgument, BadStore, RunConflict
 from pipeline.store.ome.groups import Group, ensure_group, find_group, forget_consolidated, join, write_group
 from pipeline.store.ome.label_reading import layer_names
 from pipeline.store.places.address import Address
+
+if TYPE_CHECKING:  # a quarter of the start of commands that only list tables
+    import pandas as pd
 
 FILE = "table.parquet"
 """Name of the Parquet file (of the folder of parts, for a dataset), as ngio expects it."""
@@ -38,7 +40,7 @@ def write_table(
     address: Address,
     path: str,
     name: str,
-    frame: pd.DataFrame,
+    frame: "pd.DataFrame",
     *,
     overwrite: bool = True,
     region: str | None = None,
@@ -78,7 +80,7 @@ def write_encoded(address: Address, path: str, name: str, data: bytes, *, region
     _list_table(address, path, name, region)
 
 
-def read_table(address: Address, path: str, name: str, *, columns: list[str] | None = None) -> pd.DataFrame:
+def read_table(address: Address, path: str, name: str, *, columns: list[str] | None = None) -> "pd.DataFrame":
     """Read the table (or the dataset) of that name at a path.
 
     Raises:
@@ -102,7 +104,7 @@ def list_tables(address: Address, path: str, *, zarr_format: int | None = None) 
     return [name for name in names if address.exists(join(path, "tables", name))]
 
 
-def write_dataset(address: Address, name: str, parts: Iterable[tuple[str, pd.DataFrame]]) -> int:
+def write_dataset(address: Address, name: str, parts: Iterable[tuple[str, "pd.DataFrame"]]) -> int:
     """Write one table over all images of a collection, one part per image; returns the number of rows.
 
     The parts are ``tables/<name>/table.parquet/<part>.parquet``; pandas and ngio read the folder, DuckDB
@@ -138,9 +140,9 @@ class TableEncoder:
         self._writer: pq.ParquetWriter | None = None
         self._empty: pa.Table | None = None
 
-    def add(self, frame: pd.DataFrame) -> None:
+    def add(self, rows: "pd.DataFrame | pa.Table") -> None:
         """Append rows; every part has the same columns."""
-        table = to_arrow(frame)
+        table = rows if isinstance(rows, pa.Table) else to_arrow(rows)
         if not len(table):
             self._empty = table
         else:
@@ -164,14 +166,14 @@ class TableEncoder:
         return self._writer
 
 
-def table_bytes(frame: pd.DataFrame) -> bytes:
+def table_bytes(frame: "pd.DataFrame") -> bytes:
     """Encode a table as Parquet, the same bytes for the same rows."""
     encoder = TableEncoder()
     encoder.add(frame)
     return encoder.encoded()
 
 
-def to_arrow(frame: pd.DataFrame) -> pa.Table:
+def to_arrow(frame: "pd.DataFrame") -> pa.Table:
     """Convert a table; text is string, sequences are lists of uint32, whatever the number of rows.
 
     Raises:

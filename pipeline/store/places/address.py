@@ -6,10 +6,11 @@ whole files; every fault of a backend comes out as `BadStore` with the address a
 """
 
 import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from zarr.storage import LocalStore
@@ -18,6 +19,9 @@ from pipeline.errors import BadArgument, BadStore
 from pipeline.store.places.faults import LeavesStore, explained
 from pipeline.store.places.local import LocalFiles
 from pipeline.store.places.remote import READ_ONLY, RemoteFiles, mark_of_environment, zarr_store
+
+if TYPE_CHECKING:
+    from pipeline.store.places.draft import DraftFiles
 
 Entries = list[tuple[str, int, str]]
 """Files as (key, bytes, token)."""
@@ -159,11 +163,15 @@ class Address:
         with explained(self.url):
             return _zarr_store(self.url, read_only, os.getpid(), mark_of_environment(self.url))
 
-    def _files(self) -> LocalFiles | RemoteFiles:
+    def _files(self) -> "LocalFiles | RemoteFiles | DraftFiles":
         return _files(self.url, os.getpid(), mark_of_environment(self.url))
 
     def _at(self, rel: str) -> str:
         return f"{self.url.rstrip('/')}/{rel}" if rel else self.url
+
+
+_UNUSUAL = re.compile(r"^/|/$|//|(^|/)\.{1,2}(/|$)|[%\\\0:]")
+"""What has to be looked at closely in a relative path: empty, '.' and '..' parts, escapes, schemes."""
 
 
 def inner_key(rel: str, *, where: str = "store") -> str:
@@ -171,6 +179,8 @@ def inner_key(rel: str, *, where: str = "store") -> str:
 
     Percent-encoded dots and backslashes count too, because web servers and other systems resolve them.
     """
+    if rel and not _UNUSUAL.search(rel):
+        return rel
     parts = [part for part in rel.split("/") if part not in ("", ".")]
     leaves = any(unquote(part) == ".." or "\\" in part or "\0" in part for part in parts)
     if leaves or rel.startswith("/") or "://" in rel or "::" in rel:

@@ -32,20 +32,19 @@ class LocalFiles:
 
     def put(self, key: str, data: bytes) -> None:
         """Write a file atomically."""
-        place = self.root / key
-        partial = self._write_beside(place, data)
-        partial.replace(place)
+        place = self._prefix + key
+        Path(self._write_beside(place, data)).replace(place)
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Write a file unless there is one; says whether it was written (one winner among racing writers)."""
-        place = self.root / key
+        place = self._prefix + key
         partial = self._write_beside(place, data)
         try:
             os.link(partial, place)
         except FileExistsError:
             return False
         finally:
-            partial.unlink()
+            Path(partial).unlink()
         return True
 
     def exists(self, key: str) -> bool:
@@ -96,15 +95,16 @@ class LocalFiles:
             shutil.rmtree(place)
         (self.root / source).replace(place)
 
-    def _write_beside(self, place: Path, data: bytes) -> Path:
-        partial = place.with_name(f".{place.name}.{uuid.uuid4().hex}{LEFTOVER}")
+    def _write_beside(self, place: str, data: bytes) -> str:
+        folder, _, name = place.rpartition(os.sep)
+        partial = f"{folder}{os.sep}.{name}.{uuid.uuid4().hex}{LEFTOVER}"
         try:
-            partial.write_bytes(data)
+            _write(partial, data)
         except FileNotFoundError:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data)
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            _write(partial, data)
         except OSError:
-            partial.unlink(missing_ok=True)
+            Path(partial).unlink(missing_ok=True)
             raise
         return partial
 
@@ -130,3 +130,8 @@ class LocalFiles:
                     pending.append(prefix + item.name)
                 elif not item.name.endswith(LEFTOVER):
                     yield prefix + item.name, item.stat()
+
+
+def _write(place: str, data: bytes) -> None:
+    with open(place, "wb") as file:
+        file.write(data)

@@ -1,5 +1,6 @@
 """The window: every piece of work ends in one outcome, whatever fails and however many travel together."""
 
+import pickle
 import threading
 import time
 from collections import Counter
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.execution.executors import Pool, Serial, calls_of, run_window
+from flows.execution.executors import CALL_S, Batches, Pool, Serial, StageFailed, failing_in, run_window
 from pipeline.errors import BadArgument, RunConflict
 from pipeline.store.places.faults import StoreLost
 
@@ -77,13 +78,59 @@ def test_no_more_pieces_are_in_flight_than_the_window_holds(together):
     assert work.most <= 4
 
 
-@given(count=st.integers(0, 300), together=st.integers(1, 9), workers=st.integers(1, 40))
-def test_calls_hold_every_piece_once_and_shrink_towards_the_end(count, together, workers):
-    calls = list(calls_of(range(count), together=together, workers=workers))
+@given(
+    count=st.integers(0, 300),
+    most=st.integers(1, 50),
+    workers=st.integers(1, 40),
+    times=st.lists(st.floats(0, 2), max_size=20),
+)
+def test_calls_hold_every_piece_once_and_shrink_towards_the_end(count, most, workers, times):
+    batches, calls, times = Batches(range(count), most=most, workers=workers), [], iter(times)
+    while call := batches.following():
+        calls.append(call)
+        batches.learn(len(call), next(times, 0.01))
     assert [number for call in calls for number in call] == list(range(count))
-    sizes = [len(call) for call in calls]
-    assert sizes == sorted(sizes, reverse=True) and max(sizes, default=1) <= together
-    assert sizes[-workers:] == [1] * min(workers, len(sizes))
+    assert max(map(len, calls), default=1) <= most
+    assert [len(call) for call in calls[-workers:]] == [1] * min(workers, len(calls))
+
+
+def test_calls_are_as_long_as_the_time_says():
+    batches = Batches(range(1000), most=1000, workers=1)
+    assert len(batches.following()) == 1  # nothing is known of them yet
+    batches.learn(1, CALL_S / 20)
+    assert len(batches.following()) == 20
+    batches.learn(20, 39 * CALL_S)  # half a second, half of what was known before
+    assert len(batches.following()) == 1
+    for _ in range(9):
+        batches.learn(20, CALL_S)
+    assert len(batches.following()) == 20
+
+
+def test_what_was_done_before_a_failure_is_not_done_again():
+    work = ImageJob({7: (OSError("broken"), 99)})
+    answers = []
+    with ThreadPoolExecutor(1) as threads:
+        pool = Pool(cpu=threads, gpu=threads, workers=1, window=16)
+        answers += run_window(pool, work, range(40), retries=0, together=8)
+    assert [number for number, times in work.calls.items() if times > 1] in ([], [7])
+    assert [answer.item for answer in answers if answer.error] == [7]
+
+
+def fails_in_a_stage(number):
+    with failing_in("paint", "plane 0"):
+        raise OSError("torn")
+
+
+def test_a_failure_says_in_which_stage(pool_of):
+    (outcome,) = run_window(pool_of(1), fails_in_a_stage, [1], retries=1)
+    assert (outcome.stage, outcome.where, str(outcome.error), outcome.retries) == (
+        "paint",
+        "plane 0",
+        "torn",
+        1,
+    )
+    lost = pickle.loads(pickle.dumps(StageFailed("a", "b", BadArgument("c"))))
+    assert isinstance(lost.cause, BadArgument) and str(lost.cause) == "c"
 
 
 @pytest.mark.parametrize("together", [1, 4])

@@ -157,20 +157,21 @@ def server(tmp_path_factory):
 
 def test_the_main_job_under_prefect(server, plate_at, noise, run_job, files_of, tmp_path):
     wells = {f"{row}/1": [noise((60, 60), seed=row_number)] for row_number, row in enumerate("ABC")}
+    wells["D/1"] = [noise((20, 20), seed=3)]  # one tile: all in one task
     plate = plate_at("p.zarr", wells)
     shutil.copytree(plate, tmp_path / "direct.zarr")
-    run_job(tmp_path / "direct.zarr", segmenter="threshold", tiling={"core": 32})
-    words = ["segment", str(plate), "--segmenter", "threshold", "--set", "tiling.core=32"]
+    run_job(tmp_path / "direct.zarr", segmenter="threshold", tiling={"core": 24})
+    words = ["segment", str(plate), "--segmenter", "threshold", "--set", "tiling.core=24"]
     done = subprocess.run(
         [*PLATELAYER, *words], env=server.env, cwd=tmp_path, capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0, done.stderr
     assert files_of(plate, "threshold") == files_of(tmp_path / "direct.zarr", "threshold")
 
-    # One task per stage of a group of images, and one for the report: never one per tile (there are 12) or image.
-    until(lambda: server.ask("task_runs/count") >= len(STAGES) + 1)
+    # One task per stage of a group of images, and one for the report: never one per tile (there are 27) or image.
+    until(lambda: server.ask("task_runs/count") >= len(STAGES) + 2)
     names = Counter(run["name"].split()[0] for run in server.ask("task_runs/filter"))
-    assert names == dict.fromkeys([*STAGES, "report"], 1)
+    assert names == dict.fromkeys([*STAGES, "fields", "report"], 1)
     assert {run["state_type"] for run in server.ask("flow_runs/filter")} == {"COMPLETED"}
     kinds = {artifact["key"]: artifact["type"] for artifact in server.ask("artifacts/filter")}
     assert kinds["platelayer-images"] == "table"

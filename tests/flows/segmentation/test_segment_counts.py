@@ -7,7 +7,7 @@ import pytest
 from zarr.storage import LocalStore
 
 from flows.execution import executors
-from flows.jobs import SegmentJob
+from flows.jobs import SegmentJob, job
 from flows.segmentation.run import segment
 from pipeline.store import ledger
 from pipeline.store.places import local
@@ -51,19 +51,18 @@ def tasks(monkeypatch):
 
 def test_store_operations_per_tile(image_at, noise, counted, run_job, operations):
     image, spent = noise((512, 512)), {}
-    for core in (256, 128, 64):
+    for core in (128, 64):
         store = image_at(f"{core}.zarr", image)
         operations.clear()
         run_job(store, segmenter=counted[0], name="n", tiling={"core": core})
         spent[core] = dict(operations)
-    # From 4 tiles to 16 to 64, chunk 64: a tile writes its mask and its mark, and its mask is read once.
-    for few, many, tiles in ((256, 128, 12), (128, 64, 48)):
-        more = {kind: spent[many][kind] - spent[few][kind] for kind in ("read", "write", "list")}
-        assert more == {"read": tiles, "write": 2 * tiles, "list": 0}
+    # From 16 tiles to 64, chunk 64: a tile writes its mask and its mark, and its mask is read once.
+    more = {kind: spent[64][kind] - spent[128][kind] for kind in ("read", "write", "list")}
+    assert more == {"read": 48, "write": 2 * 48, "list": 0}
     # What an image costs beside its tiles does not grow by accident.
-    assert spent[256]["list"] <= 12
-    assert spent[256]["write"] - 2 * 4 <= 40
-    assert spent[256]["read"] - 4 - 3 * 64 <= 80
+    assert spent[128]["list"] <= 12
+    assert spent[128]["write"] - 2 * 16 <= 40
+    assert spent[128]["read"] - 16 - 3 * 64 <= 80
 
 
 def test_tasks_are_tiles_blocks_and_images(plate_at, noise, counted, run_job, tasks):
@@ -82,9 +81,14 @@ def test_prefect_tasks_are_stages_of_groups(plate_at, noise, counted, run_job, t
         names.append(name)
         return call(*arguments)
 
-    wells = {f"A/{column}": [np.zeros((20, 20), np.uint8)] * 2 for column in range(1, 6)}
+    wells = {f"A/{column}": [np.zeros((20, 20), np.uint8)] * 2 for column in range(1, 4)}
     store = plate_at("p.zarr", wells)
     segment(SegmentJob(source=str(store), segmenter=counted[0], name="n"), step=step)
+    assert names == ["fields group 0"]
+    assert tasks == {"ready": 1, "segment_field": 6}
+    names.clear()
+    large = {"source": str(store), "segmenter": counted[0], "name": "m", "tiling": {"core": 8}}
+    segment(job(SegmentJob, large), step=step)
     assert names == [f"{s} group 0" for s in ("limits", "predict", "describe", "join", "paint", "finish")]
 
 
@@ -97,9 +101,9 @@ def test_files_of_a_run(image_at, noise, counted, run_job):
     kinds = Counter(name.split("/")[1] if "done" not in name else name.split("/")[2] for name in scratch)
     run = {name.split("/")[0] for name in scratch}
     assert len(run) == 1
-    # 16 tiles: a chunk of the mask (and its metadata) and a mark each; one block; one image.
+    # 16 tiles: a chunk of the mask and a mark each; one block; one image.
     assert kinds == {
-        "mask": 16 + 1, "predict": 16, "pieces": 2, "paint": 1, "join": 1, "limits": 1, "staging": 1, "images": 1,
+        "mask": 16, "predict": 16, "pieces": 2, "paint": 1, "join": 1, "limits": 1, "staging": 1, "images": 1,
         "job.json": 1, "record.json": 1,
     }  # fmt: skip
 

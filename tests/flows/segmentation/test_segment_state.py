@@ -150,7 +150,7 @@ def test_the_old_labels_stay_until_the_new_ones_are_complete(
     before = files_of(store, "n")
     with pytest.raises(stop_after.Stop):
         run_job(
-            store, segmenter=segmenter, name="n", overwrite=True, tiling={"core": 32}, progress=stop_after(7)
+            store, segmenter=segmenter, name="n", overwrite=True, tiling={"core": 16}, progress=stop_after(20)
         )
     assert files_of(store, "n") == before
 
@@ -175,12 +175,13 @@ def test_a_table_of_that_name_is_not_replaced(image_at, noise, bright, run_job):
 
 def test_labels_that_were_taken_away_are_painted_again(image_at, noise, counted, run_job, files_of):
     store, (segmenter, calls) = image_at("a.zarr", noise((60, 60))), counted
-    table = {"segmenter": segmenter, "name": "n", "tiling": {"core": 32}}
-    run_job(store, **table)
-    before, tiles = files_of(store, "n"), calls()
-    shutil.rmtree(store / "labels")
-    assert run_job(store, **table).status == "complete"
-    assert files_of(store, "n") == before and calls() == tiles
+    for core, again in ((16, 0), (32, 4)):  # of a field no scratch is kept
+        table = {"segmenter": segmenter, "name": f"n{core}", "tiling": {"core": core}}
+        run_job(store, **table)
+        before, tiles = files_of(store, f"n{core}"), calls()
+        shutil.rmtree(store / "labels")
+        assert run_job(store, **table).status == "complete"
+        assert files_of(store, f"n{core}") == before and calls() == tiles + again
 
 
 # ---- another output
@@ -330,14 +331,16 @@ def broken(monkeypatch, code, after):
     monkeypatch.setattr(local.LocalFiles, "_write_beside", write)
 
 
-@pytest.mark.parametrize("after", [0, 2, 5, 8, 11, 14, 17])
+@pytest.mark.parametrize(
+    ("core", "after"), [*((20, n) for n in (0, 2, 5, 8, 17)), *((32, n) for n in (0, 3, 6))]
+)
 def test_a_full_disk_ends_the_run_and_loses_nothing(
-    after, image_at, noise, counted, run_job, files_of, monkeypatch, tmp_path
+    core, after, image_at, noise, counted, run_job, files_of, monkeypatch, tmp_path
 ):
     segmenter, _ = counted
     store = image_at("a.zarr", noise((60, 60)))
     shutil.copytree(store, tmp_path / "good.zarr")
-    table = {"segmenter": segmenter, "name": "n", "tiling": {"core": 32}}
+    table = {"segmenter": segmenter, "name": "n", "tiling": {"core": core}}
     run_job(tmp_path / "good.zarr", **table)
     with monkeypatch.context() as patch:
         broken(patch, errno.ENOSPC, after)
@@ -377,7 +380,7 @@ def test_a_plate_that_grows_while_it_is_processed_is_reported(plate_at, noise, c
         """Adds a well and replaces another while the network runs."""
 
         def start(self, stage, total):
-            if stage == "describe":
+            if stage == "fields":
                 plate_at(
                     "p.zarr", {"A/1": [noise((40, 40), seed=9)], "A/2": [None], "A/3": [noise((40, 40))]}
                 )

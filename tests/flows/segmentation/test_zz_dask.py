@@ -4,9 +4,10 @@ import shutil
 import sys
 
 import pytest
+from distributed.cfexecutor import ClientExecutor
 
 from flows.cli import run as command
-from flows.execution import clusters
+from flows.execution import clusters, executors
 from flows.execution.executors import describe_error
 from pipeline.errors import RunConflict
 
@@ -67,6 +68,21 @@ def test_dask_gives_the_bytes_of_serial(cluster, plate, run_job, files_of, tmp_p
     run_job(plate, execution={"executor": address}, **table)
     run_job(tmp_path / "serial.zarr", **table)
     assert files_of(plate, "n") == files_of(tmp_path / "serial.zarr", "n")
+
+
+def test_fields_on_dask_give_the_bytes_of_serial_in_few_calls(
+    cluster, plate_at, noise, run_job, files_of, tmp_path, monkeypatch
+):
+    plate = plate_at("f.zarr", {f"A/{c}": [noise((40, 40), seed=c)] for c in range(1, 41)})
+    shutil.copytree(plate, tmp_path / "serial.zarr")
+    table = {"segmenter": "dask_segmenters:plain", "name": "n"}
+    monkeypatch.setattr(executors, "CALL_S", 5)
+    calls, submit = [], ClientExecutor.submit
+    monkeypatch.setattr(ClientExecutor, "submit", lambda *given: calls.append(given) or submit(*given))
+    run_job(plate, execution={"executor": cluster[0].scheduler_address}, **table)
+    run_job(tmp_path / "serial.zarr", **table)
+    assert files_of(plate, "n") == files_of(tmp_path / "serial.zarr", "n")
+    assert len(calls) <= 30
 
 
 def test_a_worker_that_dies_costs_its_tiles_in_flight(cluster, plate, run_job, files_of, tmp_path):

@@ -60,3 +60,29 @@ def test_a_killed_run_goes_on(seed, starter, image_at, noise, counted, run_job, 
     run_job(tmp_path / "good.zarr", **table)
     assert files_of(store, "n") == files_of(tmp_path / "good.zarr", "n"), f"killed at {files} files"
     assert not list(store.rglob("labels/**/*.partial")) and not (store / ".platelayer/lock.json").exists()
+
+
+FIELDS = 12
+FIELD_FILES = 3 + FIELDS
+"""Files of the scratch of a run over fields, at its end."""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_killed_run_over_fields_goes_on(
+    seed, starter, plate_at, noise, counted, run_job, files_of, tmp_path
+):
+    segmenter, calls = counted
+    store = plate_at("p.zarr", {"A/1": [noise((90, 100), seed=number) for number in range(FIELDS)]})
+    shutil.copytree(store, tmp_path / "good.zarr")
+    table = {"segmenter": segmenter, "name": "n"}
+    words = ["segment", str(store), "--segmenter", segmenter, "--name", "n"]
+    files = int(np.random.default_rng().integers(seed * FIELD_FILES // 3, (seed + 1) * FIELD_FILES // 3))
+    alive = killed(starter.Process(target=main, args=(words,)), store, max(files, 1))
+    marks = len(list(store.glob(".platelayer/*/images/*.json")))
+    before = calls()
+    record = run_job(store, **table)
+    assert record.status == "complete" or not alive or marks == FIELDS
+    assert calls() - before == FIELDS - marks, f"killed at {files} files"
+    run_job(tmp_path / "good.zarr", **table)
+    assert files_of(store, "n") == files_of(tmp_path / "good.zarr", "n"), f"killed at {files} files"
+    assert not list(store.rglob("labels/**/*.partial")) and not (store / ".platelayer/lock.json").exists()

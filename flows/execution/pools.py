@@ -1,0 +1,44 @@
+"""Opening the workers a job asks for: this thread, threads, processes of this machine, or a Dask cluster."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from flows.execution.executors import Pool, Serial, usable_cores
+from flows.jobs import Execution
+from pipeline.errors import BadArgument
+
+AHEAD = 2
+"""Tiles at once in a process that works on a server's data: one is read or written while one is in the network."""
+
+
+@contextmanager
+def open_pool(execution: Execution, *, remote: bool = False, preload: Sequence[str] = ()) -> Iterator[Pool]:
+    """Open the workers a job asks for and close them afterwards.
+
+    Args:
+        execution: kind and number of workers.
+        remote: images or results are on a server; then tiles are read ahead of the network.
+        preload: modules that worker processes of this machine import before they take work.
+
+    Raises:
+        BadArgument: no such kind of executor.
+        RunConflict: the cluster does not answer, has no workers, or workers of another installation.
+    """
+    kind, workers = execution.executor, execution.workers or usable_cores()
+    if kind == "serial" and remote:
+        with ThreadPoolExecutor(AHEAD) as threads:
+            yield Pool(cpu=Serial(), gpu=threads, workers=1, window=AHEAD)
+    elif kind == "serial":
+        serial = Serial()
+        yield Pool(cpu=serial, gpu=serial, workers=1, window=1)
+    elif kind == "threads":
+        with ThreadPoolExecutor(workers) as threads:
+            yield Pool(cpu=threads, gpu=threads, workers=workers, window=workers * execution.window)
+    elif kind == "dask" or kind.startswith(("tcp://", "tls://")):
+        from flows.execution.clusters import dask_pool
+
+        with dask_pool(execution, workers, threads=AHEAD if remote else 1, preload=preload) as cluster:
+            yield cluster
+    else:
+        raise BadArgument(f"executor: expected serial, threads, dask or tcp://host:port, got {kind!r}")

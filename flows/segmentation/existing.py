@@ -1,0 +1,126 @@
+"""What the output already holds of each image: finished results of this run, half-written ones, those of others.
+
+Labels carry a fingerprint of the work they come from. Those of this run are finished where the image also has its
+mark. Those of other work are left alone unless they may be overwritten.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+from flows.execution.parallel import parallel_map
+from flows.segmentation.image_job import ImageJob
+from flows.segmentation.painting import Target
+from flows.segmentation.plan import Plan
+from flows.segmentation.record import RunRecord
+from pipeline.errors import RunConflict
+from pipeline.store.ome.labels import label_origin
+from pipeline.store.ome.tables import list_tables
+
+BEGUN = "begun.json"
+"""Lists the fields that this run may have begun to write, by their keys."""
+
+
+@dataclass(frozen=True)
+class Existing:
+    """The results in an output, as they were when a run began."""
+
+    plan: Plan
+    origins: dict[str, str | None]
+    """Fingerprint of the work that the labels of each image come from, by key; None where there are no labels."""
+    marked: frozenset[str]
+    """Keys of the images that have the mark of a finished image."""
+
+    @property
+    def todo(self) -> list[ImageJob]:
+        """Images whose results are not there, or whose labels were removed or replaced since."""
+        return [work for work in self.plan.works if not self._is_done(work)]
+
+    @property
+    def done(self) -> list[ImageJob]:
+        """Images whose results are there and complete."""
+        return [work for work in self.plan.works if self._is_done(work)]
+
+    @cached_property
+    def begun(self) -> frozenset[str]:
+        """Keys of the fields that an earlier start of this run may have written in part."""
+        return frozenset(self.plan.ledger.find_json(BEGUN) or ())
+
+    def has_labels(self, work: ImageJob) -> bool:
+        """Whether there are labels of the run's name, whatever they come from."""
+        return self.origins[work.key] is not None
+
+    def claim(self, works: Sequence[ImageJob]) -> None:
+        """Note which fields are begun, before the first is written: one file for all, whatever happens to the run."""
+        keys = self.begun | {work.key for work in works if work.is_field}
+        if keys != self.begun:
+            self.plan.ledger.write_json(BEGUN, sorted(keys))
+
+    def check_names(self, works: Sequence[ImageJob]) -> None:
+        """Refuse labels and tables of the run's name that are not this run's, before any work is done.
+
+        Raises:
+            RunConflict: there are some, and the job does not say that they may be overwritten.
+        """
+        if self.plan.job.overwrite:
+            return
+        answers = parallel_map(self._conflict, works, waits=not self.plan.output.is_local)
+        conflicts = [reason for reason in answers if reason]
+        if conflicts:
+            more = f" (and {len(conflicts) - 1} more images)" if len(conflicts) > 1 else ""
+            raise RunConflict(
+                f"{conflicts[0]}{more}; give another --name, or --overwrite to replace them when the new ones "
+                "are complete"
+            )
+
+    def facts(self, record: RunRecord) -> list[dict[str, Any]]:
+        """Facts of the finished images, from the record or from their marks."""
+        read = partial(_facts, self.plan, record)
+        return parallel_map(read, self.done, waits=not self.plan.output.is_local)
+
+    def _is_done(self, work: ImageJob) -> bool:
+        return work.key in self.marked and self.origins[work.key] == self.plan.label_fingerprint
+
+    def _conflict(self, work: ImageJob) -> str | None:
+        plan, origin = self.plan, self.origins[work.key]
+        place = f"{plan.output.child(work.image.path)}"
+        if work.key in self.begun and origin in (None, plan.label_fingerprint):
+            return None
+        if origin is None:
+            if plan.name not in list_tables(plan.output, work.image.path, zarr_format=work.image.zarr_format):
+                return None
+            if work.key in self.marked or plan.ledger.marks("predict", work.key):
+                return None
+            return f"{place}: a table {plan.name!r} is there already"
+        if origin != plan.label_fingerprint:
+            return f"{place}: labels {plan.name!r} are there already and come from other work"
+        if plan.output.exists(target_of(plan, work).journal):
+            return None
+        return f"{place}: labels {plan.name!r} are there already, from other tiles or an earlier state of the image"
+
+
+def find_existing(plan: Plan) -> Existing:
+    """Look what an output holds of the images of a plan."""
+    marks = set(plan.output.list(f"{plan.ledger.folder}/images"))
+    origins = parallel_map(partial(_origin, plan), plan.works, waits=not plan.output.is_local)
+    return Existing(
+        plan,
+        {work.key: origin for work, origin in zip(plan.works, origins, strict=True)},
+        frozenset(work.key for work in plan.works if f"{work.key}.json" in marks),
+    )
+
+
+def _origin(plan: Plan, work: ImageJob) -> str | None:
+    return label_origin(plan.output, work.image.path, plan.name, zarr_format=work.image.zarr_format)
+
+
+def target_of(plan: Plan, work: ImageJob) -> Target:
+    """Where the labels of an image go."""
+    origin, overwrite = plan.label_fingerprint, plan.job.overwrite
+    return Target(work=work, name=plan.name, origin=origin, overwrite=overwrite)
+
+
+def _facts(plan: Plan, record: RunRecord, work: ImageJob) -> dict[str, Any]:
+    known = record.images.get(work.image.path, {})
+    return known if known.get("key") == work.key else plan.ledger.find_json(f"images/{work.key}.json")

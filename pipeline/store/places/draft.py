@@ -1,0 +1,170 @@
+"""A draft over an address: what is written stays in memory until it is settled, what is read shows through.
+
+One worker makes all files of a small image with the functions that large images use, and then writes only those
+that a reader is meant to see, in an order that keeps every prefix of the writes harmless.
+"""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from pipeline.store.places.address import Address
+from pipeline.store.places.remote import DOCUMENTS
+
+UPLOADS = 8
+"""Files that are sent to a server at once."""
+
+
+class DraftFiles:
+    """Files in memory over those of another place, with the methods of `LocalFiles`.
+
+    Nothing below ``scratch`` is looked for in the other place, and each of its other files is read at most once.
+    """
+
+    def __init__(self, below: Address, *, scratch: str) -> None:
+        self.below, self.scratch = below, scratch
+        self.written: dict[str, bytes] = {}
+        self.removed: list[str] = []
+        self._read: dict[str, bytes | None] = {}
+
+    def get(self, key: str) -> bytes | None:
+        """Read a file; None when it is not there."""
+        if key in self.written:
+            return self.written[key]
+        if self._is_hidden(key):
+            return None
+        if key not in self._read:
+            self._read[key] = self.below.read_bytes_or_none(key)
+        return self._read[key]
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a file."""
+        self.written[key] = data
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Write a file unless there is one; says whether it was written."""
+        if self.exists(key):
+            return False
+        self.put(key, data)
+        return True
+
+    def exists(self, key: str) -> bool:
+        """Whether there is a file or a folder."""
+        return bool(self.inside(key)) or (not self._is_hidden(key) and self.below.exists(key))
+
+    def entries(self, key: str) -> list[tuple[str, int, str]]:
+        """List all files below a key as (key, bytes, token)."""
+        below = [] if self._is_hidden(key) else self.below.entries(key)
+        prefix = f"{key}/" if key else ""
+        shown = {prefix + name: (prefix + name, size, token) for name, size, token in below}
+        shown = {name: entry for name, entry in shown.items() if not self._is_hidden(name)}
+        return list(
+            (shown | {name: (name, len(self.written[name]), "") for name in self.inside(key)}).values()
+        )
+
+    def children(self, key: str) -> list[str]:
+        """List the names of the files and folders directly below a key."""
+        prefix = f"{key}/" if key else ""
+        below = [] if self._is_hidden(key) else self.below.children(key)
+        shown = {name for name in below if not self._is_hidden(prefix + name)}
+        return list(shown | {name[len(prefix) :].partition("/")[0] for name in self.inside(key)} - {""})
+
+    def remove(self, key: str) -> None:
+        """Remove a file or a folder with all that is in it; nothing there is fine."""
+        for name in self.inside(key):
+            del self.written[name]
+        if not self._is_hidden(key):
+            self.removed.append(key)
+
+    def sweep(self, key: str) -> None:
+        """Remove unfinished files; in memory there are none."""
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy a file or a folder of the draft, in place of files of the same names."""
+        for name in self.inside(source):
+            self.written[target + name[len(source) :]] = self.written[name]
+
+    def move(self, source: str, target: str) -> None:
+        """Move a file or a folder of the draft, in place of what was at the target."""
+        self.remove(target)
+        for name in self.inside(source):
+            self.written[target + name[len(source) :]] = self.written.pop(name)
+
+    def inside(self, key: str) -> list[str]:
+        """Keys of the files that were written at a key or below it."""
+        return [name for name in self.written if not key or name == key or name.startswith(f"{key}/")]
+
+    def _is_hidden(self, key: str) -> bool:
+        return any(_is_within(key, place) for place in (self.scratch, *self.removed))
+
+
+def _is_within(key: str, place: str) -> bool:
+    return key == place or key.startswith(f"{place}/")
+
+
+@dataclass(frozen=True)
+class Draft(Address):
+    """An address whose changes are kept in memory; made by `draft_over`, used by one thread."""
+
+    base: Address = field(kw_only=True)
+    """The address itself."""
+    files: DraftFiles = field(kw_only=True, compare=False, repr=False)
+    """What was changed, over the files of the address."""
+
+    @property
+    def is_local(self) -> bool:
+        """True: what is written here costs no round trip."""
+        return True
+
+    def keep(self, folders: Iterable[str]) -> None:
+        """Write the files of some folders to the address, those of the scratch too."""
+        wanted = [key for folder in folders for key in self.files.inside(folder)]
+        _write(self.base, {key: self.files.written[key] for key in wanted})
+
+    def settle(self, *, last: str) -> None:
+        """Make the changes outside of the scratch at the address, and write ``last`` when all is done.
+
+        What was removed goes first. Then files deep in folders are written before those above them, so that the
+        metadata of a group appear when all that they describe is there. The rest of the scratch is dropped.
+        """
+        for key in self.files.removed:
+            self.base.remove(key)
+        scratch = set(self.files.inside(self.files.scratch))
+        shown = {key: data for key, data in self.files.written.items() if key not in scratch}
+        _write(self.base, shown)
+        self.base.write_bytes(last, self.files.written[last])
+
+    def _files(self) -> DraftFiles:
+        return self.files
+
+
+def draft_over(address: Address, *, scratch: str) -> Draft:
+    """Begin a draft; ``scratch`` is a folder of its own, of which nothing is read from the address."""
+    return Draft(address.url, base=address, files=DraftFiles(address, scratch=scratch))
+
+
+def _write(address: Address, files: Mapping[str, bytes]) -> None:
+    """Write files, deep ones first: data at once where each costs a round trip, metadata one after the other.
+
+    Of metadata at one depth the last made come first: a deeper layer of a stack before the one that names it.
+    """
+    newest_first = list(files)[::-1]
+    for _, wave in groupby(sorted(newest_first, key=_depth, reverse=True), key=_depth):
+        keys = list(wave)
+        data = [] if address.is_local else [key for key in keys if not _is_metadata(key)]
+        if data:
+            with ThreadPoolExecutor(UPLOADS) as pool:
+                list(pool.map(address.write_bytes, data, [files[key] for key in data]))
+        for key in keys:
+            if key not in data:
+                address.write_bytes(key, files[key])
+
+
+def _is_metadata(key: str) -> bool:
+    return key.rpartition("/")[2] in DOCUMENTS
+
+
+def _depth(key: str) -> int:
+    """Depth of the folder that a file describes or lies in: data lie below the metadata of their folder."""
+    return key.count("/") + (not _is_metadata(key))
