@@ -27,11 +27,11 @@ from model.inference import outputs_of
 from model.method import Phase
 from model.methods.layering import Layering
 from model.networks.unet import UNetShape
-from model.patches import Sample
 from model.recipe import Optimiser, Recipe
-from model.training import train
-from pipeline.datasets.catalogue import dataset
-from pipeline.datasets.synthetic import scene
+from model.samples.patches import Sample
+from model.training.loop import train
+from pipeline.datasets.published.catalogue import dataset
+from pipeline.datasets.synthetic.scenes import scene
 from pipeline.metrics.evaluation import evaluate_dataset
 from pipeline.metrics.overlap import overlap
 from pipeline.normalise import Normalise, normalised

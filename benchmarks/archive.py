@@ -24,7 +24,7 @@ from machine import machine, write_result
 from flows.ingest import ingest_samples
 from flows.jobs import SegmentJob, job
 from flows.segmentation.run import segment
-from pipeline.datasets.catalogue import dataset
+from pipeline.datasets.published.catalogue import dataset
 from pipeline.store.places.address import Address, address
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -22,17 +22,17 @@ import numpy as np
 import torch
 from machine import machine, write_result
 
-from model.augment import Augment
 from model.checkpoint import Checkpoint, load_checkpoint
-from model.curves import read_table
 from model.devices import choose_device, placed
 from model.inference import outputs_of
 from model.kinds import KINDS
-from model.patches import Sample
 from model.recipe import Recipe, read_recipe
-from model.training import train
-from pipeline.datasets.catalogue import dataset
-from pipeline.datasets.synthetic import scene
+from model.samples.augment import Augment
+from model.samples.patches import Sample
+from model.training.curves import read_table
+from model.training.loop import train
+from pipeline.datasets.published.catalogue import dataset
+from pipeline.datasets.synthetic.scenes import scene
 from pipeline.metrics.evaluation import PLAIN, evaluate_dataset
 from pipeline.metrics.overlap import overlap
 from pipeline.metrics.precision import mean_average_precision

@@ -30,7 +30,7 @@ from flows.jobs import SegmentJob, job
 from flows.segmentation.run import segment
 from model.card import read_card, shipped
 from model.segmenter import load_segmenter
-from pipeline.datasets.catalogue import dataset
+from pipeline.datasets.published.catalogue import dataset
 from pipeline.datasets.sample import Sample
 from pipeline.metrics.evaluation import Evaluation, evaluate_dataset
 from pipeline.metrics.overlap import overlap

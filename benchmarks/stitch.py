@@ -27,9 +27,9 @@ from machine import machine, write_result
 from skimage.draw import disk
 
 from flows.jobs import SegmentJob, job
-from flows.segmentation.layer_mask import read_mask, write_mask
 from flows.segmentation.plan import items, make_plan
 from flows.segmentation.run import segment
+from flows.segmentation.stages.layer_mask import read_mask, write_mask
 from pipeline.segment import bits
 from pipeline.store.ome.image_writing import create_image
 from pipeline.store.places.address import address

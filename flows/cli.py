@@ -43,9 +43,13 @@ COMMANDS = {
     "clean": "Remove the scratch of finished runs.",
     "demo": "Make, segment, evaluate and report a small plate.",
 }
+DATA = {"ingest", "import-labels", "export"}
+"""Commands in the room of those that bring images and masks in and out."""
+
 for _name, _help in COMMANDS.items():
-    _module = _name.replace("-", "_")
-    app.command(f"flows.commands.{_module}:{_module}", name=_name, help=_help)
+    _function = _name.replace("-", "_")
+    _module = f"data.{_function}" if _name in DATA else _function
+    app.command(f"flows.commands.{_module}:{_function}", name=_name, help=_help)
 
 
 GARBAGE = 100_000

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from flows.new_store import new_store
 from pipeline.datasets.sample import Sample
-from pipeline.datasets.synthetic import Scene, scene
+from pipeline.datasets.synthetic.scenes import Scene, scene
 from pipeline.errors import BadArgument
 from pipeline.store.ome.collection import Image, open_collection
 from pipeline.store.ome.image_writing import create_image, create_plate, create_series, write_image

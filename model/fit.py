@@ -14,13 +14,12 @@ from pathlib import Path
 
 import torch
 
-from model import curves
-from model.archive import read_archive, write_archive
-from model.budget import Clock
 from model.errors import NoDevice
-from model.packing import read_packed
 from model.recipe import read_recipe
-from model.training import About, Trained, train
+from model.samples.packing import read_packed
+from model.training.archive import read_archive, write_archive
+from model.training.budget import Clock
+from model.training.loop import About, Trained, curves, train
 
 SAY_EVERY_S = 5
 ARCHIVE_EVERY_S = 60

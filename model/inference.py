@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from model.method import Method, Phase
-from model.patches import Sample
+from model.samples.patches import Sample
 
 
 def padded(images: torch.Tensor, stride: int) -> torch.Tensor:

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from model.augment import Augment
 from model.kinds import made, method_from
 from model.method import Method, Phase
+from model.samples.augment import Augment
 
 FOLDER = Path(__file__).parent / "recipes"
 OPTIMISERS = ("adamw", "adam", "sgd", "rmsprop")

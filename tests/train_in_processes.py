@@ -15,15 +15,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from model import curves, training
-from model.patches import Sample
 from model.recipe import Recipe
+from model.samples.patches import Sample
+from model.training import curves
+from model.training.loop import loop as training
 
 Words = tuple[int, str]
 """The number of a process, and ``done`` or the traceback of its error."""
 
 PRELOAD = [
-    "model.training",
+    "model.training.loop",
     "torch._dynamo",
     "torch.profiler",
     "matplotlib.backends.backend_agg",

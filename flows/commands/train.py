@@ -11,7 +11,7 @@ from flows.jobs import example as job_example
 from pipeline.errors import BadArgument
 
 if TYPE_CHECKING:
-    from model.training import Trained
+    from model.training.loop import Trained
 
 LINE_S = 15
 """Seconds between lines of progress."""
@@ -57,7 +57,7 @@ def train(
 
 
 def _say(trained: "Trained", *, fresh: bool) -> None:
-    from model.parallel import is_first
+    from model.training.parallel import is_first
 
     if not is_first():
         return
@@ -98,7 +98,7 @@ class _Lines:
         return self._first is not None
 
     def __call__(self, step: int, steps: int) -> None:
-        from model.parallel import is_first
+        from model.training.parallel import is_first
 
         now = time.perf_counter()
         self._first = step if self._first is None else self._first

@@ -8,7 +8,7 @@ import pandas as pd
 
 from flows.evaluation.objects import only_table
 from flows.evaluation.pictures import Views
-from flows.segmentation.scaling import at_level
+from flows.segmentation.stages.scaling import at_level
 from pipeline.errors import BadArgument
 from pipeline.report.blocks import Page
 from pipeline.report.layout import Layout, Spot, assign

@@ -27,7 +27,7 @@ from flows.scheduling.plate import process, report
 from flows.scheduling.watch import Outcome, Watch, open_watch, tick
 from flows.segmentation.record import Progress, RunRecord, silent
 from flows.segmentation.run import segment
-from flows.segmentation.stages import TileJob
+from flows.segmentation.stages.tiles import TileJob
 from pipeline.errors import BadArgument, BadStore, RunConflict
 
 LOG_S = 30

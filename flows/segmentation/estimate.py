@@ -11,9 +11,17 @@ import numpy as np
 from flows.execution.executors import usable_cores
 from flows.jobs import SegmentJob
 from flows.segmentation.demand import Sizes, demand
-from flows.segmentation.layer_mask import write_mask
 from flows.segmentation.plan import Plan, items, make_plan
-from flows.segmentation.stages import BORDER, OVERLAP, TileJob, describe_unit, pieces_keys, predict, ready
+from flows.segmentation.stages.layer_mask import write_mask
+from flows.segmentation.stages.tiles import (
+    BORDER,
+    OVERLAP,
+    TileJob,
+    describe_unit,
+    pieces_keys,
+    predict,
+    ready,
+)
 from pipeline.errors import BadStore, RunConflict
 from pipeline.normalise import limits_of
 from pipeline.stitch import from_bytes

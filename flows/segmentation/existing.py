@@ -11,9 +11,9 @@ from typing import Any
 
 from flows.execution.parallel import parallel_map
 from flows.segmentation.image_job import ImageJob
-from flows.segmentation.painting import Target
 from flows.segmentation.plan import Plan
 from flows.segmentation.record import RunRecord
+from flows.segmentation.stages.painting import Target
 from pipeline.errors import RunConflict
 from pipeline.store.ome.labels import label_origin
 from pipeline.store.ome.tables import list_tables

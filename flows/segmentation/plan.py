@@ -11,7 +11,7 @@ import numpy as np
 from flows.execution.segmenters import SegmenterRef, expected_channels, full_traits, reference
 from flows.jobs import SegmentJob, as_table
 from flows.segmentation.image_job import ImageJob, TileJob
-from flows.segmentation.scaling import at_level, factor_of, least_area, scale_notes
+from flows.segmentation.stages.scaling import at_level, factor_of, least_area, scale_notes
 from pipeline.errors import BadArgument, BadStore
 from pipeline.normalise import Normalise, normalised
 from pipeline.resample import Rescaling

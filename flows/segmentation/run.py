@@ -15,14 +15,17 @@ from flows.execution.orchestrate import Step, direct
 from flows.execution.parallel import parallel_map
 from flows.execution.pools import open_pool
 from flows.jobs import SegmentJob, as_table
-from flows.segmentation import stages
 from flows.segmentation.existing import Existing, find_existing, target_of
-from flows.segmentation.field import FieldJob, segment_field
 from flows.segmentation.growth import report_changes
-from flows.segmentation.joining import is_joined, join_image
-from flows.segmentation.limits import find_limits
-from flows.segmentation.measuring import find_objects
-from flows.segmentation.painting import (
+from flows.segmentation.plan import GROUP_TILES, Plan, make_plan
+from flows.segmentation.record import Progress, RunRecord, silent
+from flows.segmentation.stage_runner import Run, tile_pixels
+from flows.segmentation.stages import tiles as stages
+from flows.segmentation.stages.field import FieldJob, segment_field
+from flows.segmentation.stages.joining import is_joined, join_image
+from flows.segmentation.stages.limits import find_limits
+from flows.segmentation.stages.measuring import find_objects
+from flows.segmentation.stages.painting import (
     PaintItem,
     Target,
     coarse_levels,
@@ -33,17 +36,14 @@ from flows.segmentation.painting import (
     paint_or_measure,
     staging,
 )
-from flows.segmentation.plan import GROUP_TILES, Plan, make_plan
-from flows.segmentation.record import Progress, RunRecord, silent
-from flows.segmentation.stage_runner import Run, tile_pixels
-from flows.segmentation.stages import ImageJob, TileJob
+from flows.segmentation.stages.tiles import ImageJob, TileJob
 from pipeline.errors import RunConflict
 from pipeline.normalise import Limits
 from pipeline.store.ledger import held
 from pipeline.store.ome.mirror import list_published, mirror
 from pipeline.store.places.traffic import take_counts
 
-WARM = ("flows.segmentation.field",)
+WARM = ("flows.segmentation.stages.field",)
 """Imported by worker processes before the first tile: it takes a second."""
 
 

@@ -27,7 +27,7 @@ from pipeline.store.places.address import Address, address
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
     from model.recipe import Recipe
-    from model.training import Trained
+    from model.training.loop import Trained
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +71,8 @@ def train_model(
 
     ``steps`` and ``minutes`` shorten the phases of the recipe.
     """
-    from model.budget import Clock
-    from model.training import About, train
+    from model.training.budget import Clock
+    from model.training.loop import About, train
 
     initial, recipe = prepared_recipe(job, steps=steps)
     clock = Clock(minutes=minutes) if minutes is not None else None
@@ -86,7 +86,7 @@ def train_model(
 
 def pack(job: TrainJob, path: str) -> int:
     """Write the samples of a job into one file for `model.fit`; return its size in bytes."""
-    from model.packing import write_packed
+    from model.samples.packing import write_packed
 
     learning, validating = split(job)
     return write_packed(path, [e.pair for e in learning], [e.pair for e in validating], _about(job))
@@ -104,7 +104,7 @@ def _about(job: TrainJob) -> dict[str, Any]:
 
 def prepared_recipe(job: TrainJob, *, steps: int | None = None) -> tuple["Checkpoint | None", "Recipe"]:
     """Return the model to start from, where the job names one, and the recipe with all changes."""
-    from model.budget import with_steps
+    from model.training.budget import with_steps
 
     initial = _initial(job) if job.initial else None
     recipe = _recipe(job)

@@ -6,7 +6,7 @@ import tifffile
 
 from flows.ingest_images import Understood, copy_images
 from flows.new_store import UNFINISHED, new_store
-from pipeline.datasets import folder
+from pipeline.datasets.files import folder
 from pipeline.errors import BadArgument, BadStore, RunConflict
 from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.groups import find_group

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.augment import Augment
 from model.method import Phase
 from model.methods.layering import Layering
 from model.networks.unet import UNetShape
 from model.recipe import Optimiser, Recipe
+from model.samples.augment import Augment
 
 WEIGHTS = {"foreground": 1.0, "attraction": 1.0, "repulsion": 1.0, "sparsity": 0.1}
 STILL = Augment(

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from model import archive, curves
 from model.checkpoint import load_checkpoint
 from model.errors import BadCheckpoint, BadSample
 from model.fit import fit, main
-from model.packing import read_packed, write_packed
+from model.samples.packing import read_packed, write_packed
+from model.training.loop import archive, curves
 
 Scene = tuple[np.ndarray, np.ndarray]
 
@@ -55,7 +55,7 @@ def place(crossing: Scene, tmp_path: Path) -> Path:
 def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that goes on by 0.1 s whenever it is read: twice a step."""
     readings = count()
-    monkeypatch.setattr("model.budget.time", SimpleNamespace(monotonic=lambda: 0.1 * next(readings)))
+    monkeypatch.setattr("model.training.budget.time", SimpleNamespace(monotonic=lambda: 0.1 * next(readings)))
 
 
 def test_packed_data_comes_back_small_and_with_its_overlaps(crossing: Scene, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flows.execution.segmenters import loaded
-from pipeline.datasets.synthetic import scene
+from pipeline.datasets.synthetic.scenes import scene
 from pipeline.errors import BadArgument
 from pipeline.store.ome.labels import label_origin, read_stack
 from pipeline.store.places.address import address
@@ -22,7 +22,7 @@ def used(monkeypatch):
     """Networks that were loaded, as their device and precision say."""
     seen = []
     monkeypatch.setattr(
-        "flows.segmentation.stages.loaded",
+        "flows.segmentation.stages.tiles.loaded",
         lambda ref: seen.append((ref.device, ref.precision)) or loaded(ref),
     )
     return seen

@@ -19,7 +19,7 @@ from flows.jobs import TrainJob, job
 from flows.training.train import VALIDATION_SHARE, _digest, prepared_recipe, split
 from model.card import read_card
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.packing import read_packed
+from model.samples.packing import read_packed
 from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.image_writing import create_plate, write_image
 from pipeline.store.ome.labels import write_stack
@@ -220,7 +220,7 @@ def test_a_finished_training_computes_nothing_and_says_so(
 ) -> None:
     shutil.copytree(model.parent, "out")
     before = files(Path("out"))
-    monkeypatch.setattr("model.training._learn", None)
+    monkeypatch.setattr("model.training.loop._learn", None)
     assert train() == 0
     assert capsys.readouterr().out.startswith(
         f"nothing to do: all {STEPS} steps were done before, best valid"
@@ -245,7 +245,7 @@ def test_of_several_processes_the_first_one_speaks_and_writes(
     plate: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("recipe.toml").write_text(RECIPE.replace("steps = 100", "steps = 2"))
-    monkeypatch.setattr("model.parallel.rank", lambda: 1)
+    monkeypatch.setattr("model.training.parallel.rank", lambda: 1)
     assert train() == 0
     assert capsys.readouterr().out == "" and not list(Path("out").iterdir())
 

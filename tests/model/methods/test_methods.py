@@ -22,8 +22,8 @@ from model.methods.unet3 import UNet3
 from model.networks.resunet import ResUNetShape
 from model.networks.unet import UNetShape
 from model.recipe import Optimiser
-from model.schedule import make_optimiser
 from model.segmenter import load_segmenter
+from model.training.schedule import make_optimiser
 
 
 def unet(**heads: int) -> UNetShape:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from model.augment import Augment
 from model.checkpoint import load_checkpoint
 from model.method import Method, Phase
 from model.methods.dcme import Dcme
@@ -17,7 +16,8 @@ from model.networks.regions import RegionShape
 from model.networks.star_unet import StarShape
 from model.networks.unet import UNetShape
 from model.recipe import Optimiser, Recipe
-from model.training import train
+from model.samples.augment import Augment
+from model.training.loop import train
 
 METHODS: dict[str, Method] = {
     "dcme": Dcme(shape=UNetShape(heads={"vectors": 2, "grid": 2}, width=4, poolings=1, head_width=4)),

@@ -9,8 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.augment import Augment
-from model.curves import read_table
 from model.inference import seeded
 from model.method import Phase
 from model.methods.affinity import Affinity, flattened
@@ -19,7 +17,9 @@ from model.methods.affinity.offsets import affinities, offsets
 from model.methods.affinity.second_view import second_view
 from model.networks.resunet import ResUNet, ResUNetShape
 from model.recipe import Optimiser, Recipe
-from model.training import train
+from model.samples.augment import Augment
+from model.training.curves import read_table
+from model.training.loop import train
 
 TINY = Affinity(
     shape=ResUNetShape(width=6, levels=2, embedding=8),

@@ -1,0 +1,1 @@
+"""Commands that bring images and masks in and out."""

@@ -1,0 +1,154 @@
+"""Joining: the pieces of an image become its objects, once, in one process.
+
+Reads what describing wrote, decides which pieces are one object, and keeps that as the stitching table in the
+scratch, so that painting, measuring and a restart find it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flows.execution.parallel import parallel_map
+from flows.segmentation.image_job import ImageJob, TileJob
+from flows.segmentation.stages.tiles import BORDER, OVERLAP, ROW, pieces_keys
+from pipeline.links import touch_links
+from pipeline.measure import Columns, shared_pixels
+from pipeline.spans import Spans
+from pipeline.stitch import DECIDING, Filters, Objects, from_bytes, join, to_bytes
+
+SHARING = ("set", "piece", "area")
+"""Columns of shared pixels that say which pieces overlap."""
+
+JOINED = {*(f"{ROW}{name}" for name in DECIDING), *(f"{OVERLAP}{name}" for name in SHARING)}
+"""The measurements that joining reads; measuring reads the others."""
+
+
+@dataclass(frozen=True)
+class Stitching:
+    """Where every piece of an image ended: ``ids`` (0: dropped) and output ``layers``, unit after unit."""
+
+    units: dict[str, slice]
+    """Rows of each unit, by its key."""
+    ids: np.ndarray
+    layers: np.ndarray
+    pairs: np.ndarray
+    """``(n, 2)`` ids of objects that share pixels, the smaller first."""
+    depth: int
+    """Number of output layers, at least 1."""
+    ambiguous: int = 0
+    """Objects that could have been matched with more than one of another tile, and so were not."""
+
+    def of(self, unit: TileJob) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and layers of the pieces of a unit."""
+        rows = self.units[unit.key]
+        return self.ids[rows], self.layers[rows]
+
+    def of_all(self, units: Sequence[TileJob]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and layers of the pieces of all units of a plane, in their order."""
+        rows = slice(self.units[units[0].key].start, self.units[units[-1].key].stop)
+        return self.ids[rows], self.layers[rows]
+
+    @property
+    def objects(self) -> int:
+        """Number of objects: their ids are 1 ... n."""
+        return int(self.ids.max(initial=0))
+
+
+def join_image(work: ImageJob, filters: Filters) -> int:
+    """Reduce an image, all planes, and write its stitching table; the number of objects."""
+    names: list[str] = []
+    starts, ids, layers, pairs = [0], [], [], []
+    base = ambiguous = 0
+    for plane in range(len(work.image.planes)):
+        items = [TileJob(work, plane, unit) for unit in work.units()]
+        objects, counts, doubtful = _join_plane(work, items, filters)
+        names += [item.key for item in items]
+        starts += [starts[-1] + int(n) for n in np.cumsum(counts)]
+        own, layer = objects.painted(0, int(sum(counts)))
+        ids.append(np.where(own > 0, own + np.uint32(base), np.uint32(0)))
+        layers.append(layer)
+        pairs.append((objects.pairs + base + 1).astype(np.uint32))
+        base += len(objects)
+        ambiguous += doubtful
+    columns = {
+        "names": np.frombuffer("\n".join(names).encode(), np.uint8), "starts": np.array(starts),
+        "ids": np.concatenate(ids), "layers": np.concatenate(layers), "pairs": np.concatenate(pairs),
+        "ambiguous": np.array(ambiguous),
+    }  # fmt: skip
+    work.ledger.write(stitching_key(work), to_bytes(columns))
+    return base
+
+
+def read_pieces(items: Sequence[TileJob], *, wanted: Callable[[str], bool]) -> list[Columns]:
+    """The wanted columns of what describing wrote of some units, in order: of all units of a large image, few fit."""
+
+    def read(item: TileJob) -> Columns:
+        columns = from_bytes(item.work.ledger.read(pieces_keys(item)[0]))
+        return {name: column for name, column in columns.items() if wanted(name)}
+
+    return parallel_map(read, items, waits=not items[0].work.ledger.output.is_local)
+
+
+def _join_plane(work: ImageJob, items: Sequence[TileJob], filters: Filters) -> tuple[Objects, list[int], int]:
+    """Objects of a plane, the number of pieces of each unit, and the number of ambiguous matches."""
+    parts = read_pieces(items, wanted=lambda name: not name.startswith((ROW, OVERLAP)) or name in JOINED)
+    counts = [len(part["layer"]) for part in parts]
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    rows = {name: np.concatenate([part.pop(f"{ROW}{name}") for part in parts]) for name in DECIDING}
+    layer = np.concatenate([part["layer"] for part in parts])
+    shared = [shared_pixels({name: part.pop(f"{OVERLAP}{name}") for name in SHARING}) for part in parts]
+    pairs = np.concatenate([pairs + offset for (pairs, _), offset in zip(shared, offsets)])
+    pixels = np.concatenate([pixels for _, pixels in shared])
+    if work.traits.link == "touch":
+        links = touch_links([_border(part) for part in parts], offsets)
+    else:
+        links = _match_links(items, parts, offsets)
+    ambiguous = sum(int(part.get("ambiguous", 0)) for part in parts)
+    return join(rows, layer, links, pairs, pixels, filters), counts, ambiguous
+
+
+def _border(part: Columns) -> tuple[Spans, np.ndarray]:
+    layer, y, x0, x1, piece = (part[f"{BORDER}{name}"] for name in ("layer", "y", "x0", "x1", "piece"))
+    none = np.zeros(len(y), bool)
+    return Spans(layer=layer, y=y, x0=x0, x1=x1, stretch=none, shared=none), piece
+
+
+def _match_links(items: Sequence[TileJob], parts: Sequence[Columns], offsets: np.ndarray) -> np.ndarray:
+    """Local ids of both tiles become numbers of pieces; an object without a pixel in the core has none."""
+    place = {(item.tile.row, item.tile.column): number for number, item in enumerate(items)}
+    links = []
+    for number, part in enumerate(parts):
+        for own, theirs, row, column in part["links"].tolist():
+            other = place[row, column]
+            a, b = _piece_of(part["ids"], own), _piece_of(parts[other]["ids"], theirs)
+            if a is not None and b is not None:
+                links.append((offsets[number] + a, offsets[other] + b))
+    return np.array(links, np.int64).reshape(-1, 2)
+
+
+def _piece_of(ids: np.ndarray, label: int) -> int | None:
+    at = int(np.searchsorted(ids, label))
+    return at if at < len(ids) and ids[at] == label else None
+
+
+def stitching_key(work: ImageJob) -> str:
+    """Key of the stitching table in the scratch."""
+    return f"join/{work.key}.safetensors"
+
+
+def is_joined(work: ImageJob) -> bool:
+    """Whether the stitching table is there."""
+    return work.ledger.find(stitching_key(work)) is not None
+
+
+def read_stitching(work: ImageJob) -> Stitching:
+    """The stitching table of an image."""
+    columns = from_bytes(work.ledger.read(stitching_key(work)))
+    starts = columns["starts"].tolist()
+    names = columns["names"].tobytes().decode().split("\n")
+    units = {name: slice(a, b) for name, a, b in zip(names, starts, starts[1:])}
+    depth = int(columns["layers"].max(initial=0)) + 1
+    return Stitching(
+        units, columns["ids"], columns["layers"], columns["pairs"], depth, int(columns["ambiguous"])
+    )

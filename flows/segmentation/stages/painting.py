@@ -1,0 +1,211 @@
+"""Painting and publishing: the last stages, on any worker.
+
+paint    pieces and their place in the stitching table -> labels and their pyramid, in the staging place
+         beside it, of a large image: the object table
+complete of a large image: the levels that no block writes
+finish   labels and table of an image, complete, to their place
+Doing a piece of work twice writes the same bytes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+
+import numpy as np
+
+from flows.execution.memory import keep_memory
+from flows.segmentation.image_job import ImageJob, TileJob
+from flows.segmentation.stages.joining import read_stitching
+from flows.segmentation.stages.measuring import find_objects, keep_objects, measure_objects
+from flows.segmentation.stages.tiles import read_runs
+from pipeline.errors import BadStore, RunConflict
+from pipeline.spans import Runs
+from pipeline.spans import paint as painted
+from pipeline.store.ome.groups import join, read_json
+from pipeline.store.ome.label_layout import layout_for
+from pipeline.store.ome.label_reading import labels_path
+from pipeline.store.ome.label_writing import JOURNAL
+from pipeline.store.ome.labels import LabelWriter, create_labels, publish
+from pipeline.store.ome.tables import write_encoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where the labels and the table of an image go."""
+
+    work: ImageJob
+    name: str
+    origin: str
+    """What the labels say of the work they come from."""
+    overwrite: bool
+    empty: bool = False
+    """Whether the limits found nothing but noise in the image."""
+
+    def __str__(self) -> str:
+        return str(self.work)
+
+    @property
+    def journal(self) -> str:
+        """Key of the journal of publishing, by which a run knows labels that it has begun to put in place."""
+        return join(staging(self.work), labels_path(self.work.image.path), f"{self.name}.{JOURNAL}")
+
+    @property
+    def is_publishing(self) -> bool:
+        """Whether all is staged and an earlier start has begun to put it in place."""
+        journal = read_json(self.work.ledger.output, self.journal)
+        return journal is not None and not journal.get("done")
+
+    def writer(self, depth: int) -> LabelWriter:
+        """The label stack of ``depth`` layers, in the staging place of the image."""
+        work = self.work
+        with work.ledger.writing():
+            return create_labels(
+                work.ledger.output, work.image.path, name=self.name, layers=depth, image=work.image,
+                staging=staging(work), origin=self.origin,
+            )  # fmt: skip
+
+
+def staging(work: ImageJob) -> str:
+    """Key of the place where the labels of an image are painted."""
+    return f"{work.ledger.folder}/staging/{work.key}"
+
+
+def image_mark(work: ImageJob) -> str:
+    """Key of the last mark of an image: it is complete."""
+    return f"{work.ledger.folder}/images/{work.key}.json"
+
+
+@dataclass(frozen=True)
+class PaintItem:
+    """A block to paint: the units that meet it, with id and output layer of each of their pieces."""
+
+    item: TileJob
+    units: tuple[TileJob, ...]
+    ids: tuple[np.ndarray, ...]
+    layers: tuple[np.ndarray, ...]
+    writer: LabelWriter
+
+    def __str__(self) -> str:
+        return str(self.item)
+
+
+def paint_items(target: Target) -> list[PaintItem]:
+    """The blocks of an image that were not painted yet."""
+    work = target.work
+    stitching = read_stitching(work)
+    writer = target.writer(stitching.depth)
+    marks = work.ledger.marks("paint", work.key)
+    if writer.fresh and marks:
+        # Marks of labels that were taken away since say nothing about these.
+        work.ledger.forget(f"done/paint/{work.key}")
+        marks = set()
+    found = []
+    for item in work.items(work.blocks()):
+        if item.key not in marks:
+            units = tuple(TileJob(work, item.plane, unit) for unit in work.units_over(item.tile))
+            of = [stitching.of(unit) for unit in units]
+            ids, layers = tuple(ids for ids, _ in of), tuple(layers for _, layers in of)
+            found.append(PaintItem(item, units, ids, layers, writer))
+    return found
+
+
+def paint_block(todo: PaintItem) -> None:
+    """Write a block of every output layer that has something in it, and its part of the pyramids."""
+    keep_memory()
+    item, work = todo.item, todo.item.work
+    core = item.tile.core
+    runs, layers = _placed(todo)
+    # Layer by layer: the pixels of one are still in the cache when they are encoded.
+    depth = int(layers.max(initial=0)) + 1 if len(layers) else 0
+    ends = np.searchsorted(layers, np.arange(depth + 1))
+    for layer, (start, end) in enumerate(pairwise(ends.tolist())):
+        if end > start:
+            strips = _strips(runs.take(slice(start, end)), core.shape, todo.writer.layout.chunk)
+            window = core.y0, core.y1, core.x0, core.x1
+            with work.ledger.writing():
+                todo.writer.write_strips(work.image.planes[item.plane], layer, window, strips)
+    work.ledger.mark("paint", work.key, item.key)
+
+
+def _placed(todo: PaintItem) -> tuple[Runs, np.ndarray]:
+    """Runs of the objects in a block, in block coordinates, with their ids; sorted by output layer, and that."""
+    parts, core = [], todo.item.tile.core
+    for unit, ids, layers in zip(todo.units, todo.ids, todo.layers):
+        here = unit.tile.core
+        runs = read_runs(unit).inside(
+            core.y0 - here.y0, core.y1 - here.y0, core.x0 - here.x0, core.x1 - here.x0
+        )
+        piece = runs.value
+        runs, kept = replace(runs, value=ids[piece]), ids[piece] > 0
+        parts.append((runs.take(kept), layers[piece[kept]]))
+    layer = np.concatenate([layers for _, layers in parts])
+    order = np.argsort(layer, kind="stable")
+    columns = {f.name: np.concatenate([getattr(runs, f.name) for runs, _ in parts]) for f in fields(Runs)}
+    return Runs(**columns).take(order), layer[order]
+
+
+def _strips(runs: Runs, shape: tuple[int, int], width: int) -> Iterator[np.ndarray]:
+    """Paint a block in strips that are as wide as a chunk."""
+    height, end = shape
+    for x0 in range(0, end, width):
+        x1 = min(x0 + width, end)
+        yield painted(runs.inside(0, height, x0, x1), (height, x1 - x0))
+
+
+def large(target: Target) -> bool:
+    """Whether an image is worth several workers when its blocks are done; others are finished in one go."""
+    return layout_for(target.work.image).has_coarse_levels
+
+
+def paint_or_measure(todo: PaintItem | Target) -> None:
+    """Write a block, or measure the objects of an image: that needs no block and takes as long as several."""
+    if isinstance(todo, PaintItem):
+        paint_block(todo)
+    else:
+        keep_objects(todo.work)
+
+
+@dataclass(frozen=True)
+class CoarseLevels:
+    """What one layer of a large image lacks when its blocks are painted."""
+
+    target: Target
+    writer: LabelWriter
+    layer: int
+
+    def __str__(self) -> str:
+        return f"{self.target} layer {self.layer}"
+
+
+def coarse_levels(target: Target) -> list[CoarseLevels]:
+    """The layers of a large image."""
+    writer = target.writer(read_stitching(target.work).depth)
+    return [CoarseLevels(target, writer, layer) for layer in range(len(writer.names))]
+
+
+def coarsen(todo: CoarseLevels) -> None:
+    """Make the coarse levels of a layer; doing it again writes the same bytes."""
+    with todo.target.work.ledger.writing():
+        todo.writer.coarsen(todo.layer)
+
+
+def finish_image(target: Target) -> dict[str, object]:
+    """Show labels and table of an image, complete, at their place; facts of the image, kept as its last mark."""
+    work, output = target.work, target.work.ledger.output
+    stitching = read_stitching(work)
+    # Measured first: labels are not shown when their table cannot be made.
+    table = find_objects(work) or measure_objects(work)
+    try:
+        publish(target.writer(stitching.depth), overwrite=target.overwrite, coarsened=True)
+    except RunConflict as error:
+        # A deeper layer found its name taken: a matter of this image, the others go on.
+        raise BadStore(str(error)) from None
+    with work.ledger.writing():
+        write_encoded(output, work.image.path, target.name, table, region=target.name)
+    facts = {
+        "image": work.image.path, "key": work.key, "objects": stitching.objects, "layers": stitching.depth,
+        "tiles": len(work.items(work.tiles())), "ambiguous": stitching.ambiguous,
+        "empty": target.empty,
+    }  # fmt: skip
+    work.ledger.write_json(f"images/{work.key}.json", facts)
+    return facts

@@ -1,0 +1,192 @@
+"""The stages of the main job, as plain functions that run on any worker.
+
+predict   read core and halo, normalise, network, layers      -> scratch: layer mask, or the tile's own stack
+describe  scratch -> components, rows, border, spans          -> scratch: pieces
+Joining and painting have rooms of their own. Each stage writes its result whole and then its mark; doing a piece
+of work twice writes the same bytes.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flows.execution.memory import keep_memory
+from flows.execution.segmenters import SegmenterRef, loaded
+from flows.segmentation.image_job import ImageJob, TileJob
+from flows.segmentation.stages.layer_mask import read_mask, write_mask
+from pipeline import histogram
+from pipeline.errors import BadArgument
+from pipeline.histogram import Bins, Histogram
+from pipeline.links import match_links
+from pipeline.normalise import Limits
+from pipeline.segment import bits, bits_dtype, checked_answer
+from pipeline.spans import Runs, runs_of, spans_of_bits, spans_of_stack
+from pipeline.stitch import Pieces, border_spans, describe, from_bytes, to_bytes
+from pipeline.store.ome.chunk_presence import check_chunks
+from pipeline.tiling import Box, Tile
+
+
+def ready(segmenter: SegmenterRef) -> None:
+    """Load a segmenter, so that one that cannot be loaded, or a GPU that is not there, is told before any work."""
+    loaded(segmenter)
+
+
+def check_pixels(work: ImageJob) -> None:
+    """Refuse an image of which chunks were lost: they would read as zeros."""
+    check_chunks(work.image)
+
+
+def count_codes(item: TileJob) -> np.ndarray:
+    """Pixels of a block by channel and float code, from which the bins of its image are made."""
+    core = item.tile.core
+    return histogram.count_codes(item.work.read(item.plane, core), origin=(core.y0, core.x0))
+
+
+def count_levels(job: tuple[TileJob, Bins]) -> Histogram:
+    """Histogram per channel of a block, whose origin is at multiples of `histogram.CELL_PX`."""
+    item, bins = job
+    return histogram.histogram(
+        item.work.read(item.plane, item.tile.core).astype(bins.dtype, copy=False), bins
+    )
+
+
+def predict(job: tuple[TileJob, Limits]) -> dict[str, Any]:
+    """Segment a tile and keep what lies in its core (touch) or in its whole read (match); seconds it took."""
+    keep_memory()
+    item, limits = job
+    work, tile = item.work, item.tile
+    started = time.perf_counter()
+    block = _network_input(item, limits)
+    read = time.perf_counter()
+    layers = checked_answer(loaded(work.segmenter)(block), block.shape[1:], work.traits.name)
+    if work.rescaling:
+        layers = work.rescaling.back(layers, work.rescaling.outer(tile.read), tile.read)
+    answered = time.perf_counter()
+    if work.traits.link == "touch":
+        _write_mask(item, layers[(slice(None), *tile.core.within(tile.read))])
+    else:
+        work.ledger.write(_stack_key(work, item.key), to_bytes({"stack": _dense(layers)}))
+    work.ledger.mark("predict", work.key, item.key)
+    written = time.perf_counter()
+    return {"read_s": read - started, "network_s": answered - read, "write_s": written - answered}
+
+
+def _network_input(item: TileJob, limits: Limits) -> np.ndarray:
+    """Normalised pixels of what a tile reads, at the scale of the network."""
+    work, box = item.work, item.tile.read
+    rescaling = work.rescaling
+    seen = rescaling.outer(box) if rescaling else box
+    box = rescaling.support(seen) if rescaling else box
+    raw = histogram.check_finite(work.read(item.plane, box), origin=(box.y0, box.x0))
+    return rescaling.resample(limits.apply(raw), seen) if rescaling else limits.apply(raw)
+
+
+def _write_mask(item: TileJob, layers: np.ndarray) -> None:
+    if layers.dtype != bool or len(layers) > item.work.traits.layers:
+        traits = item.work.traits
+        raise BadArgument(
+            f"segmenter {traits.name} said it returns {traits.layers} boolean layers, got {len(layers)} of "
+            f"{layers.dtype}; give it the attributes link and layers that hold for every block"
+        )
+    write_mask(item, bits(layers).astype(bits_dtype(item.work.traits.layers)))
+
+
+def _dense(stack: np.ndarray) -> np.ndarray:
+    """Number local objects 1 ... n in the order of their ids."""
+    ids, inverse = np.unique(stack, return_inverse=True)
+    start = 0 if len(ids) and ids[0] == 0 else 1
+    return (inverse.reshape(stack.shape) + start).astype(np.uint32)
+
+
+def _stack_key(work: ImageJob, key: str) -> str:
+    return f"stacks/{work.key}/{key}.safetensors"
+
+
+ROW, BORDER, OVERLAP = "row.", "border.", "overlap."
+"""Prefixes in what describing writes: additive columns, spans at the border of the block, shared pixels."""
+
+RUNS = ".runs.safetensors"
+"""End of the key that is written last: a unit that has it was described."""
+
+
+def pieces_keys(item: TileJob) -> tuple[str, str]:
+    """Keys of what `describe_unit` writes: what joining needs, and then the runs that painting needs."""
+    place = f"pieces/{item.work.key}/{item.key}"
+    return f"{place}.rows.safetensors", f"{place}{RUNS}"
+
+
+def describe_unit(item: TileJob) -> int:
+    """Find the pieces of a unit, measure them and write what joining and painting need; their number."""
+    keep_memory()
+    work, core = item.work, item.tile.core
+    channels = list(work.read(item.plane, core, work.measured))
+    if work.traits.link == "touch":
+        mask = read_mask(work, item.plane, core)
+        pieces = describe(*spans_of_bits(mask), core, work.frame(item.plane), channels=channels)
+        extra = _border_columns(pieces, core)
+    else:
+        pieces, extra = _describe_stack(item, channels)
+    rows, runs = pieces_keys(item)
+    tables = {ROW: pieces.rows, OVERLAP: pieces.overlaps, "": {"layer": pieces.layer} | extra}
+    work.ledger.write(
+        rows, to_bytes({f"{p}{name}": column for p, t in tables.items() for name, column in t.items()})
+    )
+    work.ledger.write(runs, to_bytes(_run_columns(pieces, core)))
+    return len(pieces)
+
+
+def _run_columns(pieces: Pieces, core: Box) -> dict[str, np.ndarray]:
+    """The runs of a unit, in its coordinates; small numbers, because memory touched first is slow."""
+    own, place = runs_of(pieces.spans, pieces.span_piece), np.min_scalar_type(max(core.shape))
+    columns = {"y": own.y, "x0": own.x0, "x1": own.x1}
+    return {name: column.astype(place) for name, column in columns.items()} | {
+        "piece": own.value.astype(np.uint32)
+    }
+
+
+def read_runs(item: TileJob) -> Runs:
+    """The runs of a unit, in its coordinates, with the numbers of its pieces."""
+    table = from_bytes(item.work.ledger.read(pieces_keys(item)[1]))
+    y, x0, x1 = (table[name].astype(np.int32) for name in ("y", "x0", "x1"))
+    return Runs(y, x0, x1, table["piece"])
+
+
+def _border_columns(pieces: Pieces, core: Box) -> dict[str, np.ndarray]:
+    spans, piece = border_spans(pieces, core)
+    columns = {"layer": spans.layer, "y": spans.y, "x0": spans.x0, "x1": spans.x1, "piece": piece}
+    return {f"{BORDER}{name}": column for name, column in columns.items()}
+
+
+def _describe_stack(item: TileJob, channels: Sequence[np.ndarray]) -> tuple[Pieces, dict[str, np.ndarray]]:
+    """Pieces of a tile that numbered its objects itself, and their links to the tiles after it."""
+    work, tile = item.work, item.tile
+    stack = _read_stack(work, item.key)
+    y, x = tile.core.within(tile.read)
+    spans, stretches, ids = spans_of_stack(np.ascontiguousarray(stack[:, y, x]))
+    own, piece = np.unique(ids, return_inverse=True)
+    pieces = describe(spans, stretches, tile.core, work.frame(item.plane), channels=channels, piece=piece)
+    links, ambiguous = [], 0
+    for other in _later_neighbours(work, tile):
+        band = tile.read.intersection(other.read)
+        there = _read_stack(work, f"{item.plane}_{other.key}")
+        matches = match_links(
+            stack[(slice(None), *band.within(tile.read))], there[(slice(None), *band.within(other.read))]
+        )
+        place = np.full((len(matches.pairs), 2), (other.row, other.column))
+        links.append(np.concatenate([matches.pairs, place], axis=1))
+        ambiguous += len(matches.ambiguous)
+    table = np.concatenate(links or [np.zeros((0, 4), np.int64)])
+    return pieces, {"ids": own, "links": table, "ambiguous": np.array(ambiguous)}
+
+
+def _read_stack(work: ImageJob, key: str) -> np.ndarray:
+    return from_bytes(work.ledger.read(_stack_key(work, key)))["stack"]
+
+
+def _later_neighbours(work: ImageJob, tile: Tile) -> list[Tile]:
+    """The neighbours to the right and below, so that each pair of tiles is compared once."""
+    steps = ((0, 1), (1, -1), (1, 0), (1, 1))
+    found = [work.tile(tile.row + down, tile.column + right) for down, right in steps]
+    return [other for other in found if other is not None]

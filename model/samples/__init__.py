@@ -1,0 +1,1 @@
+"""What training learns from: samples, crops and how they are varied."""

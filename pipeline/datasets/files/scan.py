@@ -1,0 +1,52 @@
+"""What was understood of a source: the images in it, what was left out, and where each goes in a store."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pipeline.datasets.files.places import Place
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan(Generic[Item]):
+    """What was understood of a source."""
+
+    fields: tuple[Item, ...]
+    """Images that are whole, in the order of well and field, or of names."""
+    left_out: Mapping[str, str]
+    """Why an image is left out, by its path."""
+    files: int
+    """Files that were looked at."""
+    title: str
+    """By what the names were read."""
+    notes: tuple[str, ...]
+    """What else the user should know, one sentence each."""
+    sidecar: str = ""
+    """File beside the images that was used; empty where there is none."""
+
+
+def store_paths(places: Sequence[Place]) -> list[str]:
+    """Return the path of every image in its store: row, column and field, or its name in safe letters."""
+    taken: set[str] = set()
+    paths: list[str] = []
+    for place in places:
+        path = "/".join((*place.well, place.field)) if place.well else _free(_safe(place.image), taken)
+        taken.add(path.lower())
+        paths.append(path)
+    return paths
+
+
+def _safe(name: str) -> str:
+    """Return a name that every file system and reader takes; ``OME`` is the name of a group of its own."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")
+    return f"{plain}_image" if plain.lower() in ("ome", "zarr.json") else plain
+
+
+def _free(name: str, taken: set[str]) -> str:
+    found, number = name, 2
+    while found.lower() in taken:
+        found, number = f"{name}_{number}", number + 1
+    return found

@@ -1,0 +1,123 @@
+"""Regions of the pixels of a TIFF file, without reading the rest of it.
+
+Pixels that lie in the file as they are come from it row by row; tiles and compressed strips are decoded one by
+one (``tifffile.TiffPageSeries.aszarr``).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Protocol
+
+import numpy as np
+import zarr
+
+from pipeline.datasets.files.source_files import SourceFile
+from pipeline.datasets.files.tiff_opening import open_tiff
+from pipeline.errors import BadStore
+
+Selection = tuple[slice, ...]
+"""One slice for each stored axis."""
+
+
+class Pixels(Protocol):
+    """The pixels of one image, in the order of the stored axes."""
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Lengths of the pieces that are read at once, one per stored axis."""
+
+    def read(self, selection: Selection) -> np.ndarray:
+        """Return a region, in the byte order of this machine."""
+
+
+@contextmanager
+def open_pixels(file: SourceFile, series: int) -> Iterator[Pixels]:
+    """Open one series of a file for reading regions."""
+    with open_tiff(file) as opened:
+        found = opened.series[series]
+        if found.dataoffset is not None:
+            dtype = np.dtype(found.dtype).newbyteorder(opened.byteorder)
+            yield PlainPixels(
+                handle=opened.filehandle,
+                offset=found.dataoffset,
+                shape=tuple(found.shape),
+                axes=found.axes,
+                dtype=dtype,
+            )
+            return
+        store = found.aszarr(level=0)
+        try:
+            yield CodedPixels(zarr.open_array(store, mode="r"))
+        finally:
+            store.close()
+
+
+@dataclass(frozen=True)
+class CodedPixels:
+    """Pixels in tiles or compressed strips."""
+
+    array: Any
+    """View of the file as an array."""
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Lengths of a tile or strip."""
+        return tuple(self.array.chunks)
+
+    def read(self, selection: Selection) -> np.ndarray:
+        """Decode the tiles or strips under a region."""
+        return np.asarray(self.array[selection])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainPixels:
+    """Pixels that lie in the file one after the other, not compressed."""
+
+    handle: Any
+    """The open file."""
+    offset: int
+    """Byte at which the first pixel begins."""
+    shape: tuple[int, ...]
+    """Lengths of the stored axes."""
+    axes: str
+    """Letters of the stored axes."""
+    dtype: np.dtype
+    """Type of the pixels, in the byte order of the file."""
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """One row: rows are read as asked for."""
+        row = self.axes.index("Y")
+        return (1,) * (row + 1) + self.shape[row + 1 :]
+
+    def read(self, selection: Selection) -> np.ndarray:
+        """Read a region: rows in one piece where it has the full width, else row by row."""
+        row = self.axes.index("Y")
+        out = np.empty([part.stop - part.start for part in selection], self.dtype.newbyteorder("="))
+        for index in product(*(range(part.start, part.stop) for part in selection[:row])):
+            place = tuple(i - part.start for i, part in zip(index, selection, strict=False))
+            out[place] = self._rows(index, selection[row:])
+        return out
+
+    def _rows(self, index: tuple[int, ...], window: Selection) -> np.ndarray:
+        y, x = window[0], window[1]
+        tail = self.shape[len(index) + 2 :]
+        width = self.shape[len(index) + 1]
+        start = int(np.ravel_multi_index(index, self.shape[: len(index)])) if index else 0
+        first_row = start * self.shape[len(index)] + y.start
+        per_pixel = int(np.prod(tail, dtype=np.int64))
+        if (x.start, x.stop) == (0, width):
+            rows = self._values(first_row * width * per_pixel, (y.stop - y.start) * width * per_pixel)
+        else:
+            starts = [((first_row + n) * width + x.start) * per_pixel for n in range(y.stop - y.start)]
+            rows = np.concatenate([self._values(at, (x.stop - x.start) * per_pixel) for at in starts])
+        return rows.reshape(y.stop - y.start, x.stop - x.start, *tail)
+
+    def _values(self, first: int, count: int) -> np.ndarray:
+        self.handle.seek(self.offset + first * self.dtype.itemsize)
+        data = self.handle.read(count * self.dtype.itemsize)
+        if len(data) < count * self.dtype.itemsize:
+            raise BadStore(f"{self.handle.name}: the file ends before its pixels do; fetch the file again")
+        return np.frombuffer(data, self.dtype)

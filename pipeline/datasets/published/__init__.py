@@ -1,0 +1,1 @@
+"""Annotated datasets, one file each, with the same functions."""
