@@ -44,7 +44,7 @@ DATA = {"worms": "bbbc010", "nuclei": "dsb2018", "chromosomes": "mfish"}
 SEED = 0
 NOISE_SHAPE = (1040, 1388)
 """Size of generated fields: that of a common camera."""
-LEAST_EMPTY_PX = 96
+LEAST_EMPTY_PX = 64
 """Least edge of a background crop."""
 WAYS: dict[str, dict[str, Any]] = {
     "torch": {},
@@ -125,9 +125,9 @@ def without_objects(samples: list[Sample]) -> Iterator[Sample]:
         yield _field(f"photons-{offset}", rng.poisson(offset, NOISE_SHAPE))
     for sample in samples:
         objects = np.zeros(sample.image.shape[1:], bool) if sample.truth is None else sample.truth.any(0)
-        far = ndimage.distance_transform_cdt(~objects, "chessboard")
+        far = ndimage.distance_transform_cdt(np.pad(~objects, 1), "chessboard")[1:-1, 1:-1]
         y, x = np.unravel_index(far.argmax(), far.shape)
-        half = int(min(far[y, x] - 1, y, x, far.shape[0] - y, far.shape[1] - x))
+        half = int(far[y, x]) - 1
         if half >= LEAST_EMPTY_PX // 2:
             image = sample.image[0, y - half : y + half, x - half : x + half]
             yield _field(f"background-{sample.name}", image.astype(float))

@@ -23,7 +23,7 @@ class Dataset:
 
     @property
     def _module(self) -> ModuleType:
-        return import_module(f"pipeline.datasets.{self.name}")
+        return import_module(f"pipeline.datasets.published.{self.name}")
 
     @property
     def title(self) -> str:
