@@ -18,7 +18,7 @@ from torch.nn import functional
 from model.recipe import Recipe
 from model.samples.patches import Sample
 from model.training import curves
-from model.training.loop import loop as training
+from model.training import loop as training
 
 Words = tuple[int, str]
 """The number of a process, and ``done`` or the traceback of its error."""

@@ -14,7 +14,7 @@ from model.checkpoint import load_checkpoint
 from model.errors import BadCheckpoint, BadSample
 from model.fit import fit, main
 from model.samples.packing import read_packed, write_packed
-from model.training.loop import archive, curves
+from model.training import archive, curves
 
 Scene = tuple[np.ndarray, np.ndarray]
 

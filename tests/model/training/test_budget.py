@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from model.recipe import Recipe, read_recipe
+from model.training import curves
 from model.training.budget import MEASURED_STEPS, Clock, shares, with_steps
-from model.training.loop import curves, train
+from model.training.loop import train
 
 
 def test_shortened_phases_keep_their_proportions() -> None:

@@ -13,7 +13,7 @@ from train_in_processes import forget_forkserver, in_processes, train_here
 
 from model.methods.layering import Layering
 from model.recipe import Recipe
-from model.training.loop import curves, parallel
+from model.training import curves, parallel
 
 Scene = tuple[np.ndarray, np.ndarray]
 DONE = {0: "done", 1: "done"}

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.datasets.synthetic import scenes as synthetic
+from pipeline.datasets.synthetic import shapes
 from pipeline.datasets.synthetic.backdrop import clouds, noise
-from pipeline.datasets.synthetic.scenes import KINDS, scene, shapes
-from pipeline.datasets.synthetic.scenes import scenes as synthetic
+from pipeline.datasets.synthetic.scenes import KINDS, scene
 from pipeline.errors import BadArgument
 from pipeline.stack import check_stack
 
