@@ -23,9 +23,6 @@ from typing import Any
 import numpy as np
 from machine import machine, write_result
 
-from pipeline.store.ome.image_writing import create_plate, write_image
-from pipeline.store.places.address import address
-
 SEED = 3
 EXECUTORS = ("serial", "threads", "dask")
 KINDS = 8
@@ -41,6 +38,10 @@ trivial.link, trivial.layers, trivial.halo_px = "touch", 1, 0
 
 def make_plate(folder: Path, fields: int, size: int) -> str:
     """Write a plate of fields of noise with smooth, bright objects."""
+    # Imported here: in the other checkout these modules may have other names.
+    from pipeline.store.ome.image_writing import create_plate, write_image
+    from pipeline.store.places.address import address
+
     rng, place = np.random.default_rng(SEED), address(folder / "plate.zarr")
     rows = "ABCDEFGHIJKLMNOP"
     wells = [(rows[number % 16], str(number // 16 + 1), 1) for number in range(fields)]

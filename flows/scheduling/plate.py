@@ -129,6 +129,14 @@ def report(watch: Watch, plate: str, record: RunRecord, source: str, drift: Sequ
     return write_plate_page(watch, plate, page, data)
 
 
+def report_run(record: RunRecord, source: str) -> str:
+    """Write the page of a run that belongs to no watched place, beside its record; its address."""
+    page = report_page(record.output, name=record.name, source=source, run=record.run)
+    beside = Ledger(address(record.output), record.run)
+    beside.write("report.html", html_page(page).encode())
+    return str(beside.output.child(f"{beside.folder}/report.html"))
+
+
 def look_back(watch: Watch, plate: str, ended: str, record: RunRecord) -> list[str]:
     """Compare with earlier plates and add this one to the history, unless images are missing from it."""
     output = address(record.output)

@@ -23,7 +23,7 @@ from flows.evaluation.evaluate import Evaluated, EvaluateJob, evaluate
 from flows.execution.orchestrate import reach_api
 from flows.jobs import SegmentJob, WatchJob
 from flows.scheduling.artifacts import publish_evaluation, publish_outcome, publish_record
-from flows.scheduling.plate import process, report
+from flows.scheduling.plate import process, report_run
 from flows.scheduling.watch import Outcome, Watch, open_watch, tick
 from flows.segmentation.record import Progress, RunRecord, silent
 from flows.segmentation.run import segment
@@ -111,7 +111,7 @@ def _segmented(job: SegmentJob, progress: Progress) -> RunRecord:
     page = ""
     if record.images:
         try:
-            page = as_task(report, record, job.source, name="report")
+            page = as_task(report_run, record, job.source, name="report")
         except (BadArgument, BadStore) as error:
             _log().warning("no report: %s", error)
     publish_record(record, page)

@@ -101,7 +101,7 @@ def test_calls_are_as_long_as_the_time_says():
     assert len(batches.following()) == 20
     batches.learn(20, 39 * CALL_S)  # half a second, half of what was known before
     assert len(batches.following()) == 1
-    for _ in range(9):
+    for _ in range(12):
         batches.learn(20, CALL_S)
     assert len(batches.following()) == 20
 
