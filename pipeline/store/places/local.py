@@ -25,19 +25,19 @@ class LocalFiles:
     def get(self, key: str) -> bytes | None:
         """Read a file; None when it is not there (or is a folder)."""
         try:
-            with open(self._prefix + key if key else self.root, "rb") as file:
+            with open(self._place(key), "rb") as file:
                 return file.read()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
 
     def put(self, key: str, data: bytes) -> None:
         """Write a file atomically."""
-        place = self._prefix + key
+        place = self._place(key)
         Path(self._write_beside(place, data)).replace(place)
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Write a file unless there is one; says whether it was written (one winner among racing writers)."""
-        place = self._prefix + key
+        place = self._place(key)
         partial = self._write_beside(place, data)
         try:
             os.link(partial, place)
@@ -94,6 +94,10 @@ class LocalFiles:
         if place.is_dir():
             shutil.rmtree(place)
         (self.root / source).replace(place)
+
+    def _place(self, key: str) -> str:
+        """Return the path of a key; without a key the address itself is the file."""
+        return self._prefix + key if key else str(self.root)
 
     def _write_beside(self, place: str, data: bytes) -> str:
         folder, _, name = place.rpartition(os.sep)

@@ -51,7 +51,7 @@ def test_the_example_of_every_microscope_is_read(kind):
 
 @pytest.mark.parametrize("kind", PATTERNS, ids=lambda kind: kind.title)
 def test_every_microscope_is_in_the_documentation(kind):
-    page = (Path(__file__).parents[3] / "docs/bring-your-data.md").read_text()
+    page = (Path(__file__).parents[4] / "docs/bring-your-data.md").read_text()
     assert f"| {kind.title} | `{kind.example}." in page
 
 

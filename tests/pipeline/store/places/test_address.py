@@ -188,3 +188,12 @@ def test_a_racing_claim_has_one_winner(tmp_path):
         won = list(pool.map(lambda n: files.put_new("lock", b"%d" % n), range(50)))
     assert sum(won) == 1
     assert files.get("lock") == b"%d" % won.index(True)
+
+
+def test_an_address_may_be_the_file_itself(tmp_path):
+    page = address(tmp_path / "deep" / "page.html")
+    page.write_bytes("", b"first")
+    assert page.read_bytes("") == b"first" == (tmp_path / "deep" / "page.html").read_bytes()
+    page.write_bytes("", b"second")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["page.html"]
+    assert page.read_bytes("") == b"second"
