@@ -103,10 +103,10 @@ class LocalFiles:
         folder, _, name = place.rpartition(os.sep)
         partial = f"{folder}{os.sep}.{name}.{uuid.uuid4().hex}{LEFTOVER}"
         try:
-            _write(partial, data)
+            Path(partial).write_bytes(data)
         except FileNotFoundError:
             Path(folder).mkdir(parents=True, exist_ok=True)
-            _write(partial, data)
+            return self._write_beside(place, data)
         except OSError:
             Path(partial).unlink(missing_ok=True)
             raise
@@ -134,8 +134,3 @@ class LocalFiles:
                     pending.append(prefix + item.name)
                 elif not item.name.endswith(LEFTOVER):
                     yield prefix + item.name, item.stat()
-
-
-def _write(place: str, data: bytes) -> None:
-    with open(place, "wb") as file:
-        file.write(data)
