@@ -33,7 +33,7 @@ PROCESSES = 3
 """Flow runs at once in one serving process: a long look, the next one, which sees that and ends, a plate by hand."""
 
 SERVER_LIMIT = 200
-"""As many runs as a Prefect server lists at once; it schedules no more ahead."""
+"""As many runs, or work pools, as a Prefect server lists at once; it schedules no more ahead."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -141,7 +141,7 @@ def register(
 def _check_pool(pool: str) -> None:
     """Refuse a work pool that the server does not have; it would answer with an internal error."""
     with get_client(sync_client=True) as client:
-        names = sorted(known.name for known in client.read_work_pools())
+        names = sorted(known.name for known in client.read_work_pools(limit=SERVER_LIMIT))
     if pool not in names:
         near = difflib.get_close_matches(pool, names, n=1)
         known = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'};"
