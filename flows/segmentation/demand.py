@@ -28,6 +28,16 @@ On one of 3,000 px, whose table is kept in the scratch besides, 0.92: too little
 """
 
 
+JOB_BYTES = 1_000
+"""Bytes of the job and the lock of a run."""
+
+RECORD_BYTES = 2_000
+"""Bytes of the record of a short run."""
+
+FIELD_BYTES = 2_900
+"""Bytes of the metadata, the mark and the table of a small image without an object."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
     """What probed tiles wrote."""
@@ -123,7 +133,10 @@ def _cells(box: Box, height: int, width: int) -> int:
 def _output(plan: Plan, sizes: Sizes) -> Traffic:
     groups = len(list(plan.groups()))
     # record, lock and job at the start; the record after every group and at the end; the lock's end
-    total = Traffic(requests={"GET": 7, "PUT": 4 + groups, "LIST": 2 + groups, "DELETE": 1})
+    total = Traffic(
+        requests={"GET": 7, "PUT": 4 + groups, "LIST": 2 + groups, "DELETE": 1},
+        bytes_out=JOB_BYTES + RECORD_BYTES * (2 + groups),
+    )
     total += _mirror(plan)
     depth = 1 + int(sizes.overlaps)
     if any(work.is_field for work in plan.works):
@@ -141,7 +154,7 @@ def _field(work: ImageJob, sizes: Sizes, depth: int) -> Traffic:
     put = depth * (len(layout.shapes) + _chunks(layout) + found) + 2 + 3 * found
     return Traffic(
         requests={"GET": found * (8 + depth), "PUT": put, "LIST": depth},
-        bytes_out=round(sum(_piece_bytes(work, sizes)) * LABEL_SHARE),
+        bytes_out=round(sum(_piece_bytes(work, sizes)) * LABEL_SHARE) + FIELD_BYTES,
     )
 
 

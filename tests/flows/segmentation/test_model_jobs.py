@@ -77,7 +77,10 @@ def test_other_thresholds_are_another_run(cells, run_job):
             {"model": "nuclei", "method": {"foreground": 0.5}},
             "method.foreground: expected one of .*threshold",
         ),
-        ({"model": "nuclei", "method": {"foreground_threshold": 1.5}}, "expected a number of 0 to 1, got 1.5"),
+        (
+            {"model": "nuclei", "method": {"foreground_threshold": 1.5}},
+            "expected a number of 0 to 1, got 1.5",
+        ),
         ({"model": "nuclei", "method": {"min_area": 2.5}}, "whole number of 0 or more, got 2.5"),
         ({"segmenter": "threshold", "method": {"min_area": 2}}, "only a model has settings"),
     ],

@@ -92,7 +92,7 @@ def test_a_model_of_another_method_is_not_a_start(
     monkeypatch.chdir(tmp_path)
     words = [f'data=["{wells}"]', "folder=out", "recipe=unet2", "initial=nuclei"]
     assert command(["train", *(word for setting in words for word in ("--set", setting))]) == 1
-    assert "expected one of the method 'unet2' like the recipe, got 'layering'" in capsys.readouterr().err
+    assert "expected one of the method 'unet2' like the recipe, got 'unet3'" in capsys.readouterr().err
 
 
 def test_kinds_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
