@@ -145,8 +145,8 @@ class TrainJob:
     name: str = "model"
     """Name of the model."""
     recipe: str = "house"
-    """Shipped recipe (house, house-knots, house-small, house-gpu, robust, robust-small, paper; for other methods
-    their name, see platelayer models --kinds), or path of a TOML file."""
+    """Shipped recipe (house, house-knots, house-long, house-small, house-gpu, robust, robust-small, paper; for other
+    methods their name, see platelayer models --kinds, or unet3-robust), or path of a TOML file."""
     initial: str = ""
     """Model to start from, a shipped one by name or a folder or URL; it brings its network. Empty: random weights."""
     change: dict[str, Any] = Field(default_factory=dict)
