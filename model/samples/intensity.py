@@ -101,10 +101,14 @@ def empty_field(rng: np.random.Generator, settings: Augment, levels: Levels, siz
     """Return an image ``(C, size, size)`` of a field without objects, of any noise level.
 
     Limits by percentile stretch the noise of an empty field, so its standard deviation runs from 0.02 to 0.4
-    object contrasts, and its level over the range of the objects. In half of the fields noise is correlated.
+    object contrasts. Its level is anything: that of the background or of an object in half of the fields,
+    anywhere in the normalised range in the others. In half of the fields noise is correlated.
     """
     contrast = levels.contrast
-    level = levels.background + contrast * float(rng.uniform(-0.2, 0.8))
+    if rng.random() < 0.5:
+        level = levels.background + contrast * float(rng.uniform(-0.2, 0.8))
+    else:
+        level = torch.full_like(contrast, float(rng.uniform(-0.1, 1.1)))
     image = level.expand(-1, size, size)
     noise = _normal(rng, image)
     if rng.random() < 0.5:
