@@ -23,10 +23,10 @@ from machine import machine, write_result
 from scipy import ndimage
 
 from model.checkpoint import Checkpoint, load_checkpoint
-from model.inference import outputs_of
 from model.method import Phase
 from model.methods.layering import Layering
 from model.networks.unet import UNetShape
+from model.prediction.inference import outputs_of
 from model.recipe import Optimiser, Recipe
 from model.samples.patches import Sample
 from model.training.loop import train

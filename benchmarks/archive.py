@@ -21,7 +21,7 @@ from typing import Any
 
 from machine import machine, write_result
 
-from flows.ingest import ingest_samples
+from flows.ingest.samples import ingest_samples
 from flows.jobs import SegmentJob, job
 from flows.segmentation.run import segment
 from pipeline.datasets.published.catalogue import dataset

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from machine import RESULTS, machine, write_result
 
-from flows.ingest import ingest_synthetic
+from flows.ingest.samples import ingest_synthetic
 
 WELLS = [("A", "1"), ("A", "2"), ("B", "1")]
 

@@ -24,8 +24,8 @@ from machine import machine, write_result
 
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.devices import choose_device, placed
-from model.inference import outputs_of
 from model.kinds import KINDS
+from model.prediction.inference import outputs_of
 from model.recipe import Recipe, read_recipe
 from model.samples.augment import Augment
 from model.samples.patches import Sample

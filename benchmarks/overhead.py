@@ -16,7 +16,7 @@ import numpy as np
 from machine import machine, write_result
 
 from flows.execution.segmenters import loaded
-from flows.ingest import ingest_synthetic
+from flows.ingest.samples import ingest_synthetic
 from flows.jobs import SegmentJob, job
 from flows.segmentation.plan import items, make_plan
 from flows.segmentation.run import segment

@@ -25,11 +25,11 @@ from machine import machine, write_result
 from scipy import ndimage
 from skimage.measure import label
 
-from flows.ingest import ingest_samples
+from flows.ingest.samples import ingest_samples
 from flows.jobs import SegmentJob, job
 from flows.segmentation.run import segment
 from model.card import read_card, shipped
-from model.segmenter import load_segmenter
+from model.prediction.segmenter import load_segmenter
 from pipeline.datasets.published.catalogue import dataset
 from pipeline.datasets.sample import Sample
 from pipeline.metrics.evaluation import Evaluation, evaluate_dataset

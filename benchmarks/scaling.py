@@ -17,7 +17,7 @@ from typing import Any
 
 from machine import machine, write_result
 
-from flows.ingest import ingest_synthetic
+from flows.ingest.samples import ingest_synthetic
 from flows.jobs import SegmentJob, job
 from flows.segmentation.run import segment
 

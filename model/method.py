@@ -35,8 +35,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from model.masks import components
 from model.networks.network import Network
+from model.stacking import components
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Tensors of a batch by name, the batch first."""
+
+    by_name: Mapping[str, torch.Tensor]
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self.by_name[name]
+
+    def to(self, device: torch.device | str) -> "Maps":
+        """Return the same maps on a device."""
+        return Maps({name: value.to(device) for name, value in self.by_name.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

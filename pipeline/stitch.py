@@ -18,10 +18,9 @@ from scipy.sparse.csgraph import connected_components
 
 from pipeline import measure
 from pipeline.errors import BadArgument
-from pipeline.layers import assign_layers
 from pipeline.measure import Columns, Frame
 from pipeline.spans import Spans, Stretches, components
-from pipeline.stack import MAX_ID
+from pipeline.stack import MAX_ID, assign_layers
 from pipeline.tiling import Box
 
 

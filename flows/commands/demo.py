@@ -11,7 +11,7 @@ from flows.commands.segment import summary
 from flows.commands.terminal import watcher
 from flows.evaluation.comparing import compare
 from flows.evaluation.evaluate import write_report
-from flows.ingest import ingest_synthetic
+from flows.ingest.samples import ingest_synthetic
 from flows.jobs import SegmentJob, job
 from flows.segmentation.run import segment
 from pipeline.errors import RunConflict

@@ -79,7 +79,7 @@ def _load(reference: SegmenterRef) -> Segmenter:
         return Threshold()
     if reference.kind == "import":
         return imported(reference.reference)
-    from model.segmenter import load_segmenter
+    from model.prediction.segmenter import load_segmenter
 
     folder = model_folder(reference.reference)
     return load_segmenter(

@@ -16,9 +16,9 @@ from flows.execution.parallel import parallel_map
 from flows.execution.pools import open_pool
 from flows.jobs import SegmentJob, as_table
 from flows.segmentation.existing import Existing, find_existing, target_of
-from flows.segmentation.growth import report_changes
 from flows.segmentation.plan import GROUP_TILES, Plan, make_plan
 from flows.segmentation.record import Progress, RunRecord, silent
+from flows.segmentation.source_changes import report_changes
 from flows.segmentation.stage_runner import Run, tile_pixels
 from flows.segmentation.stages import tiles as stages
 from flows.segmentation.stages.field import FieldJob, segment_field

@@ -95,7 +95,7 @@ class Trial:
 
     def __init__(self, checkpoint: "Checkpoint", examples: Sequence[Example], *, device: str) -> None:
         from model.devices import choose_device, placed
-        from model.inference import outputs_of
+        from model.prediction.inference import outputs_of
 
         self.method = cast(Any, checkpoint.method)
         self.examples = examples

@@ -20,9 +20,9 @@ from torch import nn
 from model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.devices import autocast, choose_device
 from model.errors import Diverged
-from model.inference import predict, seeded, validation_loss
 from model.method import Targets
 from model.networks.network import Network
+from model.prediction.inference import predict, seeded, validation_loss
 from model.recipe import Recipe
 from model.samples.patches import Batch, Patches, Sample, check_depth, check_samples, digest_of_samples
 from model.training import curves

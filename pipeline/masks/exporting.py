@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from pipeline.errors import BadArgument, RunConflict
-from pipeline.masks.annotated import write_anndata
-from pipeline.masks.coco import CocoWriter
-from pipeline.masks.geojson import GeoJsonWriter
-from pipeline.masks.imagej import RoiWriter
-from pipeline.masks.label_pages import write_label_pages
+from pipeline.masks.formats.annotated import write_anndata
+from pipeline.masks.formats.coco import CocoWriter
+from pipeline.masks.formats.geojson import GeoJsonWriter
+from pipeline.masks.formats.imagej import RoiWriter
+from pipeline.masks.formats.label_pages import write_label_pages
+from pipeline.masks.formats.polygon_table import PolygonTableWriter
 from pipeline.masks.objects import MaskObject
 from pipeline.masks.planes import Plane, only_name, planes_of
-from pipeline.masks.polygon_table import PolygonTableWriter
 from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.labels import open_label, stack_layers
 from pipeline.store.places.address import address

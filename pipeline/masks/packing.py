@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import BadArgument
-from pipeline.layers import assign_layers
 from pipeline.masks.objects import MaskObject
 from pipeline.spans import Runs, paint
-from pipeline.stack import MAX_ID
+from pipeline.stack import MAX_ID, assign_layers
 from pipeline.store.ome.image import Image
 from pipeline.store.ome.labels import check_free, create_labels, publish
 from pipeline.store.places.address import Address

@@ -10,12 +10,18 @@ from typing import Literal
 import pandas as pd
 
 from pipeline.errors import BadArgument, BadStore
-from pipeline.masks.coco import read_coco
-from pipeline.masks.geojson import read_geojson
-from pipeline.masks.imagej import read_rois
+from pipeline.masks.formats.coco import read_coco
+from pipeline.masks.formats.geojson import read_geojson
+from pipeline.masks.formats.imagej import read_rois
+from pipeline.masks.formats.pixel_files import (
+    SUFFIXES,
+    is_binary,
+    object_of_file,
+    objects_of_pixels,
+    read_pixels,
+)
+from pipeline.masks.formats.polygon_table import read_polygon_table
 from pipeline.masks.objects import MaskObject
-from pipeline.masks.pixel_files import SUFFIXES, is_binary, object_of_file, objects_of_pixels, read_pixels
-from pipeline.masks.polygon_table import read_polygon_table
 from pipeline.store.ome.image import Image
 
 Format = Literal["auto", "labels", "masks", "coco", "geojson", "roi", "csv"]

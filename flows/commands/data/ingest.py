@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from flows.commands.data.understood import describe
-from flows.ingest import Ingested, ingest_samples, ingest_synthetic
-from flows.ingest_images import Understood, copy_images
+from flows.ingest.files import Understood, copy_images
+from flows.ingest.samples import Ingested, ingest_samples, ingest_synthetic
 from pipeline.datasets.files import bioimage, folder
 from pipeline.datasets.files.source_files import SourceFile, find_files
 from pipeline.datasets.published.catalogue import DATASETS, dataset

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from flows.ingest_images import Source, Understood
+from flows.ingest.files import Source, Understood
 
 LISTED = 12
 """Names shown before the rest is summed up."""

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from model.maps import Maps
-from model.method import MatchMethod, Phase
+from model.method import Maps, MatchMethod, Phase
 from model.methods.affinity.losses import Scale, affinity_loss, foreground_loss
 from model.methods.affinity.offsets import Offset, affinities, offsets, unit
 from model.methods.affinity.second_view import second_view

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from model.losses import clipped_entropy
-from model.maps import Maps
-from model.method import Phase, TouchMethod
+from model.method import Maps, Phase, TouchMethod
 from model.networks.unet import UNet, UNetShape
 
 

@@ -13,8 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from model.losses import clipped_entropy
-from model.maps import Maps
-from model.method import Phase, TouchMethod
+from model.method import Maps, Phase, TouchMethod
 from model.methods.unet3.contours import contours
 from model.methods.unet3.growth import grown
 from model.networks.unet import UNet, UNetShape

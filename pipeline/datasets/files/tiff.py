@@ -15,8 +15,7 @@ import tifffile
 
 from pipeline.datasets.files.source_files import SourceFile
 from pipeline.datasets.files.tiff_metadata import ImageMetadata, Spacing, image_metadata
-from pipeline.datasets.files.tiff_opening import open_tiff, own_series
-from pipeline.datasets.files.tiff_pixels import Pixels, open_pixels
+from pipeline.datasets.files.tiff_pixels import Pixels, open_pixels, open_tiff, own_series
 from pipeline.errors import BadArgument, BadStore
 
 PAGES = ("t", "c", "z")

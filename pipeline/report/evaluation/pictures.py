@@ -13,7 +13,6 @@ import pandas as pd
 
 from pipeline.errors import BadArgument
 from pipeline.report.blocks import Block, Gallery, LegendEntry, Outline, Picture, counted, number_text
-from pipeline.report.contours import contours
 from pipeline.report.evaluation.assessment import Assessment
 from pipeline.report.evaluation.tables import worst_first
 from pipeline.report.overlay import encoded_lines, line_numbers
@@ -25,6 +24,7 @@ from pipeline.report.pictures import (
     THUMBNAIL_BYTES,
     PictureOf,
     column_px,
+    contours,
     fullest_part,
     large_picture,
     merged,

@@ -21,9 +21,8 @@ from pipeline.report.blocks import (
     counted,
 )
 from pipeline.report.charts import Curve, add_band, escaped, styled
-from pipeline.report.contours import line
 from pipeline.report.palette import GREY, VERMILLION, WHITE
-from pipeline.report.pictures import WindowOf, large_picture, layer_legend, layer_outlines
+from pipeline.report.pictures import WindowOf, large_picture, layer_legend, layer_outlines, line
 from pipeline.report.run.seams import ENOUGH_OBJECTS, LEVEL, Seam, SeamReport, SeamTest
 
 WINDOW_PX = 256

@@ -14,7 +14,7 @@ import pytest
 
 from flows.cli import run as command
 from flows.commands import train as train_command
-from flows.ingest import ingest_synthetic
+from flows.ingest.samples import ingest_synthetic
 from flows.jobs import TrainJob, job
 from flows.training.train import VALIDATION_SHARE, _digest, prepared_recipe, split
 from model.card import read_card

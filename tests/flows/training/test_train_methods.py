@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flows.cli import run as command
-from flows.ingest import ingest_synthetic
+from flows.ingest.samples import ingest_synthetic
 from model.card import read_card
 from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.labels import read_stack

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from flows.cli import run as command
-from flows.ingest import ingest_synthetic
+from flows.ingest.samples import ingest_synthetic
 from flows.training.tune import mean_ap
 from model.card import read_card
 from model.checkpoint import load_checkpoint, save_checkpoint

@@ -12,7 +12,6 @@ from model import kinds
 from model.card import read_card
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.errors import BadCheckpoint
-from model.inference import predict, seeded
 from model.kinds import KINDS, method_from
 from model.method import Method, Phase
 from model.methods.affinity import Affinity
@@ -21,8 +20,9 @@ from model.methods.unet2 import UNet2
 from model.methods.unet3 import UNet3
 from model.networks.resunet import ResUNetShape
 from model.networks.unet import UNetShape
+from model.prediction.inference import predict, seeded
+from model.prediction.segmenter import load_segmenter
 from model.recipe import Optimiser
-from model.segmenter import load_segmenter
 from model.training.schedule import make_optimiser
 
 

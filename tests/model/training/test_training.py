@@ -15,10 +15,10 @@ from model.card import read_card
 from model.checkpoint import load_checkpoint
 from model.devices import choose_device
 from model.errors import BadSample, Diverged, NoDevice
-from model.inference import predict
 from model.method import Phase
 from model.methods.layering import Layering
 from model.networks.unet import UNetShape
+from model.prediction.inference import predict
 from model.recipe import FOLDER, Optimiser, Recipe, read_recipe, recipe_from
 from model.samples.augment import Augment, sampling_grid
 from model.samples.patches import Patches, Sample

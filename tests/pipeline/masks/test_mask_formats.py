@@ -12,13 +12,13 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_masks
 
 from pipeline.errors import BadStore
-from pipeline.masks.coco import CocoWriter, counts_of, decode_counts, encode_counts, read_coco
-from pipeline.masks.geojson import GeoJsonWriter, read_geojson
-from pipeline.masks.imagej import RoiWriter, read_rois
+from pipeline.masks.formats.coco import CocoWriter, counts_of, decode_counts, encode_counts, read_coco
+from pipeline.masks.formats.geojson import GeoJsonWriter, read_geojson
+from pipeline.masks.formats.imagej import RoiWriter, read_rois
+from pipeline.masks.formats.polygon_table import PolygonTableWriter, read_polygon_table
 from pipeline.masks.objects import object_of_mask, object_of_runs, union
 from pipeline.masks.outlines import object_of_rings, polygons_of
 from pipeline.masks.packing import pack
-from pipeline.masks.polygon_table import PolygonTableWriter, read_polygon_table
 from pipeline.masks.sweep import objects_of
 
 SIZE = (40, 50)

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.inference import seeded
 from model.method import Phase
 from model.methods.affinity import Affinity, flattened
 from model.methods.affinity.losses import affinity_loss, balance, foreground_loss
 from model.methods.affinity.offsets import affinities, offsets
 from model.methods.affinity.second_view import second_view
 from model.networks.resunet import ResUNet, ResUNetShape
+from model.prediction.inference import seeded
 from model.recipe import Optimiser, Recipe
 from model.samples.augment import Augment
 from model.training.curves import read_table

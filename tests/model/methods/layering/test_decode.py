@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.masks import components, packed, unpacked
 from model.methods.layering import Layering
 from model.methods.layering.decode import layer_masks
 from model.networks.unet import UNetShape
+from model.stacking import components, packed, unpacked
 
 
 def masks_of(stack: np.ndarray) -> set[bytes]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from flows.new_store import new_store
+from flows.ingest.new_store import new_store
 from pipeline.errors import BadArgument, BadStore
 from pipeline.store.ome.image_writing import create_image, create_plate, create_series
 from pipeline.store.places.address import Address

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from flows.ingest_images import Understood, copy_images
-from flows.new_store import UNFINISHED, new_store
+from flows.ingest.files import Understood, copy_images
+from flows.ingest.new_store import UNFINISHED, new_store
 from pipeline.datasets.files import folder
 from pipeline.errors import BadArgument, BadStore, RunConflict
 from pipeline.store.ome.collection import open_collection

@@ -9,10 +9,10 @@ from scipy import ndimage
 
 from pipeline import measure
 from pipeline.errors import BadArgument
-from pipeline.layers import MOST_LAYERS, assign_layers
 from pipeline.links import match_links, touch_links
 from pipeline.measure import Frame
 from pipeline.spans import paint, runs_of, spans_of_bits, spans_of_stack
+from pipeline.stack import MOST_LAYERS, assign_layers
 from pipeline.stitch import (
     DECIDING,
     Filters,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from flows.new_store import new_store
+from flows.ingest.new_store import new_store
 from pipeline.datasets.sample import Sample
 from pipeline.datasets.synthetic.scenes import Scene, scene
 from pipeline.errors import BadArgument

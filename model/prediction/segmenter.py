@@ -15,13 +15,12 @@ import torch
 
 from model.card import answers_digest
 from model.checkpoint import Checkpoint, load_checkpoint
-from model.devices import PRECISIONS, autocast, choose_device, placed
-from model.inference import padded
-from model.masks import packed, unpacked
-from model.memory import free_bytes
+from model.devices import PRECISIONS, autocast, choose_device, free_bytes, placed
 from model.method import TouchMethod
 from model.networks.folding import folded
-from model.openvino import DEVICE, OpenVinoNetwork
+from model.prediction.inference import padded
+from model.prediction.openvino import DEVICE, OpenVinoNetwork
+from model.stacking import packed, unpacked
 
 Precision = Literal["float32", "bfloat16", "float16"]
 FREE_SHARE = 0.8

@@ -10,9 +10,9 @@ from torch import nn
 
 from model.checkpoint import save_checkpoint
 from model.errors import NoDevice
-from model.inference import padded
 from model.methods.layering import Layering
-from model.segmenter import TorchSegmenter, load_segmenter
+from model.prediction.inference import padded
+from model.prediction.segmenter import TorchSegmenter, load_segmenter
 
 TOLERANCE = 1e-4
 """Largest difference of a logit between OpenVINO and torch in float32."""

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from model import memory
+from model import devices
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.errors import NoDevice
 from model.methods.layering import Layering
-from model.segmenter import FREE_SHARE, TorchSegmenter, load_segmenter
+from model.prediction.segmenter import FREE_SHARE, TorchSegmenter, load_segmenter
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_block_that_needs_more_than_is_free_is_cut_before_it_is_tried(
 
     monkeypatch.setattr(segmenter, "_masks", noted)
     free = most * segmenter.bytes_per_px / FREE_SHARE
-    monkeypatch.setattr("model.segmenter.free_bytes", lambda device: int(free) + 1)
+    monkeypatch.setattr("model.prediction.segmenter.free_bytes", lambda device: int(free) + 1)
     assert (segmenter(block) != whole).sum() <= 2
     assert len(pixels) > 1 and max(pixels) <= most
 
@@ -114,7 +114,7 @@ def test_a_block_that_needs_more_than_is_free_is_cut_before_it_is_tried(
 def test_a_block_too_small_to_cut_is_tried_whatever_is_free(
     segmenter: TorchSegmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.segmenter.free_bytes", lambda device: 0)
+    monkeypatch.setattr("model.prediction.segmenter.free_bytes", lambda device: 0)
     assert segmenter(image(16, 16)).shape == (3, 16, 16)
 
 
@@ -122,16 +122,16 @@ def test_free_memory_is_what_machine_and_control_group_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cpu = torch.device("cpu")
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "GROUP", tmp_path)
-    assert memory.free_bytes(cpu) is None
+    monkeypatch.setattr(devices, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(devices, "GROUP", tmp_path)
+    assert devices.free_bytes(cpu) is None
     (tmp_path / "meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:  4000 kB\nHugePages_Total:  0\n")
-    assert memory.free_bytes(cpu) == 4000 * 1024
+    assert devices.free_bytes(cpu) == 4000 * 1024
     for name, text in (("max", "2000000"), ("current", "1500000"), ("stat", "anon 1\ninactive_file 100\n")):
         (tmp_path / f"memory.{name}").write_text(text)
-    assert memory.free_bytes(cpu) == 500_100
+    assert devices.free_bytes(cpu) == 500_100
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.free_bytes(cpu) == 4000 * 1024
+    assert devices.free_bytes(cpu) == 4000 * 1024
 
 
 def test_memory_for_nothing_is_an_error(segmenter: TorchSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from pipeline.errors import BadArgument
-from pipeline.report.contours import contours
 from pipeline.report.overlay import (
     eight_bit,
     encoded,
@@ -24,7 +23,7 @@ from pipeline.report.overlay import (
     shown_shape,
 )
 from pipeline.report.palette import LAYER_COLOURS, rgb
-from pipeline.report.pictures import MOST_NAMED, fullest_part, layer_outlines
+from pipeline.report.pictures import MOST_NAMED, contours, fullest_part, layer_outlines
 
 
 def decoded(uri):

@@ -1,0 +1,1 @@
+"""A trained model applied to images: to blocks in a pipeline, to whole images in memory, by torch or OpenVINO."""

@@ -1,0 +1,1 @@
+"""One file per format of masks: reading it, writing it, or both."""
