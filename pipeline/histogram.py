@@ -50,24 +50,27 @@ class Bins:
     def index(self, pixels: np.ndarray, channel: int) -> np.ndarray:
         """Bin of each pixel of a channel."""
         if self.starts is None:
-            lowest = 0 if self.dtype.kind == "b" else int(np.iinfo(self.dtype).min)
-            return pixels.astype(np.int64) - lowest
+            return pixels.astype(np.int64) - self._lowest if self._lowest else pixels
         code, edges = _codes(pixels), _code_edges()
         first, past = self.starts[channel][code], self.starts[channel][code + 1]
         within = (pixels.astype(np.float64) - edges[code]) / (edges[code + 1] - edges[code])
         return first + np.clip((within * (past - first)).astype(np.int64), 0, past - first - 1)
 
-    def centres(self, channel: int) -> np.ndarray:
-        """Value of each bin of a channel: exact for integers of up to 16 bit."""
+    def centres(self, channel: int, bins: np.ndarray) -> np.ndarray:
+        """Values of some bins of a channel, given by their indices: exact for integers of up to 16 bit."""
         if self.starts is None:
-            lowest = 0 if self.dtype.kind == "b" else int(np.iinfo(self.dtype).min)
-            return lowest + np.arange(len(self), dtype=np.float64)
+            return self._lowest + bins.astype(np.float64)
         starts, edges = self.starts[channel], _code_edges()
         number = np.diff(starts)
         width = np.diff(edges) / np.maximum(number, 1)
         place = np.arange(starts[-1]) - np.repeat(starts[:-1], number)
         centres = np.repeat(edges[:-1], number) + (place + 0.5) * np.repeat(width, number)
-        return np.concatenate([centres, np.full(len(self) - len(centres), np.inf)])
+        return centres[bins]
+
+    @property
+    def _lowest(self) -> int:
+        """Smallest value of the type of the pixels."""
+        return 0 if self.dtype.kind in "bu" else int(np.iinfo(self.dtype).min)
 
 
 @dataclass(frozen=True)
@@ -161,14 +164,32 @@ def histogram(block: np.ndarray, bins: Bins) -> Histogram:
 def _count_differences(pixels: np.ndarray) -> np.ndarray:
     """Absolute mixed differences of the 2 x 2 px quads in textured cells, by code."""
     height, width = (extent // CELL_PX for extent in pixels.shape)
+    cells = pixels[: height * CELL_PX, : width * CELL_PX]
+    quads = cells[::2, ::2], cells[::2, 1::2], cells[1::2, ::2], cells[1::2, 1::2]
     exact = np.dtype(np.float64 if needs_codes(pixels.dtype) else np.int32)
-    cells: np.ndarray = pixels[: height * CELL_PX, : width * CELL_PX].astype(exact)
-    a, b, c, d = cells[::2, ::2], cells[::2, 1::2], cells[1::2, ::2], cells[1::2, 1::2]
+    a, b, c, d = (np.asarray(quad, exact) for quad in quads)
     side = CELL_PX // 2
-    uneven = ((a != b) | (a != c) | (a != d)).reshape(height, side, width, side)
-    textured = uneven.sum(axis=(1, 3)) >= TEXTURED * side**2
-    differences = np.abs(a - b - c + d).reshape(height, side, width, side).transpose(0, 2, 1, 3)[textured]
-    return np.bincount(_codes(differences).reshape(-1) - CODES // 2, minlength=CODES // 2)
+    uneven = (a != b) | (a != c) | (a != d)
+    textured = _cell_sums(uneven, side) >= TEXTURED * side**2
+    differences = np.abs(a - b - c + d)[textured.repeat(side, axis=0).repeat(side, axis=1)]
+    if needs_codes(pixels.dtype):
+        return np.bincount(_codes(differences) - CODES // 2, minlength=CODES // 2)
+    counts = np.bincount(differences)
+    # The weights are whole numbers far below 2**53, so that their sums are exact.
+    return np.bincount(_integer_codes()[: len(counts)], counts, minlength=CODES // 2).astype(np.int64)
+
+
+def _cell_sums(flags: np.ndarray, side: int) -> np.ndarray:
+    """Number of true values in each cell of ``side`` x ``side``."""
+    ones = flags.view(np.uint8)
+    rows = sum((ones[start::side] for start in range(1, side)), ones[::side])
+    return sum((rows[:, start::side] for start in range(1, side)), rows[:, ::side])
+
+
+@cache
+def _integer_codes() -> np.ndarray:
+    """Code of every absolute mixed difference of pixels of up to 16 bit, counted from the code of 0."""
+    return _codes(np.arange(2 * CODES)) - CODES // 2
 
 
 def _codes(values: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ out of the noise is said to be empty.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -114,10 +115,14 @@ class Levels:
         """Index of the commonest value."""
         return int(self.counts.argmax())
 
+    @cached_property
+    def cumulated(self) -> np.ndarray:
+        """Number of pixels up to and with each value."""
+        return np.cumsum(self.counts)
+
     def percentile(self, percent: float) -> float:
         """Smallest value below or at which at least ``percent`` of the pixels lie."""
-        cumulated = np.cumsum(self.counts)
-        return float(self.values[np.searchsorted(cumulated, percent / 100 * cumulated[-1])])
+        return float(self.values[np.searchsorted(self.cumulated, percent / 100 * self.cumulated[-1])])
 
     def chosen(self, keep: np.ndarray) -> "Levels":
         """Some of the values."""
@@ -140,7 +145,7 @@ class Levels:
     def outliers(self, side: Literal[-1, 1]) -> "Levels | None":
         """The values below (-1) or above (1) the noise around the median, if there are enough for an object."""
         away = side * (self.values - self.percentile(50)) > OUTLIER * self.noise
-        least = max(LEAST_OBJECT_PX, 1e-6 * self.counts.sum())
+        least = max(LEAST_OBJECT_PX, 1e-6 * self.cumulated[-1])
         return self.chosen(away) if self.counts[away].sum() >= least else None
 
 
@@ -159,9 +164,8 @@ def _levels(histogram: Histogram, channel: int) -> Levels:
     counts = histogram.counts[channel]
     occupied = np.flatnonzero(counts)
     least = ROUNDING_NOISE if histogram.bins.dtype.kind in "iu" and len(occupied) > 2 else 0.0
-    return Levels(
-        histogram.bins.centres(channel)[occupied], counts[occupied], max(histogram.noise(channel), least)
-    )
+    values = histogram.bins.centres(channel, occupied)
+    return Levels(values, counts[occupied], max(histogram.noise(channel), least))
 
 
 def _channel_limits(levels: Levels, normalise: Normalise) -> tuple[float, float, bool]:

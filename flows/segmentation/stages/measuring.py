@@ -11,7 +11,7 @@ from flows.segmentation.stages.tiles import OVERLAP, ROW
 from pipeline import measure
 from pipeline.measure import Columns
 from pipeline.stitch import whole
-from pipeline.store.ome.tables import ROW_GROUP, TableEncoder
+from pipeline.store.ome.tables import ROW_GROUP, TableEncoder, numbers, repeated
 
 
 def measure_objects(work: ImageJob) -> bytes:
@@ -67,14 +67,14 @@ def _table(
     for start in range(0, max(len(layer), 1), ROW_GROUP):
         part = slice(start, start + ROW_GROUP)
         own = {name: column[part] for name, column in rows.items()}
-        yield pa.table(
-            {
-                **_identity(work, plane, base + start, layer[part]),
-                **measure.object_columns(own, work.measured_names, work.image.spacing_um),
-                "overlap_labels": partners[part],
-                "tiles_spanned": _tiles_spanned(work, own),
-            }
-        )
+        columns = {
+            **_identity(work, plane, base + start, layer[part]),
+            **measure.object_columns(own, work.measured_names, work.image.spacing_um),
+            "overlap_labels": partners[part],
+            "tiles_spanned": _tiles_spanned(work, own),
+        }
+        arrays = [numbers(c) if isinstance(c, np.ndarray) else c for c in columns.values()]
+        yield pa.Table.from_arrays(arrays, names=list(columns))
 
 
 def _identity(
@@ -87,19 +87,14 @@ def _identity(
     return {
         "label": (np.arange(count) + before + 1).astype(np.uint32),
         "layer": layers,
-        "image": _repeated(image.path, count),
-        "row": _repeated(row, count),
-        "column": _repeated(column, count),
-        "field": _repeated(image.field or "", count),
-        "acquisition": _repeated("" if image.acquisition is None else str(image.acquisition), count),
+        "image": repeated(image.path, count),
+        "row": repeated(row, count),
+        "column": repeated(column, count),
+        "field": repeated(image.field or "", count),
+        "acquisition": repeated("" if image.acquisition is None else str(image.acquisition), count),
         "t": np.full(count, t, np.int32),
         "z": np.full(count, z, np.int32),
     }
-
-
-def _repeated(text: str, count: int) -> pa.StringArray:
-    """A column with the same text in every row."""
-    return pa.repeat(pa.scalar(text, pa.string()), count)
 
 
 def _partners(stitching: Stitching) -> pa.ListArray:
@@ -107,7 +102,7 @@ def _partners(stitching: Stitching) -> pa.ListArray:
     both = np.concatenate([stitching.pairs, stitching.pairs[:, ::-1]])
     both = both[np.lexsort((both[:, 1], both[:, 0]))]
     ends = np.searchsorted(both[:, 0], np.arange(1, stitching.objects + 2)).astype(np.int32)
-    return pa.ListArray.from_arrays(ends, both[:, 1])
+    return pa.ListArray.from_arrays(numbers(ends), numbers(both[:, 1]))
 
 
 def _tiles_spanned(work: ImageJob, rows: Columns) -> np.ndarray:

@@ -17,6 +17,7 @@ from zarr import AsyncArray
 from zarr.storage import MemoryStore, StorePath
 
 from pipeline.errors import BadStore
+from pipeline.store.ome.direct_reading import read_few_chunks
 from pipeline.store.ome.groups import join, read_json
 from pipeline.store.places.address import Address
 from pipeline.store.places.chunk_cache import RecentChunks, WholeChunks, ends_in_blosc
@@ -112,6 +113,9 @@ def read_region(address: Address, path: str, document: str, selection: Selection
         BadStore: names the store and the reason, or the array and the index of the chunk that cannot be decoded.
     """
     array = open_array(address, path, document)
+    few = read_few_chunks(address, path, document, array, selection)
+    if few is not None:
+        return few
     try:
         block = np.asarray(array[selection])
     except Exception as error:

@@ -5,6 +5,7 @@ Knows where zarr v2 and v3 keep attributes and where NGFF 0.4 and 0.5 keep their
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pipeline.errors import BadArgument, BadStore
@@ -72,7 +73,13 @@ def read_json(address: Address, rel: str) -> dict[str, Any] | None:
 
 def json_bytes(value: Any) -> bytes:
     """Encode JSON the same way every time (keys in the given order)."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return _indented(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+@lru_cache(maxsize=256)
+def _indented(text: str) -> bytes:
+    """Indent JSON; cached because the fields of a plate have equal documents, and indenting is slow."""
+    return (json.dumps(json.loads(text), indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def find_group(address: Address, path: str = "", *, zarr_format: int | None = None) -> Group | None:

@@ -166,6 +166,27 @@ class TableEncoder:
         return self._writer
 
 
+def numbers(values: np.ndarray) -> pa.Array:
+    """A column of numbers or booleans ``(n,)``.
+
+    `pa.array` gives the same, but imports pandas first, which takes longer than all tables of a well.
+    """
+    if values.dtype == bool:
+        content, kind = np.packbits(values, bitorder="little"), pa.bool_()
+    else:
+        content, kind = np.ascontiguousarray(values), pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(content)])
+
+
+def repeated(text: str, count: int) -> pa.StringArray:
+    """A column with the same text in every row, made without pandas as `numbers` are."""
+    content = text.encode()
+    ends = np.arange(count + 1, dtype=np.int32) * np.int32(len(content))
+    return pa.Array.from_buffers(
+        pa.string(), count, [None, pa.py_buffer(ends), pa.py_buffer(content * count)]
+    )
+
+
 def table_bytes(frame: "pd.DataFrame") -> bytes:
     """Encode a table as Parquet, the same bytes for the same rows."""
     encoder = TableEncoder()

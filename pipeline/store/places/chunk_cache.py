@@ -126,13 +126,20 @@ class WholeChunks(WrapperStore[Any]):
     ) -> Buffer | None:
         """Read a chunk or a part of one; ValueError when it is shorter than it must be."""
         buffer = await self._store.get(key, prototype, byte_range)
-        if buffer is not None and len(buffer) == 0:
-            raise ValueError("the file is empty")
-        if buffer is not None and self.blosc and byte_range is None:
-            length = int.from_bytes(buffer[:HEADER].to_bytes()[12:], "little") or HEADER
-            if len(buffer) < max(length, HEADER):
-                raise ValueError(f"expected {length} bytes, got {len(buffer)}: the file was cut off")
+        if buffer is not None and byte_range is None:
+            check_length(len(buffer), buffer[:HEADER].to_bytes(), blosc=self.blosc)
+        elif buffer is not None:
+            check_length(len(buffer), b"", blosc=False)
         return buffer
+
+
+def check_length(length: int, header: bytes, *, blosc: bool) -> None:
+    """Check the length of a chunk against what its first `HEADER` bytes say; ValueError when it is cut off."""
+    if length == 0:
+        raise ValueError("the file is empty")
+    expected = max(int.from_bytes(header[12:], "little"), HEADER) if blosc else 0
+    if length < expected:
+        raise ValueError(f"expected {expected} bytes, got {length}: the file was cut off")
 
 
 def ends_in_blosc(document: str) -> bool:

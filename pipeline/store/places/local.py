@@ -33,7 +33,7 @@ class LocalFiles:
     def put(self, key: str, data: bytes) -> None:
         """Write a file atomically."""
         place = self._place(key)
-        Path(self._write_beside(place, data)).replace(place)
+        os.replace(self._write_beside(place, data), place)
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Write a file unless there is one; says whether it was written (one winner among racing writers)."""
@@ -103,9 +103,10 @@ class LocalFiles:
         folder, _, name = place.rpartition(os.sep)
         partial = f"{folder}{os.sep}.{name}.{uuid.uuid4().hex}{LEFTOVER}"
         try:
-            Path(partial).write_bytes(data)
+            with open(partial, "wb") as file:
+                file.write(data)
         except FileNotFoundError:
-            Path(folder).mkdir(parents=True, exist_ok=True)
+            os.makedirs(folder, exist_ok=True)
             return self._write_beside(place, data)
         except OSError:
             Path(partial).unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Addresses: the same behaviour on a disk and in an object store, whole files, no way out, no credentials."""
 
 import errno
+import io
 import pickle
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import BadArgument, BadStore
+from pipeline.store.places import local
 from pipeline.store.places.address import Address, address, inner_key
 from pipeline.store.places.faults import LeavesStore, explained
 from pipeline.store.places.local import LocalFiles
@@ -153,16 +155,18 @@ def test_disk_faults_say_what_to_do_and_leave_nothing(tmp_path, monkeypatch, num
     place = address(tmp_path)
     place.write_bytes("x", b"old")
 
-    def fail(self, data):
-        with self.open("wb") as file:
-            file.write(data[:1])
-        raise OSError(number, "as the system says")
+    class FailingFile(io.FileIO):
+        """Takes one byte and fails."""
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+        def write(self, data):
+            super().write(data[:1])
+            raise OSError(number, "as the system says")
+
+    monkeypatch.setattr(local, "open", FailingFile, raising=False)
     with pytest.raises(BadStore, match=says):
         place.write_bytes("x", b"new")
-    assert place.read_bytes("x") == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x").read_bytes() == b"old"
 
 
 def test_unfinished_files_of_a_killed_writer_are_never_seen(tmp_path):
