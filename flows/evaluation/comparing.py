@@ -102,7 +102,7 @@ def compare(
         names = dict.fromkeys(name for _, store, image in images for name in list_labels(store, image.path))
         raise BadArgument(
             f"{truth}: there is no truth to compare with: no image has labels {truth_name!r} (labels there: "
-            f"{', '.join(names) or 'none'}); name the true labels with --truth-name, or give their store"
+            f"{', '.join(names) or 'none'}); name the true labels with --truth-name, or their store with --truth"
         )
     chosen = prediction_name or _only_name(prediction, truth, truth_name)
     predicted = labelled_planes(

@@ -83,7 +83,7 @@ def evaluation_page(assessment: Assessment, *, picture: PictureOf | None = None)
     pictures = picture_blocks(assessment, anchors, wells, picture) if picture else ()
     author = author_table(assessment)
     precision: tuple[Block, ...] = (
-        paper_table(assessment), *difference_tables(assessment), _curve_chart(assessment),
+        paper_table(assessment), *difference_tables(assessment), curve_chart(assessment),
     )  # fmt: skip
     sections = [
         Section(
@@ -188,7 +188,8 @@ def _listed(names: Sequence[object]) -> str:
     return ", ".join(str(name) for name in names[:LISTED]) + more
 
 
-def _curve_chart(assessment: Assessment) -> Chart:
+def curve_chart(assessment: Assessment) -> Chart:
+    """Draw AP against the IoU threshold, one line per run with the band of its interval."""
     lines = [line for name, run in assessment.runs.items() if (line := _curve(name, run))]
     level = level_text(assessment.evaluation.summary)
     return Chart(

@@ -4,14 +4,15 @@ Truth is dashed and prediction solid. The worst images are large, with an outlin
 thumbnails, so that every row of the table has its picture.
 """
 
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.errors import BadArgument
+from pipeline.metrics.evaluation import Evaluation
 from pipeline.report.blocks import Block, Gallery, LegendEntry, Outline, Picture, counted, number_text
 from pipeline.report.evaluation.assessment import Assessment
 from pipeline.report.evaluation.tables import worst_first
@@ -67,6 +68,44 @@ def picture_blocks(
     small = [drawn for subject in shown if (drawn := _small(subject, picture, len(shown)))]
     galleries = [_large_gallery(large, len(images)), _small_gallery(small, len(subjects))]
     return tuple(gallery for gallery in galleries if gallery.pictures)
+
+
+def compared_gallery(
+    names: Sequence[str],
+    anchors: Mapping[str, str],
+    evaluations: Mapping[str, Evaluation],
+    pictures: Mapping[str, PictureOf],
+) -> Gallery:
+    """Show some images, one row per image and one column per prediction, with the same part of the image in a row."""
+    drawn = []
+    for row, name in enumerate(names, start=1):
+        for column, (prediction, picture) in enumerate(pictures.items(), start=1):
+            subject = _compared_subject(
+                name, prediction, f"{anchors[name]}-{column - 1}", evaluations[prediction]
+            )
+            if subject and (one := _large(subject, picture)):
+                drawn.append(replace(one, title=prediction, place=(row, column)))
+    return Gallery(
+        title="",
+        pictures=tuple(drawn),
+        legend=(*_side_legend(), *_kind_legend(keyed=True)),
+        plate_columns=len(pictures),
+        caption="One row per image, one column per prediction; the images on which meanAP differs most come first. "
+        "Truth is dashed, prediction solid, colour is the kind of error. A click enlarges a picture.",
+    )
+
+
+def _compared_subject(name: str, prediction: str, anchor: str, evaluation: Evaluation) -> "_Subject | None":
+    """The image of one prediction; None if it was not measured there."""
+    records = evaluation.images.loc[evaluation.images["image"].astype(str) == name].to_dict("records")
+    if not records:
+        return None
+    rows = evaluation.matches[evaluation.matches["image"].astype(str) == name]
+    return _Subject(
+        name=name, anchor=anchor, well="", short_caption="", rows=rows if len(rows) else None,
+        caption=f"{name}: meanAP {number_text(float(records[0]['meanAP']), 3)}, "
+        f"{int(records[0]['n_prediction']):,} for {int(records[0]['n_truth']):,}",
+    )  # fmt: skip
 
 
 def kind_outlines(
@@ -204,14 +243,10 @@ def _small(subject: _Subject, picture: PictureOf, number: int) -> Picture | None
 def _large_gallery(pictures: list[Picture], images: int) -> Gallery:
     worst = f"The {counted(len(pictures), 'image')} with the lowest meanAP of {images:,}. "
     rest = worst if len(pictures) < images else ""
-    sides = (
-        LegendEntry(key="truth", label="truth", colour=SIDE_COLOUR, dashed=True),
-        LegendEntry(key="prediction", label="prediction", colour=SIDE_COLOUR),
-    )
     return Gallery(
         title="Worst images first",
         pictures=tuple(pictures),
-        legend=(*sides, *_kind_legend(keyed=True)),
+        legend=(*_side_legend(), *_kind_legend(keyed=True)),
         caption=f"{rest}Truth is dashed, prediction solid, colour is the kind of error. A click enlarges a picture; "
         "hovering over an outline gives the object's label and its IoU.",
     )
@@ -226,6 +261,13 @@ def _small_gallery(pictures: list[Picture], images: int) -> Gallery:
         column_px=column_px(len(pictures)),
         caption="In the same order and colours; outlines of predictions, and of truth objects that were not "
         f"found.{left_out}",
+    )
+
+
+def _side_legend() -> tuple[LegendEntry, LegendEntry]:
+    return (
+        LegendEntry(key="truth", label="truth", colour=SIDE_COLOUR, dashed=True),
+        LegendEntry(key="prediction", label="prediction", colour=SIDE_COLOUR),
     )
 
 

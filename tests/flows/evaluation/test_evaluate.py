@@ -137,7 +137,7 @@ def test_shapes_that_differ_are_both_named(plate_at, noise, tmp_path, capsys):
     for name, shape in (("truth", (64, 64)), ("found", (60, 64))):
         place = address(plate_at(f"{name}.zarr", {"A/1": [noise(shape, seed=1)]}))
         write_stack(place, open_collection(place).images[0], squares((4, 4), shape=shape), name=name)
-    sides = [str(tmp_path / "found.zarr"), str(tmp_path / "truth.zarr")]
+    sides = [str(tmp_path / "found.zarr"), "--truth", str(tmp_path / "truth.zarr")]
     assert run(["evaluate", *sides, "--report", str(tmp_path / "e")]) == 1
     told = capsys.readouterr().err
     assert "A/1/0: expected labels of one shape, got truth (64, 64) and prediction (60, 64)" in told
