@@ -198,6 +198,10 @@ def summary(record: "RunRecord") -> int:
         names = ", ".join(path or "image" for path in record.empty[:8])
         more = ", ..." if len(record.empty) > 8 else ""
         sys.stdout.write(f"nothing but noise in {len(record.empty)} image(s): {names}{more}\n")
+    flagged = [f"{path or 'image'}: {' and '.join(flags)}" for path, flags in record.flags.items()]
+    if flagged:
+        more = ", ..." if len(flagged) > 8 else ""
+        sys.stdout.write(f"look at {len(flagged)} image(s): {', '.join(flagged[:8])}{more}\n")
     if record.z_planes > 1:
         sys.stdout.write(
             f"{record.z_planes} z planes were segmented one by one: an object in several planes counts in each\n"

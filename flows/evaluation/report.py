@@ -12,7 +12,7 @@ from flows.segmentation.stages.scaling import at_level
 from pipeline.errors import BadArgument
 from pipeline.report.blocks import Page
 from pipeline.report.layout import Layout, Spot, assign
-from pipeline.report.run.numbers import Run
+from pipeline.report.run.numbers import QUALITY, Run
 from pipeline.report.run.page import run_page
 from pipeline.report.run.seams import SeamReport, seam_quality
 from pipeline.report.wells import well_name
@@ -137,12 +137,28 @@ def _listing(
             {
                 "image": key, "row": row, "column": column, "field": image.field,
                 "status": "done" if done and not failure else "set aside" if failure else "not done",
-                "flags": "empty" if (facts.get("images") or {}).get(image.path, {}).get("empty") else "",
+                "flags": "; ".join(_flags(facts, image.path)),
                 "reason": failure["reason"] if failure else "", "failed_tiles": int(failure is not None),
-                "height_px": image.size[0], "width_px": image.size[1],
+                "height_px": image.size[0], "width_px": image.size[1], **_quality(facts, image.path),
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _flags(facts: Mapping[str, Any], path: str) -> list[str]:
+    """What the run noticed about the pixels of an image."""
+    empty = (facts.get("images") or {}).get(path, {}).get("empty")
+    return [*(["empty"] if empty else []), *(facts.get("flags") or {}).get(path, [])]
+
+
+def _quality(facts: Mapping[str, Any], path: str) -> dict[str, float]:
+    """Focus and share of clipped pixels of an image by channel, as columns of the listing; NaN where unknown."""
+    found = (facts.get("images") or {}).get(path, {})
+    return {
+        f"{kind}_{channel}": np.nan if value is None else value
+        for kind in QUALITY
+        for channel, value in (found.get(kind) or {}).items()
+    }
 
 
 def _seams(objects: pd.DataFrame, images: Mapping[str, Image], facts: Mapping[str, Any]) -> SeamReport | None:

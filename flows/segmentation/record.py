@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flows.execution.segmenters import described
 from flows.execution.versions import now, versions
 from flows.jobs import as_table
+from pipeline.focus import flags
 from pipeline.store.places.traffic import Traffic, traffic_of
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class RunRecord:
     """Requests to servers by stage (`Traffic`), of this process and of all workers; empty for local files."""
     failures: list[dict[str, str]] = field(default_factory=list)
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    flags: dict[str, list[str]] = field(default_factory=dict)
+    """Images that are out of focus or saturated in some channel, and which (`pipeline.focus.flags`)."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Images that the job does not apply to, such as those without its channel, and why; no failures."""
     missing: list[str] = field(default_factory=list)
@@ -102,7 +105,7 @@ class RunRecord:
             normalise=as_table(plan.normalise), filters=as_table(plan.filters), origin=plan.label_fingerprint,
         )  # fmt: skip
         before = plan.ledger.find_json("record.json") or {}
-        for name in ("stages", "retries", "network_s", "traffic", "images"):
+        for name in ("stages", "retries", "network_s", "traffic", "images", "flags"):
             setattr(record, name, before.get(name, {}))
         record.started = before.get("started") or now()
         if plan.works:
@@ -169,6 +172,11 @@ class RunRecord:
     def finish(self, plan: "Plan") -> None:
         """Close the record and write it."""
         self.status = "partial" if self.failures or self.missing else "complete"
+        focus, saturated = (
+            {path: facts.get(key, {}) for path, facts in self.images.items()}
+            for key in ("focus", "saturated")
+        )
+        self.flags = flags(focus, saturated)
         self.ended = now()
         self.write(plan)
 

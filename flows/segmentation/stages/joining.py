@@ -11,7 +11,8 @@ import numpy as np
 
 from flows.execution.parallel import parallel_map
 from flows.segmentation.image_job import ImageJob, TileJob
-from flows.segmentation.stages.tiles import BORDER, OVERLAP, ROW, pieces_keys
+from flows.segmentation.stages.tiles import BORDER, OVERLAP, QUALITY, ROW, pieces_keys
+from pipeline.focus import focus_of, saturation_of
 from pipeline.links import touch_links
 from pipeline.measure import Columns, shared_pixels
 from pipeline.spans import Spans
@@ -36,6 +37,10 @@ class Stitching:
     """``(n, 2)`` ids of objects that share pixels, the smaller first."""
     depth: int
     """Number of output layers, at least 1."""
+    focus: np.ndarray
+    """Focus of each measured channel (`pipeline.focus`), NaN where it is unknown."""
+    saturated: np.ndarray
+    """Share of clipped pixels of each measured channel, likewise."""
     ambiguous: int = 0
     """Objects that could have been matched with more than one of another tile, and so were not."""
 
@@ -59,10 +64,13 @@ def join_image(work: ImageJob, filters: Filters) -> int:
     """Reduce an image, all planes, and write its stitching table; the number of objects."""
     names: list[str] = []
     starts, ids, layers, pairs = [0], [], [], []
+    qualities: list[Columns] = []
     base = ambiguous = 0
     for plane in range(len(work.image.planes)):
         items = [TileJob(work, plane, unit) for unit in work.units()]
-        objects, counts, doubtful = _join_plane(work, items, filters)
+        parts = _read_parts(items)
+        objects, counts, doubtful = _join_plane(work, items, parts, filters)
+        qualities += [_quality(part) for part in parts]
         names += [item.key for item in items]
         starts += [starts[-1] + int(n) for n in np.cumsum(counts)]
         own, layer = objects.painted(0, int(sum(counts)))
@@ -71,10 +79,13 @@ def join_image(work: ImageJob, filters: Filters) -> int:
         pairs.append((objects.pairs + base + 1).astype(np.uint32))
         base += len(objects)
         ambiguous += doubtful
+    channels = range(len(work.measured))
     columns = {
         "names": np.frombuffer("\n".join(names).encode(), np.uint8), "starts": np.array(starts),
         "ids": np.concatenate(ids), "layers": np.concatenate(layers), "pairs": np.concatenate(pairs),
         "ambiguous": np.array(ambiguous),
+        "focus": np.array([focus_of(qualities, c) for c in channels], np.float64),
+        "saturated": np.array([_saturation(work, qualities, c) for c in channels], np.float64),
     }  # fmt: skip
     work.ledger.write(stitching_key(work), to_bytes(columns))
     return base
@@ -90,9 +101,25 @@ def read_pieces(items: Sequence[TileJob], *, wanted: Callable[[str], bool]) -> l
     return parallel_map(read, items, waits=not items[0].work.ledger.output.is_local)
 
 
-def _join_plane(work: ImageJob, items: Sequence[TileJob], filters: Filters) -> tuple[Objects, list[int], int]:
+def _read_parts(items: Sequence[TileJob]) -> list[Columns]:
+    """All that joining needs of what describing wrote of some units."""
+    return read_pieces(items, wanted=lambda name: not name.startswith((ROW, OVERLAP)) or name in JOINED)
+
+
+def _quality(part: Columns) -> Columns:
+    """The sums of a unit for focus and saturation."""
+    return {name.removeprefix(QUALITY): column for name, column in part.items() if name.startswith(QUALITY)}
+
+
+def _saturation(work: ImageJob, qualities: Sequence[Columns], channel: int) -> float:
+    """Share of clipped pixels; NaN for a binary image, which has no level that light could exceed."""
+    return np.nan if work.image.dtype == bool else saturation_of(qualities, channel)
+
+
+def _join_plane(
+    work: ImageJob, items: Sequence[TileJob], parts: Sequence[Columns], filters: Filters
+) -> tuple[Objects, list[int], int]:
     """Objects of a plane, the number of pieces of each unit, and the number of ambiguous matches."""
-    parts = read_pieces(items, wanted=lambda name: not name.startswith((ROW, OVERLAP)) or name in JOINED)
     counts = [len(part["layer"]) for part in parts]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     rows = {name: np.concatenate([part.pop(f"{ROW}{name}") for part in parts]) for name in DECIDING}
@@ -150,5 +177,6 @@ def read_stitching(work: ImageJob) -> Stitching:
     units = {name: slice(a, b) for name, a, b in zip(names, starts, starts[1:])}
     depth = int(columns["layers"].max(initial=0)) + 1
     return Stitching(
-        units, columns["ids"], columns["layers"], columns["pairs"], depth, int(columns["ambiguous"])
-    )
+        units, columns["ids"], columns["layers"], columns["pairs"], depth, columns["focus"],
+        columns["saturated"], int(columns["ambiguous"]),
+    )  # fmt: skip

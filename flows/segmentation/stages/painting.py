@@ -205,7 +205,16 @@ def finish_image(target: Target) -> dict[str, object]:
     facts = {
         "image": work.image.path, "key": work.key, "objects": stitching.objects, "layers": stitching.depth,
         "tiles": len(work.items(work.tiles())), "ambiguous": stitching.ambiguous,
-        "empty": target.empty,
+        "empty": target.empty, "focus": _by_channel(work, stitching.focus),
+        "saturated": _by_channel(work, stitching.saturated),
     }  # fmt: skip
     work.ledger.write_json(f"images/{work.key}.json", facts)
     return facts
+
+
+def _by_channel(work: ImageJob, values: np.ndarray) -> dict[str, float | None]:
+    """Numbers of the measured channels by name, rounded to what they mean; None for NaN."""
+    return {
+        name: None if np.isnan(value) else float(f"{value:.5g}")
+        for name, value in zip(work.measured_names, values.tolist(), strict=True)
+    }

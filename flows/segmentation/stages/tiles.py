@@ -16,7 +16,7 @@ from flows.execution.memory import keep_memory
 from flows.execution.segmenters import SegmenterRef, loaded
 from flows.segmentation.image_job import ImageJob, TileJob
 from flows.segmentation.stages.layer_mask import read_mask, write_mask
-from pipeline import histogram
+from pipeline import focus, histogram
 from pipeline.errors import BadArgument
 from pipeline.histogram import Bins, Histogram
 from pipeline.links import match_links
@@ -104,8 +104,9 @@ def _stack_key(work: ImageJob, key: str) -> str:
     return f"stacks/{work.key}/{key}.safetensors"
 
 
-ROW, BORDER, OVERLAP = "row.", "border.", "overlap."
-"""Prefixes in what describing writes: additive columns, spans at the border of the block, shared pixels."""
+ROW, BORDER, OVERLAP, QUALITY = "row.", "border.", "overlap.", "quality."
+"""Prefixes in what describing writes: additive columns, spans at the border of the block, shared pixels, and sums for
+focus and saturation."""
 
 RUNS = ".runs.safetensors"
 """End of the key that is written last: a unit that has it was described."""
@@ -121,7 +122,8 @@ def describe_unit(item: TileJob) -> int:
     """Find the pieces of a unit, measure them and write what joining and painting need; their number."""
     keep_memory()
     work, core = item.work, item.tile.core
-    channels = list(work.read(item.plane, core, work.measured))
+    block = work.read(item.plane, core, work.measured)
+    channels = list(block)
     if work.traits.link == "touch":
         mask = read_mask(work, item.plane, core)
         pieces = describe(*spans_of_bits(mask), core, work.frame(item.plane), channels=channels)
@@ -129,12 +131,23 @@ def describe_unit(item: TileJob) -> int:
     else:
         pieces, extra = _describe_stack(item, channels)
     rows, runs = pieces_keys(item)
-    tables = {ROW: pieces.rows, OVERLAP: pieces.overlaps, "": {"layer": pieces.layer} | extra}
+    quality = focus.quality_sums(block, _cells(item, block))
+    layer = {"layer": pieces.layer}
+    tables = {ROW: pieces.rows, OVERLAP: pieces.overlaps, QUALITY: quality, "": layer | extra}
     work.ledger.write(
         rows, to_bytes({f"{p}{name}": column for p, t in tables.items() for name, column in t.items()})
     )
     work.ledger.write(runs, to_bytes(_run_columns(pieces, core)))
     return len(pieces)
+
+
+def _cells(item: TileJob, block: np.ndarray) -> np.ndarray:
+    """Pixels of the focus cells that start in a unit, of which ``block`` holds the pixels."""
+    core = item.tile.core
+    cells = focus.cells_over(core, item.work.extent)
+    if core.intersection(cells) == cells:
+        return block[(slice(None), *cells.within(core))]
+    return item.work.read(item.plane, cells, item.work.measured)
 
 
 def _run_columns(pieces: Pieces, core: Box) -> dict[str, np.ndarray]:

@@ -17,6 +17,9 @@ DONE = "done"
 
 INTENSITY = "intensity_mean_"
 
+QUALITY = ("focus", "saturated")
+"""Measures of the pixels of an image; columns of the listing are named ``<measure>_<channel>``."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
@@ -29,7 +32,8 @@ class Run:
     images: pd.DataFrame
     """One row per image: ``image``; optional ``row``, ``column``, ``field``, ``status`` (``done`` or why not),
     ``reason``, ``failed_tiles``, ``retries``, ``height_px``, ``width_px``, ``condition``, ``role`` and ``dose`` of the
-    layout, ``flags`` (``empty``, or nothing)."""
+    layout, ``flags`` (what is unusual about its pixels, such as ``empty; out of focus (DAPI)``), ``focus_<channel>``
+    and ``saturated_<channel>`` (share of clipped pixels)."""
     facts: Mapping[str, object]
     """Record of the run as a dictionary; see ``facts.fact_blocks`` for the keys it knows."""
     seams: SeamReport | None = None
@@ -67,7 +71,7 @@ def per_image(run: Run) -> tuple[Places, pd.DataFrame]:
     Columns: ``objects`` (NaN where the image is not done), ``area`` (median, unit of ``area_column``),
     ``overlapping`` (share of objects that overlap another), ``intensity_<channel>`` (median of the objects'
     means), ``covered`` (share of the image, where its size is known), ``status``, ``reason``, ``condition``, ``role``,
-    ``dose``, ``flags``, ``failed_tiles``, ``retries``.
+    ``dose``, ``flags``, ``focus_<channel>``, ``saturated_<channel>``, ``failed_tiles``, ``retries``.
     """
     where = places(run.images)
     listing = (
@@ -83,6 +87,8 @@ def per_image(run: Run) -> tuple[Places, pd.DataFrame]:
     table["flags"] = _column(listing, "flags", "").fillna("").astype(str)
     table["failed_tiles"] = _column(listing, "failed_tiles", 0).fillna(0).astype(int)
     table["retries"] = _column(listing, "retries", 0).fillna(0).astype(int)
+    for name in quality_columns(listing):
+        table[name] = listing[name].astype(float)
     groups = objects.groupby("image")
     counts = groups.size().reindex(table.index, fill_value=0).astype(float)
     table["objects"] = counts.where((table["status"] == DONE) | (counts > 0))
@@ -97,6 +103,11 @@ def per_image(run: Run) -> tuple[Places, pd.DataFrame]:
     unshared = (objects["area_px"] - shared / 2).groupby(objects["image"]).sum().reindex(table.index)
     table["covered"] = unshared.where(unshared.notna() | (table["status"] != DONE), 0.0) / size
     return where, table
+
+
+def quality_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of focus and saturation, measure by measure."""
+    return [name for kind in QUALITY for name in table.columns if str(name).startswith(f"{kind}_")]
 
 
 def failures(table: pd.DataFrame) -> pd.Series:

@@ -11,17 +11,12 @@ import pandas as pd
 from pipeline.report.blocks import (
     Block,
     Chart,
-    Column,
     KeyNumber,
     KeyNumbers,
     Note,
     Page,
-    Row,
     Section,
-    Table,
-    Value,
     counted,
-    is_blank,
 )
 from pipeline.report.charts import histogram
 from pipeline.report.facts import fact_blocks, failure_blocks, recorded_failures, recorded_retries
@@ -29,17 +24,14 @@ from pipeline.report.page import html_page
 from pipeline.report.pictures import PictureOf, WindowOf, numbered
 from pipeline.report.plate_charts import plate_chart
 from pipeline.report.provenance import run_provenance
+from pipeline.report.run.attention import attention_blocks
 from pipeline.report.run.conditions import condition_section
 from pipeline.report.run.controls import controls_section, has_controls, quality_number, wells_table
+from pipeline.report.run.images import image_table
 from pipeline.report.run.numbers import INTENSITY, Run, area_column, channels, failures, per_image
 from pipeline.report.run.pictures import field_blocks
 from pipeline.report.run.seam_section import seam_number, seam_section
 from pipeline.report.wells import Places
-
-FLAGS = {
-    "empty": "Empty by the limits of their intensities: no signal above the noise",
-}
-"""Flags of images, and what they mean."""
 
 MOST_CHANNELS = 3
 """Channels with a plate map and a histogram of their own; all channels are in the table."""
@@ -63,7 +55,11 @@ def run_page(run: Run, *, picture: PictureOf | None = None, window: WindowOf | N
         Section(
             name="summary",
             title="Summary",
-            blocks=(_key_numbers(run, where, table, wells), *_alarms(run, where, table)),
+            blocks=(
+                _key_numbers(run, where, table, wells),
+                *_notices(run),
+                *attention_blocks(where, table, anchors),
+            ),
         ),
     ]
     if fields := field_blocks(where, table, anchors, picture) if picture else ():
@@ -76,11 +72,11 @@ def run_page(run: Run, *, picture: PictureOf | None = None, window: WindowOf | N
         sections.append(condition_section(where, table, _measures(run), run.layout_gaps))
     if len(run.objects):
         sections.append(_distributions(run.objects))
-    images = _image_table(run, where, table, anchors)
+    images = image_table(run, where, table, anchors)
     sections.append(Section(name="images", title=counted(len(table), "image").capitalize(), blocks=(images,)))
     if run.seams is not None:
         sections.append(seam_section(run.seams, anchors, window))
-    if blocks := fact_blocks(run.facts):
+    if blocks := (*failure_blocks(run.facts), *fact_blocks(run.facts)):
         sections.append(Section(name="run", title="Run", blocks=blocks))
     where_from = str(run.facts.get("output") or "")
     return Page(
@@ -158,38 +154,17 @@ def _per_image_text(table: pd.DataFrame) -> str:
     return f"median {counts.median():,.4g} per image, {counts.min():,.0f} to {counts.max():,.0f}"
 
 
-def _alarms(run: Run, where: Places, table: pd.DataFrame) -> tuple[Block, ...]:
-    blocks: list[Block] = []
+def _notices(run: Run) -> list[Block]:
+    """What concerns the whole plate: planes of a stack, and drift."""
+    notes: list[Block] = []
     planes = run.facts.get("z_planes")
     if isinstance(planes, int) and planes > 1:
-        text = f"Every image has {planes} z planes. Each was segmented by itself: an object that goes through several "
-        blocks.append(Note(text=f"{text}planes is counted in each of them.", tone="warn"))
-    blocks += [Note(text=f"Drift: {text}.", tone="warn") for text in run.drift]
-    undone = table[table["status"] != "done"]
-    if len(undone):
-        names = ", ".join(f"{name or 'image'} ({row.status})" for name, row in undone.head(8).iterrows())
-        more = f" and {len(undone) - 8:,} more" if len(undone) > 8 else ""
-        blocks.append(Note(text=f"{counted(len(undone), 'image')} not done: {names}{more}.", tone="bad"))
-    empty = int((table["objects"] == 0).sum())
-    if empty:
-        names = ", ".join(str(name) or "image" for name in table.index[table["objects"] == 0][:8])
-        blocks.append(
-            Note(text=f"{counted(empty, 'image')} done and without any object: {names}.", tone="warn")
+        text = (
+            f"Every image has {planes} z planes, and each was segmented by itself: an object that goes through several "
+            "planes is counted in each of them. --project max segments the brightest pixels of all planes instead."
         )
-    blocks += _flag_notes(where, table)
-    return (*blocks, *failure_blocks(run.facts))
-
-
-def _flag_notes(where: Places, table: pd.DataFrame) -> list[Block]:
-    """One note for every kind of flag, with the images that have it."""
-    named = [well or name for well, name in zip(where.wells, table.index.astype(str))]
-    notes: list[Block] = []
-    for flag, meaning in FLAGS.items():
-        found = list(dict.fromkeys(n for n, flags in zip(named, table["flags"]) if flag in flags.split(", ")))
-        if found:
-            more = f" and {len(found) - 8:,} more" if len(found) > 8 else ""
-            notes.append(Note(text=f"{meaning}: {', '.join(found[:8])}{more}.", tone="warn"))
-    return notes
+        notes.append(Note(text=text, tone="warn"))
+    return notes + [Note(text=f"Drift: {text}.", tone="warn") for text in run.drift]
 
 
 def _plate_section(run: Run, where: Places, table: pd.DataFrame, anchors: Mapping[str, str]) -> Section:
@@ -253,65 +228,3 @@ def _histograms(objects: pd.DataFrame) -> tuple[Chart, ...]:
         for title, name, x_title in wanted
         if name in objects.columns and objects[name].notna().any()
     )
-
-
-def _image_table(run: Run, where: Places, table: pd.DataFrame, anchors: Mapping[str, str]) -> Table:
-    unit = area_column(run.objects)[1]
-    columns = [
-        Column(name="image"),
-        *([Column(name="well")] if where.is_plate else []),
-        Column(name="condition"),
-        Column(name="role"),
-        Column(name="dose"),
-        Column(name="status"),
-        Column(name="flags"),
-        Column(name="objects", digits=0),
-        Column(name="median area", unit=unit),
-        Column(
-            name="covered",
-            digits=3,
-            hint="Share of the image that objects cover; pixels shared by two objects count once.",
-        ),
-        Column(name="overlapping", digits=3, hint="Share of the objects that share pixels with another."),
-        *(
-            Column(name=f"intensity {name}", hint="Median over objects of their mean.")
-            for name in channels(run.objects)
-        ),
-        Column(name="failed tiles"),
-        Column(name="retries"),
-        Column(name="reason"),
-    ]
-    numbers = [
-        "objects",
-        "area",
-        "covered",
-        "overlapping",
-        *(f"intensity_{name}" for name in channels(run.objects)),
-    ]
-    rows = []
-    for well, (name, row) in zip(where.wells, table.iterrows()):
-        cells: list[Value] = [str(name) or "image", *([well] if where.is_plate else [])]
-        cells += [row["condition"], row["role"], float(row["dose"]), row["status"], row["flags"]]
-        cells += [float(row[number]) for number in numbers]
-        cells += [int(row["failed_tiles"]), int(row["retries"]), row["reason"]]
-        rows.append(
-            Row(cells=tuple(cells), anchor=anchors.get(str(name), ""), group=well if where.is_plate else "")
-        )
-    shown = [
-        at for at, column in enumerate(columns) if at == 0 or any(not _empty(row.cells[at]) for row in rows)
-    ]
-    return Table(
-        name="images",
-        title="",
-        columns=tuple(columns[at] for at in shown),
-        rows=tuple(
-            Row(cells=tuple(row.cells[at] for at in shown), anchor=row.anchor, group=row.group)
-            for row in rows
-        ),
-        filterable=True,
-        caption="A click on a heading sorts; the name leads to the picture.",
-    )
-
-
-def _empty(value: Value) -> bool:
-    return is_blank(value) or value == ""

@@ -1,0 +1,67 @@
+"""What a reader should look at first: images that failed, are empty, out of focus, saturated, or without objects."""
+
+from collections.abc import Iterator, Mapping
+
+import pandas as pd
+
+from pipeline.focus import BLURRED, BLURRED_DEVIATIONS, BLURRED_SHARE, SATURATED, SATURATED_SHARE
+from pipeline.report.blocks import Block, Column, Note, Row, Table
+from pipeline.report.wells import Places
+
+EMPTY = "empty"
+"""Flag of an image that holds nothing but noise."""
+
+RULES = {
+    EMPTY: "nothing in the image stands out of the noise of the camera",
+    BLURRED: f"focus below {BLURRED_SHARE:.0%} of the median of the run, and {BLURRED_DEVIATIONS:.0f} robust standard "
+    "deviations away from it",
+    SATURATED: f"{SATURATED_SHARE:.1%} of the pixels or more are clipped; their intensities are too low",
+}
+"""Flags of images by how they begin, and the rule of each."""
+
+NO_OBJECTS = "no objects"
+
+LISTED = 24
+"""Images that are listed; the others are counted, and stand in the table of images."""
+
+
+def attention_blocks(where: Places, table: pd.DataFrame, anchors: Mapping[str, str]) -> tuple[Block, ...]:
+    """List the images to look at first, failures before flags; a note that there are none otherwise."""
+    found = list(_found(where, table))
+    if not found:
+        return (Note(text="No image failed, is empty, out of focus or saturated.", tone="good"),)
+    rows = tuple(
+        Row(cells=(name or "image", *([well] if where.is_plate else []), what, why), anchor=anchors.get(name, ""),
+            group=well)
+        for name, well, what, why in found[:LISTED]
+    )  # fmt: skip
+    columns = ("image", *(["well"] if where.is_plate else []), "what", "why")
+    left = len(found) - LISTED
+    more = f" {left:,} more are flagged in the table of images." if left > 0 else ""
+    return (
+        Table(
+            name="attention", title="Look at these first", columns=tuple(Column(name=name) for name in columns),
+            rows=rows, caption=f"The name leads to the picture.{more}",
+        ),
+    )  # fmt: skip
+
+
+def _found(where: Places, table: pd.DataFrame) -> Iterator[tuple[str, str, str, str]]:
+    """Name, well, what is the matter, and why it is said; the gravest first."""
+    places = list(zip(table.index.astype(str), where.wells))
+    for (name, well), status, reason in zip(places, table["status"], table["reason"]):
+        if status != "done":
+            yield name, well, str(status), str(reason)
+    for flag, rule in RULES.items():
+        for (name, well), flags in zip(places, table["flags"]):
+            what = next((one for one in _split(flags) if one.startswith(flag)), "")
+            if what:
+                yield name, well, what, rule
+    for (name, well), count, flags in zip(places, table["objects"], table["flags"]):
+        if count == 0 and EMPTY not in flags:
+            yield name, well, NO_OBJECTS, "there is a signal, but no object was found in it"
+
+
+def _split(flags: str) -> list[str]:
+    """The single flags of an image: commas within brackets part channels."""
+    return [part.strip() for part in flags.split(";") if part.strip()]
