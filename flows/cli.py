@@ -5,7 +5,6 @@ aside, 130 interrupted.
 """
 
 import gc
-import importlib.metadata
 import logging
 import os
 import sys
@@ -17,10 +16,18 @@ from flows.execution.orchestrate import reach_server
 from model.errors import BadCheckpoint, BadSample, NoDevice
 from pipeline.errors import BadArgument, BadStore, RunConflict
 
+
+def _version() -> str:
+    """Version of the installed package, looked up when it is asked for."""
+    from importlib.metadata import version
+
+    return version("platelayer")
+
+
 app = App(
     name="platelayer",
     help="Segment dense and overlapping objects in images too large or too many for one program.",
-    version=importlib.metadata.version("platelayer"),
+    version=_version,
     version_flags=["--version"],
     result_action="return_value",
     suppress_keyboard_interrupt=False,

@@ -4,7 +4,6 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -91,7 +90,7 @@ class Lines:
 
 def pixels(item: "TileJob | None") -> int:
     """Pixels a piece of work answers for."""
-    return int(np.prod(item.tile.core.shape)) if item is not None else 0
+    return item.tile.core.shape[0] * item.tile.core.shape[1] if item is not None else 0
 
 
 def wide_console() -> Console:

@@ -7,7 +7,8 @@ import pandas as pd
 from pipeline.errors import BadArgument
 from pipeline.report.wells import well_name
 from pipeline.store.ome.collection import Collection, Image
-from pipeline.store.ome.tables import list_tables, read_table
+from pipeline.store.ome.table_listing import list_tables
+from pipeline.store.ome.tables import read_table
 from pipeline.store.places.address import Address
 
 

@@ -20,7 +20,8 @@ from pipeline.store.ledger import ROOT, Ledger
 from pipeline.store.ome.collection import Collection, Image, channel_index, open_collection
 from pipeline.store.ome.labels import list_labels
 from pipeline.store.ome.selection import select_images
-from pipeline.store.ome.tables import list_tables, read_table
+from pipeline.store.ome.table_listing import list_tables
+from pipeline.store.ome.tables import read_table
 from pipeline.store.places.address import Address, address
 
 

@@ -4,7 +4,6 @@ A Prefect task is one stage of one group of images, never a tile. Importing this
 """
 
 import os
-import ssl
 import threading
 import tomllib
 from collections.abc import Callable, Sequence
@@ -94,6 +93,7 @@ def reach_api() -> str:
 
 def _ask(url: str, told: list[str]) -> None:
     """Add what is wrong with a server to ``told``; nothing, where it answers as one."""
+    import ssl
     from urllib.error import HTTPError, URLError
     from urllib.request import urlopen
 

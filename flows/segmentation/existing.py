@@ -16,7 +16,7 @@ from flows.segmentation.record import RunRecord
 from flows.segmentation.stages.painting import Target
 from pipeline.errors import RunConflict
 from pipeline.store.ome.labels import label_origin
-from pipeline.store.ome.tables import list_tables
+from pipeline.store.ome.table_listing import list_tables
 
 BEGUN = "begun.json"
 """Lists the fields that this run may have begun to write, by their keys."""

@@ -10,7 +10,8 @@ import pandas as pd
 from pipeline.errors import BadArgument
 from pipeline.masks.planes import Plane
 from pipeline.store.ome.collection import Collection
-from pipeline.store.ome.tables import list_tables, read_table
+from pipeline.store.ome.table_listing import list_tables
+from pipeline.store.ome.tables import read_table
 
 NOT_MEASURES = frozenset({"label", "layer", "t", "z", "first_pixel", "tiles_spanned"})
 """Numeric columns that say which object it is and not what it is like."""

@@ -9,20 +9,22 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
-from zarr import AsyncArray
-from zarr.storage import MemoryStore, StorePath
 
 from pipeline.errors import BadStore
 from pipeline.store.ome.direct_reading import read_few_chunks
 from pipeline.store.ome.groups import join, read_json
+from pipeline.store.places.access import mark_of_environment
 from pipeline.store.places.address import Address
-from pipeline.store.places.chunk_cache import RecentChunks, WholeChunks, ends_in_blosc
+from pipeline.store.places.chunk_length import ends_in_blosc
 from pipeline.store.places.faults import explained, is_backend_fault
-from pipeline.store.places.remote import mark_of_environment
+
+if (
+    TYPE_CHECKING
+):  # imported where an array is opened: commands that list a store take half the time without zarr
+    import zarr
 
 SMALLEST_PX = 256
 """The pyramid ends with the first level whose longer side is no longer than this."""
@@ -51,6 +53,9 @@ def new_document(
     zarr_format: int,
 ) -> dict[str, bytes]:
     """Return the metadata files of a new array, name to bytes; ``codec`` is ``image`` or ``label``."""
+    import zarr
+    from zarr.storage import MemoryStore
+
     memory = MemoryStore()
     options: dict[str, Any] = {"compressors": _compressor(codec, zarr_format), "zarr_format": zarr_format}
     if zarr_format == 3:
@@ -68,7 +73,7 @@ def new_document(
     return {key: buffer.to_bytes() for key, buffer in memory._store_dict.items()}
 
 
-def open_array(address: Address, path: str, document: str, *, read_only: bool = True) -> zarr.Array:
+def open_array(address: Address, path: str, document: str, *, read_only: bool = True) -> "zarr.Array":
     """Open an array by its document, without reading it again; cached per process."""
     return _open_array(address, path, document, read_only, os.getpid(), mark_of_environment(address.url))
 
@@ -76,14 +81,19 @@ def open_array(address: Address, path: str, document: str, *, read_only: bool = 
 @lru_cache(maxsize=4096)
 def _open_array(
     address: Address, path: str, document: str, read_only: bool, pid: int, mark: str
-) -> zarr.Array:
+) -> "zarr.Array":
+    import zarr
+    from zarr.storage import StorePath
+
+    from pipeline.store.places.chunk_cache import RecentChunks, WholeChunks
+
     below = address.zarr_store(read_only=read_only)
     if read_only and not address.is_local:
         below = RecentChunks(below, url=address.url, shard_bytes=_shard_bytes(document))
     place = StorePath(WholeChunks(below, blosc=ends_in_blosc(document)), path)
     try:
         # zarr's check for empty chunks takes longer than compressing them; label writers make their own check.
-        opened = AsyncArray(_metadata(document), place, config={"write_empty_chunks": True})
+        opened = zarr.AsyncArray(_metadata(document), place, config={"write_empty_chunks": True})
         return zarr.Array(opened)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"[:200]
@@ -93,6 +103,9 @@ def _open_array(
 @lru_cache(maxsize=256)
 def _metadata(document: str) -> Any:
     """Parse a metadata document, cached because the fields of a plate have equal ones."""
+    import zarr
+    from zarr.storage import MemoryStore, StorePath
+
     return zarr.Array.from_dict(StorePath(MemoryStore()), json.loads(document)).metadata
 
 
@@ -140,7 +153,7 @@ def parts_of(selection: Selection, step: Sequence[int]) -> Iterator[Selection]:
         )
 
 
-def grid_of(array: zarr.Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def grid_of(array: "zarr.Array") -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return (size, number) of the files' extents per axis: shards where there are some, else chunks."""
     size = tuple(array.shards or array.chunks)
     return size, tuple(-(-extent // step) for extent, step in zip(array.shape, size, strict=True))
@@ -187,7 +200,7 @@ def _compressor(codec: str, zarr_format: int) -> Any:
 
 
 def _blame(
-    address: Address, path: str, array: zarr.Array, selection: Selection, error: Exception
+    address: Address, path: str, array: "zarr.Array", selection: Selection, error: Exception
 ) -> Exception:
     """Find out which chunk made a read fail, by reading the chunks one by one."""
     if is_backend_fault(error):
@@ -215,7 +228,7 @@ def _as_bad_store(address: Address, path: str, error: Exception) -> Exception:
         return wrapped
 
 
-def _chunks_in(array: zarr.Array, selection: Selection) -> Iterator[tuple[tuple[int, ...], Selection]]:
+def _chunks_in(array: "zarr.Array", selection: Selection) -> Iterator[tuple[tuple[int, ...], Selection]]:
     ranges = [
         range(part.start // step, -(-part.stop // step))
         for part, step in zip(selection, array.chunks, strict=True)

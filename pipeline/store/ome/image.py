@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import BadArgument, BadStore
+from pipeline.store.ome.array_form import plain_form
 from pipeline.store.ome.arrays import open_array, read_region
 from pipeline.store.ome.chunk_presence import absent_chunks, find_array, shown_by_coarser_level
 from pipeline.store.ome.groups import Group, find_group, join
@@ -126,7 +127,7 @@ class Image:
             found = find_array(self.address, path, zarr_format=self.zarr_format)
             if found is None:
                 break
-            shape = open_array(self.address, path, found[0]).shape
+            shape = (plain_form(found[0]) or open_array(self.address, path, found[0])).shape
             kept = [n for axis, n in zip(self._stored_axes, shape, strict=True) if axis in self.axes]
             image = replace(image, levels=image.levels[1:], document=found[0], shape=tuple(kept))
         return image
@@ -291,7 +292,7 @@ def image_at(
 
 
 def _described(address: Address, path: str, group: Group, multiscale: Multiscale, document: str) -> Image:
-    array = open_array(address, join(path, multiscale.levels[0]), document)
+    array = plain_form(document) or open_array(address, join(path, multiscale.levels[0]), document)
     where = str(address.child(path))
     _check_array(array, multiscale, where)
     count = array.shape[multiscale.axes.index("c")] if "c" in multiscale.axes else 1

@@ -13,15 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadArgument, BadStore, RunConflict
-from pipeline.store.ome.groups import Group, ensure_group, find_group, forget_consolidated, join, write_group
-from pipeline.store.ome.label_reading import layer_names
+from pipeline.store.ome.groups import join
+from pipeline.store.ome.table_listing import FILE, add_to_list, list_tables, table_path
 from pipeline.store.places.address import Address
 
 if TYPE_CHECKING:  # a quarter of the start of commands that only list tables
     import pandas as pd
-
-FILE = "table.parquet"
-"""Name of the Parquet file (of the folder of parts, for a dataset), as ngio expects it."""
 
 ROW_GROUP = 32_768
 """Rows per row group, and what is encoded at once; fixed, so that bytes depend on the rows alone."""
@@ -58,7 +55,7 @@ def write_table(
     Raises:
         RunConflict: there is such a table and ``overwrite`` is False.
     """
-    place = _place(path, name)
+    place = table_path(path, name)
     if not overwrite and address.exists(join(place, FILE)):
         raise RunConflict(f"{address.child(place)}: there is such a table already; choose another name")
     write_encoded(
@@ -76,8 +73,8 @@ def write_encoded(address: Address, path: str, name: str, data: bytes, *, region
         data: the table, encoded.
         region: name of the label image that the column ``label`` refers to; None for a table without it.
     """
-    address.write_bytes(join(_place(path, name), FILE), data)
-    _list_table(address, path, name, region)
+    address.write_bytes(join(table_path(path, name), FILE), data)
+    add_to_list(address, path, name, region)
 
 
 def read_table(address: Address, path: str, name: str, *, columns: list[str] | None = None) -> "pd.DataFrame":
@@ -86,7 +83,7 @@ def read_table(address: Address, path: str, name: str, *, columns: list[str] | N
     Raises:
         BadStore: no such table, or no Parquet.
     """
-    place = join(_place(path, name), FILE)
+    place = join(table_path(path, name), FILE)
     data = address.read_bytes_or_none(place)
     parts = [place] if data is not None else [join(place, key) for key in address.list(place)]
     if not parts:
@@ -94,14 +91,6 @@ def read_table(address: Address, path: str, name: str, *, columns: list[str] | N
         raise BadStore(f"{address.child(path)}: there is no table {name!r}; there are: {there}")
     tables = [_read_part(address, part, columns, data) for part in parts]
     return pa.concat_tables(tables).to_pandas()
-
-
-def list_tables(address: Address, path: str, *, zarr_format: int | None = None) -> list[str]:
-    """Names of the tables at a path, in the listed order; those that were deleted since are left out."""
-    group = find_group(address, join(path, "tables"), zarr_format=zarr_format)
-    listed = group.attributes.get("tables") if group else None
-    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
-    return [name for name in names if address.exists(join(path, "tables", name))]
 
 
 def write_dataset(address: Address, name: str, parts: Iterable[tuple[str, "pd.DataFrame"]]) -> int:
@@ -115,7 +104,7 @@ def write_dataset(address: Address, name: str, parts: Iterable[tuple[str, "pd.Da
         name: name of the table.
         parts: (image path, rows); all with the same columns.
     """
-    folder = join(_place("", name), FILE)
+    folder = join(table_path("", name), FILE)
     if address.read_bytes_or_none(folder) is not None:
         raise RunConflict(f"{address.child(folder)}: there is a table of one image in this place already")
     rows, written = 0, set()
@@ -128,7 +117,7 @@ def write_dataset(address: Address, name: str, parts: Iterable[tuple[str, "pd.Da
         if key not in written:
             address.remove(join(folder, key))
     if written:
-        _list_table(address, "", name, None)
+        add_to_list(address, "", name, None)
     return rows
 
 
@@ -231,39 +220,3 @@ def _read_part(address: Address, key: str, columns: list[str] | None, data: byte
         raise BadStore(
             f"{address.child(key)}: expected Parquet ({error!s:.100}); write the table again"
         ) from None
-
-
-def _place(path: str, name: str) -> str:
-    return join(path, "tables", layer_names(name, 1)[0])
-
-
-def _list_table(address: Address, path: str, name: str, region: str | None) -> None:
-    """Write the attributes by which ngio finds and types the table; other tables stay listed."""
-    image = find_group(address, path)
-    zarr_format = image.zarr_format if image else 3
-    if image is None:
-        ensure_group(address, path, zarr_format=zarr_format)
-    write_group(address, _place(path, name), _attributes(region), zarr_format=zarr_format)
-    place = join(path, "tables")
-    group = find_group(address, place, zarr_format=zarr_format) or Group(
-        zarr_format=zarr_format, attributes={}
-    )
-    listed = group.attributes.get("tables") or []
-    if name not in listed:
-        attributes = {**group.attributes, "tables": [*listed, name]}
-        write_group(address, place, attributes, zarr_format=zarr_format)
-        forget_consolidated(address, path, zarr_format=zarr_format)
-
-
-def _attributes(region: str | None) -> dict[str, Any]:
-    if region is None:
-        return {"type": "generic_table", "table_version": "1", "backend": "parquet"}
-    return {
-        "type": "feature_table",
-        "table_version": "1",
-        "region": {"path": f"../labels/{region}"},
-        "instance_key": "label",
-        "backend": "parquet",
-        "index_key": "label",
-        "index_type": "int",
-    }

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from zarr.storage import LocalStore
-
 from pipeline.errors import BadArgument, BadStore
+from pipeline.store.places.access import READ_ONLY, mark_of_environment
 from pipeline.store.places.faults import LeavesStore, explained
 from pipeline.store.places.local import LocalFiles
-from pipeline.store.places.remote import READ_ONLY, RemoteFiles, mark_of_environment, zarr_store
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what reaches servers is imported where there is one
     from pipeline.store.places.draft import DraftFiles
+    from pipeline.store.places.remote import RemoteFiles
 
 Entries = list[tuple[str, int, str]]
 """Files as (key, bytes, token)."""
@@ -209,14 +208,24 @@ def _checked_url(url: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _files(url: str, pid: int, mark: str) -> LocalFiles | RemoteFiles:
+def _files(url: str, pid: int, mark: str) -> "LocalFiles | RemoteFiles":
+    if "://" not in url:
+        return LocalFiles(url)
     if url.startswith("s3://"):
         from pipeline.store.places.s3_files import S3Files
 
         return S3Files(url)
-    return RemoteFiles(url) if "://" in url else LocalFiles(url)
+    from pipeline.store.places.remote import RemoteFiles
+
+    return RemoteFiles(url)
 
 
 @lru_cache(maxsize=1024)
 def _zarr_store(url: str, read_only: bool, pid: int, mark: str) -> Any:
-    return LocalStore(url, read_only=read_only) if "://" not in url else zarr_store(url, read_only=read_only)
+    if "://" not in url:
+        from zarr.storage import LocalStore
+
+        return LocalStore(url, read_only=read_only)
+    from pipeline.store.places.remote import zarr_store
+
+    return zarr_store(url, read_only=read_only)

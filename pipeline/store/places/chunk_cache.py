@@ -5,13 +5,10 @@ of its neighbours, so each chunk would be fetched up to nine times; and of a sha
 chunk after chunk, where one request brings all. Encoded bytes are kept, a bounded number, and only inside
 `kept_for`, whose scope names one state of an image, so the cache is never out of date.
 
-`WholeChunks` refuses truncated chunks that a decoder would accept. Blosc stores incompressible blocks as they are
-and does not check the length of its input, so a truncated chunk is filled with whatever lies in memory; its header
-says how long the chunk must be. A shard of no bytes counts as empty. Other truncations are noticed by the codecs.
+`WholeChunks` refuses truncated chunks that a decoder would accept (`pipeline.store.places.chunk_length`).
 """
 
 import asyncio
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
@@ -24,14 +21,13 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, Store, SuffixByteRequ
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
+from pipeline.store.places.chunk_length import HEADER, check_length
+
 KEPT_BYTES = 128 * 2**20
 """Encoded bytes that a process keeps at most: two rows of chunks of an image 32,000 px wide."""
 
 WHOLE_BYTES = 32 * 2**20
 """Shards up to this size (not encoded) are fetched whole."""
-
-HEADER = 16
-"""Bytes of a Blosc header; the last four are the length of the whole chunk."""
 
 _scope: ContextVar[str] = ContextVar("scope", default="")
 
@@ -131,21 +127,3 @@ class WholeChunks(WrapperStore[Any]):
         elif buffer is not None:
             check_length(len(buffer), b"", blosc=False)
         return buffer
-
-
-def check_length(length: int, header: bytes, *, blosc: bool) -> None:
-    """Check the length of a chunk against what its first `HEADER` bytes say; ValueError when it is cut off."""
-    if length == 0:
-        raise ValueError("the file is empty")
-    expected = max(int.from_bytes(header[12:], "little"), HEADER) if blosc else 0
-    if length < expected:
-        raise ValueError(f"expected {expected} bytes, got {length}: the file was cut off")
-
-
-def ends_in_blosc(document: str) -> bool:
-    """Whether each file of an array, by its metadata, is one Blosc frame (a shard is not)."""
-    found = json.loads(document)
-    if found.get("zarr_format") == 2:
-        return (found.get("compressor") or {}).get("id") == "blosc"
-    codecs = found.get("codecs") or [{}]
-    return isinstance(codecs[-1], dict) and codecs[-1].get("name") == "blosc"

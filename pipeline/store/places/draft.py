@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from pipeline.store.places.access import DOCUMENTS
 from pipeline.store.places.address import Address
-from pipeline.store.places.remote import DOCUMENTS
 
 UPLOADS = 8
 """Files that are sent to a server at once."""

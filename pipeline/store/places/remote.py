@@ -5,7 +5,6 @@ An object is visible only whole, because it is written by one PUT (or one comple
 """
 
 import atexit
-import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -20,32 +19,13 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore
 
 from pipeline.errors import BadArgument, BadStore
+from pipeline.store.places.access import DOCUMENTS, READ_ONLY, mark_of_environment
 from pipeline.store.places.retrying import OBSTORE, RetryingStore, passes, waits
 from pipeline.store.places.s3 import obstore_zarr, s3fs_options, wants_obstore
 from pipeline.store.places.traffic import count_received, count_request, count_retry
 
-DOCUMENTS = frozenset({"zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"})
-"""Zarr metadata; copied last and removed first, so that a half-copied array is not visible."""
-
-ACCESS = (
-    *(
-        "AWS_PROFILE",
-        "AWS_DEFAULT_PROFILE",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-    ),
-    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
-    *("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "GOOGLE_APPLICATION_CREDENTIALS"),
-    *("PLATELAYER_S3_ANON", "PLATELAYER_OBJECT_STORE"),
-)
-"""Variables that decide how a store is reached."""
-
 CLOSE_S = 2.0
 """How long closing connections may take at the end of a process."""
-
-READ_ONLY = frozenset({"http", "https"})
-"""Schemes without a way to write."""
 
 
 def file_system(scheme: str, *, asynchronous: bool = False) -> Any:
@@ -104,14 +84,6 @@ def _counted_by_aiohttp() -> Any:
     trace.on_request_start.append(started)
     trace.on_request_end.append(ended)
     return trace
-
-
-def mark_of_environment(url: str = "s3://") -> str:
-    """Digest of the environment variables that determine access to a URL, so that caches notice a change."""
-    if "://" not in url:
-        return ""
-    values = [os.environ.get(name) for name in ACCESS]
-    return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
 class RemoteFiles:

@@ -11,7 +11,7 @@ from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.groups import write_group
 from pipeline.store.ome.image_writing import write_image
 from pipeline.store.ome.labels import list_labels, open_label, read_stack, stack_layers, write_stack
-from pipeline.store.ome.tables import list_tables
+from pipeline.store.ome.table_listing import list_tables
 from pipeline.store.places.address import address
 
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import BadArgument, BadStore, RunConflict
+from pipeline.store.ome.table_listing import list_tables
 from pipeline.store.ome.tables import (
     TableEncoder,
-    list_tables,
     read_table,
     table_bytes,
     to_arrow,
