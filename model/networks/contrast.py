@@ -16,7 +16,7 @@ FLOOR = 0.03
 def local_contrast(images: torch.Tensor, *, cell: int, radius: int) -> torch.Tensor:
     """Return ``(image - mean) / (deviation + FLOOR)`` of images ``(B, C, y, x)``, of the same shape and type.
 
-    Mean and deviation are those of ``2 * radius + 1`` squared cells of ``cell`` pixels around the pixel's cell, fewer at
+    Mean and deviation are those of ``2 * radius + 1`` squared cells of ``cell`` pixels around that of the pixel, fewer at
     the edge of the image, interpolated between the centres of the cells. Height and width are multiples of ``cell``.
     """
     values = images.float()

@@ -36,8 +36,10 @@ Score = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], float]
 """Predicted and true label stacks of all validation images to one number, larger is better."""
 
 LOG_EVERY = 25
-AHEAD = 3
-"""Batches that are made before they are needed."""
+AHEAD = 2
+"""Batches that each thread makes before they are needed."""
+GPU_THREADS = 4
+"""Threads that make batches for a GPU, whose own work is short; a CPU needs its cores for the network."""
 logger = logging.getLogger(__name__)
 
 
@@ -183,10 +185,11 @@ def _train_phase(run: Run, job: Job) -> bool:
         return batch, run.recipe.method.encode(batch.stacks, batch.prepared)
 
     in_time = True
-    with ThreadPoolExecutor(1) as pool:
-        waiting = [pool.submit(drawn, run.total + ahead) for ahead in range(AHEAD)]
+    threads = GPU_THREADS if run.device.type == "cuda" else 1
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = [pool.submit(drawn, run.total + ahead) for ahead in range(AHEAD * threads)]
         while run.step < run.phase.steps and in_time:
-            batch, targets = _next(waiting, pool, drawn, run.total + AHEAD)
+            batch, targets = _next(waiting, pool, drawn, run.total + AHEAD * threads)
             terms = _learn(run, wrapped, batch.images, targets)
             _check_finite(run, terms, batch)
             run.step, run.total, run.seconds = run.step + 1, run.total + 1, time.monotonic() - started

@@ -7,16 +7,17 @@ Variant ``paper`` follows the equations, ``code`` the authors' program.
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch.nn import functional
 
 from model.losses import clipped_entropy
-from model.methods.layering.targets import Targets
+from model.methods.layering.targets import Pixels, Targets
 
 Variant = Literal["paper", "code"]
 VARIANTS = ("paper", "code")
 Assignment = Literal["largest", "apart"]
+ROUNDS = 12
+"""Longest chain of ever surer neighbours in which each object knows what the one before it chose."""
 
 
 def foreground_loss(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
@@ -50,26 +51,23 @@ def boundary_foreground_loss(
 
 @dataclass(frozen=True, kw_only=True)
 class Exclusive:
-    """The pixels that belong to exactly one object, and the objects' means over them."""
+    """The embeddings of the pixels that belong to exactly one object, in the order of ``targets.exclusive``."""
 
     values: torch.Tensor
-    """Embeddings of the pixels ``(P, N)``."""
+    """Embeddings ``(P, N)``."""
     unit: torch.Tensor
     """The same, normalised; a zero vector stays zero."""
-    owner: torch.Tensor
-    """int64 ``(P,)``: object of each pixel, counted from 0."""
-    counts: torch.Tensor
-    """``(C,)``: exclusive pixels of each object."""
 
 
 def exclusive_pixels(embeddings: torch.Tensor, targets: Targets) -> Exclusive:
-    """Gather the overlap-free pixels of embeddings ``(B, N, y, x)``."""
-    owner = torch.where(targets.depth == 1, targets.objects.sum(1), 0)
-    image, y, x = torch.nonzero(owner, as_tuple=True)
-    values = embeddings.permute(0, 2, 3, 1)[image, y, x]
-    index = owner[image, y, x] - 1
-    counts = torch.bincount(index, minlength=len(targets.image_of)).to(values.dtype)
-    return Exclusive(values=values, unit=unit(values), owner=index, counts=counts)
+    """Gather the exclusive pixels of embeddings ``(B, N, y, x)``."""
+    values = _gathered(embeddings, targets.exclusive)
+    return Exclusive(values=values, unit=unit(values))
+
+
+def _gathered(embeddings: torch.Tensor, pixels: Pixels) -> torch.Tensor:
+    """Return the embeddings ``(P, N)`` of some pixels."""
+    return embeddings.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, pixels.index)
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
@@ -88,18 +86,17 @@ def layering_losses(
     ordered pairs.
     """
     pixels = exclusive_pixels(embeddings, targets)
-    images = embeddings.shape[0]
-    means = _mean_by_object(pixels.values if variant == "paper" else pixels.unit, pixels)
-    means = unit(means)
-    cosine = (pixels.unit * means[pixels.owner]).sum(-1)
-    image_of = targets.image_of[pixels.owner]
+    images, owner = embeddings.shape[0], targets.exclusive.owner
+    means = unit(_mean_by_object(pixels.values if variant == "paper" else pixels.unit, targets))
+    cosine = (pixels.unit * means.index_select(0, owner)).sum(-1)
+    image_of = targets.image_of.index_select(0, owner)
     size = _sum_by(torch.ones_like(cosine), image_of, images)
     attraction = _sum_by(1 - cosine.square(), image_of, images) / size.clamp(min=1)
     return {
         "attraction": attraction.mean(),
-        "repulsion": _repulsion(means, pixels.counts, targets, images, variant).mean(),
+        "repulsion": _repulsion(means, targets, images, variant).mean(),
         "sparsity": _sparsity(pixels, image_of, size, embeddings, variant).mean(),
-        "balance": _balance(means, pixels.counts),
+        "balance": _balance(means, targets.counts),
     }
 
 
@@ -114,26 +111,25 @@ def _balance(means: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     return torch.where(used.sum() > 0, (layers * share.square().sum() - 1) / max(layers - 1, 1), 0)
 
 
-def _mean_by_object(values: torch.Tensor, pixels: Exclusive) -> torch.Tensor:
-    sums = values.new_zeros(len(pixels.counts), values.shape[1]).index_add(0, pixels.owner, values)
-    return sums / pixels.counts.clamp(min=1)[:, None]
+def _mean_by_object(values: torch.Tensor, targets: Targets) -> torch.Tensor:
+    """Return the means ``(C, N)`` of the objects over values ``(P, N)`` of their exclusive pixels."""
+    sums = values.new_zeros(len(targets.counts), values.shape[1])
+    return sums.index_add(0, targets.exclusive.owner, values) / targets.counts.clamp(min=1)[:, None]
 
 
 def _sum_by(values: torch.Tensor, index: torch.Tensor, size: int) -> torch.Tensor:
     return values.new_zeros(size).index_add(0, index, values)
 
 
-def _repulsion(
-    means: torch.Tensor, counts: torch.Tensor, targets: Targets, images: int, variant: Variant
-) -> torch.Tensor:
+def _repulsion(means: torch.Tensor, targets: Targets, images: int, variant: Variant) -> torch.Tensor:
     """Mean squared cosine between neighbours, per image."""
-    kept = targets.pairs[(counts[targets.pairs] > 0).all(dim=1)]
-    first, second = kept[:, 0], kept[:, 1]
-    cosine = (means[first] * means[second]).sum(-1).square()
-    image_of = targets.image_of
+    first, second = targets.compared.unbind(1)
+    cosine = (means.index_select(0, first) * means.index_select(0, second)).sum(-1).square()
+    image_of, counts = targets.image_of, targets.counts
     if variant == "code":
-        pairs = _sum_by(torch.ones_like(cosine), image_of[first], images)
-        return _sum_by(cosine, image_of[first], images) / (pairs + 1e-7)
+        image = image_of.index_select(0, first)
+        pairs = _sum_by(torch.ones_like(cosine), image, images)
+        return _sum_by(cosine, image, images) / (pairs + 1e-7)
     neighbours = _sum_by(torch.ones_like(cosine), first, len(counts))
     per_object = _sum_by(cosine, first, len(counts)) / neighbours.clamp(min=1)
     objects = _sum_by((counts > 0).to(cosine.dtype), image_of, images)
@@ -163,39 +159,45 @@ def pseudo_truth(
     """
     batch, layers = embeddings.shape[:2]
     pixels = exclusive_pixels(embeddings, targets)
-    means = _mean_by_object(pixels.unit, pixels)
-    covered = torch.nonzero(pixels.counts == 0)[:, 0]
-    if len(covered):
-        means[covered] = _full_means(embeddings, targets, covered)
+    means = _mean_by_object(pixels.unit, targets)
+    if len(targets.covered):
+        means = means.index_copy(0, targets.covered, _hidden_means(embeddings, targets))
     nowhere = targets.image_of.new_full((1,), layers)
-    chosen = means.argmax(1) if assignment == "largest" else _apart(means, targets.pairs)
+    chosen = means.argmax(1) if assignment == "largest" else apart(means, targets.pairs)
     layer_of = torch.cat([nowhere, chosen])
     truth = embeddings.new_zeros(batch, layers + 1, *embeddings.shape[2:])
     truth.scatter_(1, layer_of[targets.objects], 1.0)
     return truth[:, :layers]
 
 
-def _apart(means: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-    """Layer of each object, greedily: the largest channel of its mean that no neighbour before it took."""
-    wanted, neighbours = means.cpu().numpy(), pairs.cpu().numpy()
-    neighbours = neighbours[np.argsort(neighbours[:, 0], kind="stable")]
-    starts = np.searchsorted(neighbours[:, 0], np.arange(len(wanted) + 1))
-    taken = np.zeros(wanted.shape, bool)
-    chosen = np.zeros(len(wanted), np.int64)
-    for index in np.argsort(-wanted.max(1, initial=0), kind="stable"):
-        free = np.where(taken[index], -1.0, wanted[index])
-        chosen[index] = free.argmax() if not taken[index].all() else wanted[index].argmax()
-        taken[neighbours[starts[index] : starts[index + 1], 1], chosen[index]] = True
-    return torch.from_numpy(chosen).to(means.device)
+def apart(means: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """Return the layer of each object: the largest channel of its mean that no surer neighbour has taken.
+
+    In each round those objects choose whose surer neighbours have all chosen, which is what one object after the
+    other would do, without waiting for the device; after `ROUNDS` rounds the remaining ones choose at once.
+    """
+    objects, layers = means.shape
+    first, second = pairs.unbind(1)
+    order = torch.argsort(-means.amax(1), stable=True)
+    rank = torch.empty_like(order).index_copy(0, order, torch.arange(objects, device=order.device))
+    surer = rank.index_select(0, second) < rank.index_select(0, first)
+    chosen, decided = torch.zeros_like(order), torch.zeros_like(order, dtype=torch.bool)
+    for number in range(ROUNDS + 1):
+        done = decided.index_select(0, second)
+        waits = _sum_by((surer & ~done).float(), first, objects)
+        place = first * layers + chosen.index_select(0, second)
+        taken = _sum_by(done.float(), place, objects * layers).view(objects, layers) > 0
+        free = torch.where(taken & ~taken.all(1, keepdim=True), -1.0, means).argmax(1)
+        ready = ~decided & ((waits == 0) | (number == ROUNDS))
+        chosen, decided = torch.where(ready, free, chosen), decided | ready
+    return chosen
 
 
-def _full_means(embeddings: torch.Tensor, targets: Targets, which: torch.Tensor) -> torch.Tensor:
-    """Return the mean unit embedding over the full masks of a few objects."""
-    image, layer, y, x = torch.nonzero(torch.isin(targets.objects, which + 1), as_tuple=True)
-    owner = targets.objects[image, layer, y, x] - 1
-    values = unit(embeddings.permute(0, 2, 3, 1)[image, y, x])
-    sums = values.new_zeros(len(targets.image_of), values.shape[1]).index_add(0, owner, values)
-    return sums[which]
+def _hidden_means(embeddings: torch.Tensor, targets: Targets) -> torch.Tensor:
+    """Return the sums of unit embeddings over the full masks of the covered objects, which point where means do."""
+    values = unit(_gathered(embeddings, targets.hidden))
+    sums = values.new_zeros(len(targets.counts), values.shape[1]).index_add(0, targets.hidden.owner, values)
+    return sums.index_select(0, targets.covered)
 
 
 def overlap_loss(

@@ -1,11 +1,12 @@
-"""Targets of a batch: the object of every pixel on every layer, and which objects are neighbours.
+"""Targets of a batch: which object every pixel belongs to, which objects are neighbours, what is foreground.
 
-Objects are numbered through the batch, 1 to C. A pixel that several objects share is listed once per object; the
-exclusive part of an object is where no other object is.
+Objects are numbered through the batch, 1 to C. Everything whose size depends on the data (the pixels of exactly one
+object, the objects that others cover wholly, the pairs that can be compared) is listed here, on the CPU and ahead of
+the step, so that the losses never have to wait for a count from the device.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -18,25 +19,45 @@ MOST_COUNTED = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """Some pixels of a batch and the object each is of; a pixel may be listed for several objects."""
+
+    index: torch.Tensor
+    """int64 ``(P,)``: position in the flattened ``(B, y, x)``."""
+    owner: torch.Tensor
+    """int64 ``(P,)``: object of each pixel, counted from 0."""
+
+    def to(self, device: torch.device | str) -> "Pixels":
+        """Return the same pixels on a device."""
+        return Pixels(index=self.index.to(device), owner=self.owner.to(device))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Targets:
     """What the losses need to know of a batch of B label stacks with C objects."""
 
     objects: torch.Tensor
     """int64 ``(B, L, y, x)``: number of the object, 1 to C through the batch; 0 for background."""
+    depth: torch.Tensor
+    """int64 ``(B, y, x)``: objects per pixel."""
     image_of: torch.Tensor
     """int64 ``(C,)``: index of the image each object is in."""
     pairs: torch.Tensor
     """int64 ``(P, 2)``: ordered pairs of neighbours, counted from 0."""
-
-    @property
-    def depth(self) -> torch.Tensor:
-        """Objects per pixel, int64 ``(B, y, x)``."""
-        return (self.objects > 0).sum(1)
+    exclusive: Pixels
+    """The pixels of exactly one object."""
+    counts: torch.Tensor
+    """float32 ``(C,)``: exclusive pixels of each object."""
+    compared: torch.Tensor
+    """int64 ``(Q, 2)``: those pairs of which both objects have exclusive pixels."""
+    covered: torch.Tensor
+    """int64 ``(K,)``: objects without an exclusive pixel."""
+    hidden: Pixels
+    """All pixels of the covered objects."""
 
     def to(self, device: torch.device | str) -> "Targets":
         """Return the same targets on a device."""
-        moved = {name: getattr(self, name).to(device) for name in ("objects", "image_of", "pairs")}
-        return replace(self, **moved)
+        return replace(self, **{entry.name: getattr(self, entry.name).to(device) for entry in fields(self)})
 
 
 def encode(
@@ -58,11 +79,41 @@ def encode(
         neighbours.append(count + _positions(known, present))
         image_of.append(np.full(len(present), image, np.int64))
         count += len(present)
-    return Targets(
-        objects=_same_depth(numbered),
-        image_of=torch.from_numpy(np.concatenate(image_of)),
-        pairs=torch.from_numpy(np.concatenate(neighbours)),
+    return _targets(
+        _same_depth(numbered),
+        torch.from_numpy(np.concatenate(image_of)),
+        torch.from_numpy(np.concatenate(neighbours)),
     )
+
+
+def _targets(objects: torch.Tensor, image_of: torch.Tensor, pairs: torch.Tensor) -> Targets:
+    """List what the losses look up."""
+    depth = (objects > 0).sum(1)
+    owner = torch.where(depth == 1, objects.sum(1), 0).flatten()
+    index = owner.nonzero()[:, 0]
+    exclusive = Pixels(index=index, owner=owner[index] - 1)
+    counts = torch.bincount(exclusive.owner, minlength=len(image_of))
+    covered = (counts == 0).nonzero()[:, 0]
+    return Targets(
+        objects=objects,
+        depth=depth,
+        image_of=image_of,
+        pairs=pairs,
+        exclusive=exclusive,
+        counts=counts.float(),
+        compared=pairs[(counts[pairs] > 0).all(dim=1)],
+        covered=covered,
+        hidden=_pixels_of(objects, covered),
+    )
+
+
+def _pixels_of(objects: torch.Tensor, some: torch.Tensor) -> Pixels:
+    """Return all pixels of some objects."""
+    if not len(some):
+        return Pixels(index=some, owner=some)
+    image, layer, y, x = torch.nonzero(torch.isin(objects, some + 1), as_tuple=True)
+    height, width = objects.shape[2:]
+    return Pixels(index=(image * height + y) * width + x, owner=objects[image, layer, y, x] - 1)
 
 
 def _renumbered(stack: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,14 +1,21 @@
 """The losses of the layering method on cases whose values are known, and on the edges."""
 
 import math
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from model.method import Phase
+from model.methods.layering import Layering
 from model.methods.layering.losses import (
+    VARIANTS,
+    Variant,
+    apart,
     boundary_foreground_loss,
     foreground_loss,
     layering_losses,
@@ -17,6 +24,7 @@ from model.methods.layering.losses import (
     pseudo_truth,
 )
 from model.methods.layering.targets import Targets, encode
+from model.networks.unet import UNetShape
 
 N = 8
 BOTH = pytest.mark.parametrize("variant", ["paper", "code"])
@@ -305,3 +313,87 @@ def test_boundary_loss_punishes_an_error_at_the_edge_more_than_one_far_from_it()
     far[0, 0, 30, 4:14] *= -1
     assert boundary_foreground_loss(edge, targets) > boundary_foreground_loss(far, targets)
     assert float(foreground_loss(edge, targets)) == pytest.approx(float(foreground_loss(far, targets)))
+
+
+class Waits(TorchDispatchMode):
+    """Collects the operations for which a program has to wait for a GPU: those whose shapes or values it needs."""
+
+    NAMES = (
+        "nonzero",
+        "_local_scalar_dense",
+        "masked_select",
+        "unique",
+        "_unique2",
+        "is_nonzero",
+        "bincount",
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        by_mask = name in ("index", "index_put", "index_put_", "_index_put_impl_") and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if name in self.NAMES or by_mask:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_waits_are_seen() -> None:
+    with Waits() as waits:
+        values = torch.arange(4)
+        values[values > 1].sum().item()
+    assert set(waits.seen) == {"index", "_local_scalar_dense"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("completion", ["dice", "entropy"])
+def test_a_step_never_waits_for_a_count_from_the_device(
+    variant: Variant, completion: Literal["dice", "entropy"]
+) -> None:
+    """Not with covered objects, shared pixels and an empty image in the batch either."""
+    shape = UNetShape(
+        heads={"layers": 3, "foreground": 1}, width=2, poolings=1, head_width=2, head_convs=0, fold=1
+    )
+    method = Layering(
+        shape=shape, variant=variant, foreground="boundary", completion=completion, assignment="apart"
+    )
+    stack = np.zeros((2, 32, 32), np.uint32)
+    stack[0, 4:20, 4:20], stack[1, 8:12, 8:12], stack[1, 16:28, 16:28] = 1, 2, 3
+    targets = method.encode([stack, np.zeros_like(stack)])
+    assert targets.covered.tolist() == [1]
+    phase = Phase(name="a", steps=1, weights=dict.fromkeys(method.terms, 1.0))
+    network = method.network(1)
+    with Waits() as waits:
+        terms = method.losses(network, torch.rand(2, 1, 32, 32), targets, phase, torch.Generator())
+        torch.stack(list(terms.values())).sum().backward()
+    assert waits.seen == []
+    assert all(value.grad.isfinite().all() for value in network.parameters() if value.grad is not None)
+
+
+def one_after_the_other(means: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """The surest object chooses first; each takes its best layer that no neighbour before it took."""
+    taken, chosen = np.zeros(means.shape, bool), np.zeros(len(means), np.int64)
+    for index in np.argsort(-means.max(1), kind="stable"):
+        wanted = means[index] if taken[index].all() else np.where(taken[index], -1, means[index])
+        chosen[index] = wanted.argmax()
+        taken[pairs[pairs[:, 0] == index, 1], chosen[index]] = True
+    return chosen
+
+
+@given(st.integers(1, 12), st.integers(1, 4), st.floats(0, 1), st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_objects_choose_layers_as_if_one_after_the_other(
+    objects: int, layers: int, dense: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    means = rng.integers(0, 5, (objects, layers)) / 4  # with ties
+    touching = np.triu(rng.random((objects, objects)) < dense, 1)
+    pairs = np.argwhere(touching | touching.T)
+    chosen = apart(torch.from_numpy(means), torch.from_numpy(pairs.reshape(-1, 2)))
+    assert chosen.tolist() == one_after_the_other(means, pairs).tolist()
