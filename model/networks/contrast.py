@@ -16,8 +16,8 @@ FLOOR = 0.03
 def local_contrast(images: torch.Tensor, *, cell: int, radius: int) -> torch.Tensor:
     """Return ``(image - mean) / (deviation + FLOOR)`` of images ``(B, C, y, x)``, of the same shape and type.
 
-    Mean and deviation are those of ``2 * radius + 1`` squared cells of ``cell`` pixels around that of the pixel, fewer at
-    the edge of the image, interpolated between the centres of the cells. Height and width are multiples of ``cell``.
+    Mean and deviation are those of the cells of ``cell`` x ``cell`` pixels up to ``radius`` cells away, fewer at the
+    edge of the image, interpolated between the centres of the cells. Height and width are multiples of ``cell``.
     """
     values = images.float()
     mean, square = (_window_mean(power, cell, radius) for power in (values, values.square()))

@@ -37,20 +37,32 @@ def outputs_of(
 
     They have no batch axis.
     """
-    batch = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None].to(device)
-    outputs = method.outputs(
-        network, padded(batch, method.stride).contiguous(memory_format=torch.channels_last)
-    )
+    outputs = _outputs(method, network, np.asarray(image)[None], device)
     return {name: value[0] for name, value in outputs.items()}
 
 
+@torch.inference_mode()
 def predict(
-    method: Method, network: nn.Module, image: np.ndarray, *, device: torch.device | str = "cpu"
-) -> np.ndarray:
-    """Return the label stack uint32 ``(L, y, x)`` of one normalised image ``(C, y, x)``."""
-    outputs = outputs_of(method, network, image, device=device)
-    height, width = image.shape[-2:]
-    return method.decode({name: value.cpu().numpy() for name, value in outputs.items()}, (height, width))
+    method: Method,
+    network: nn.Module,
+    images: Sequence[np.ndarray],
+    *,
+    device: torch.device | str = "cpu",
+    together: int = 1,
+) -> list[np.ndarray]:
+    """Return the label stacks uint32 ``(L, y, x)`` of normalised images ``(C, y, x)``.
+
+    Up to ``together`` images of one shape go through the network at once.
+    """
+    stacks: dict[int, np.ndarray] = {}
+    for numbers in _batches([image.shape for image in images], together):
+        outputs = _outputs(method, network, np.stack([images[number] for number in numbers]), device)
+        arrays = {name: value.cpu().numpy() for name, value in outputs.items()}
+        for place, number in enumerate(numbers):
+            height, width = images[number].shape[-2:]
+            one = {name: value[place] for name, value in arrays.items()}
+            stacks[number] = method.decode(one, (height, width))
+    return [stacks[number] for number in range(len(images))]
 
 
 @torch.inference_mode()
@@ -61,13 +73,40 @@ def validation_loss(
     phase: Phase,
     *,
     device: torch.device | str = "cpu",
+    together: int = 1,
 ) -> float:
-    """Return the weighted loss of a phase, mean over whole images; 0 without samples."""
+    """Return the weighted loss of a phase, mean over whole images; 0 without samples.
+
+    With ``together`` images of one shape at once, terms that are a mean over the batch are means over those images.
+    """
     total = 0.0
-    for index, (image, stack) in enumerate(samples):
-        height, width = (size - size % method.stride for size in image.shape[1:])
-        batch = torch.from_numpy(np.ascontiguousarray(image[None, :, :height, :width], np.float32))
-        targets = method.encode([stack[:, :height, :width]]).to(device)
-        terms = method.losses(network, batch.to(device), targets, phase, seeded(index))
-        total += float(sum(phase.weights[name] * value for name, value in terms.items()))
+    for numbers in _batches([image.shape for image, _ in samples], together):
+        height, width = (size - size % method.stride for size in samples[numbers[0]][0].shape[1:])
+        window = np.s_[:, :height, :width]
+        images = np.stack([samples[number][0][window] for number in numbers]).astype(np.float32, copy=False)
+        targets = method.encode([samples[number][1][window] for number in numbers]).to(device)
+        batch = torch.from_numpy(images).to(device)
+        terms = method.losses(network, batch, targets, phase, seeded(numbers[0]))
+        total += len(numbers) * float(sum(phase.weights[name] * value for name, value in terms.items()))
     return total / max(len(samples), 1)
+
+
+def _batches(shapes: Sequence[tuple[int, ...]], together: int) -> list[list[int]]:
+    """Return the numbers of images in lists of one shape and at most ``together``."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for number, shape in enumerate(shapes):
+        by_shape.setdefault(shape, []).append(number)
+    return [
+        numbers[start : start + together]
+        for numbers in by_shape.values()
+        for start in range(0, len(numbers), together)
+    ]
+
+
+def _outputs(
+    method: Method, network: nn.Module, images: np.ndarray, device: torch.device | str
+) -> dict[str, torch.Tensor]:
+    """Return the outputs for images ``(B, C, y, x)``, padded to the stride, on the device."""
+    batch = torch.from_numpy(np.ascontiguousarray(images, np.float32)).to(device)
+    whole = padded(batch, method.stride).contiguous(memory_format=torch.channels_last)
+    return method.outputs(network, whole)

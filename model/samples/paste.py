@@ -52,7 +52,6 @@ def cut_out(
     label: int,
     *,
     box: tuple[slice, slice] | None = None,
-    device: torch.device | str = "cpu",
 ) -> CutOut:
     """Cut one object out of an image ``(C, y, x)`` with its stack ``(L, y, x)``.
 
@@ -72,9 +71,7 @@ def cut_out(
     contrast = ((pixels - background[:, None, None]) * fade).astype(np.float32)
     height = contrast[:, mask].mean(1)[:, None, None]
     parts = {"contrast": contrast, "mask": mask, "height": height}
-    return CutOut(
-        **{name: torch.from_numpy(np.ascontiguousarray(part)).to(device) for name, part in parts.items()}
-    )
+    return CutOut(**{name: torch.from_numpy(np.ascontiguousarray(part)) for name, part in parts.items()})
 
 
 def _box_of(stack: np.ndarray, label: int) -> tuple[slice, slice]:
@@ -89,7 +86,6 @@ def bank_of(
     boxes: Sequence[Sequence[tuple[slice, slice]]],
     *,
     seed: int,
-    device: torch.device | str = "cpu",
 ) -> list[CutOut]:
     """Cut out up to `MOST_CUT_OUTS` objects of the samples, as many of a sample with few as of one with many.
 
@@ -109,7 +105,6 @@ def bank_of(
             samples[sample][1],
             label,
             box=boxes[sample][label - 1],
-            device=device,
         )
         for sample, label in (places[index] for index in chosen)
     ]

@@ -6,7 +6,7 @@ would have seen. Samples come in as arrays; no store is read.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,9 +46,13 @@ class Batch:
     samples: list[int]
     """Which sample each crop is of; -1 for a crop without objects."""
 
+    def pin_memory(self) -> "Batch":
+        """Return the batch with its images in pinned memory, from which a GPU reads without a detour."""
+        return replace(self, images=self.images.pin_memory())
+
 
 class Patches:
-    """Draws augmented crops from samples, which lie on ``device`` and are resampled and varied there.
+    """Draws augmented crops from samples, which are resampled and varied on the CPU.
 
     Labels are renumbered 1, 2, ... per sample. ``prepare`` is that of the method: it is called once per sample, before
     augmentation, and for every crop onto which objects were pasted or that has none.
@@ -62,15 +66,14 @@ class Patches:
         augment: Augment,
         prepare: Callable[..., Any],
         seed: int,
-        device: torch.device | str = "cpu",
     ) -> None:
         check_samples(samples)
         self.crop_px, self.augment, self.seed = crop_px, augment, seed
         stacks = [_dense(stack) for _, stack in samples]
         boxes = [_boxes(stack) for stack in stacks]
         images = [np.ascontiguousarray(image, np.float32) for image, _ in samples]
-        self._images = [torch.from_numpy(image).to(device) for image in images]
-        self._stacks = [torch.from_numpy(stack).to(device) for stack in stacks]
+        self._images = [torch.from_numpy(image) for image in images]
+        self._stacks = [torch.from_numpy(stack) for stack in stacks]
         self._centres = [_centres(of) for of in boxes]
         self._prepare = prepare
         self._prepared = [prepare(stack) for stack in stacks]
@@ -78,7 +81,7 @@ class Patches:
         self._level = mean_levels(levels)
         self._levels = [self._level if level is None else level for level in levels]
         used = zip(images, stacks, strict=True) if augment.paste else ()
-        self._bank = bank_of(list(used), boxes if augment.paste else [], seed=seed, device=device)
+        self._bank = bank_of(list(used), boxes if augment.paste else [], seed=seed)
         self._weights = np.array([np.sqrt(image[0].size) for image in images])
         self._weights /= self._weights.sum()
 
@@ -102,13 +105,13 @@ class Patches:
         centre = self._centre(rng, image.shape[-2:])
         geometry = sampling_grid(rng, self.augment, centre=centre, size=self.crop_px)
         outside = levels.background if self.augment.outside == "background" else 0.0
-        image, stack = resample(image, stack, geometry.grid.to(image.device), outside=outside)
+        image, stack = resample(image, stack, geometry.grid, outside=outside)
         prepared, places = self._prepared[chosen], geometry.in_crop(self._centres[chosen])
         if self._bank and rng.random() < self.augment.paste:
             stack, pasted = self._paste(rng, image, stack, places, levels)
-            prepared = self._prepare(stack.cpu().numpy(), known=prepared, pasted=pasted)
+            prepared = self._prepare(stack.numpy(), known=prepared, pasted=pasted)
         image = vary_intensities(rng, self.augment, image, stack, levels, places=places)
-        return image, stack.cpu().numpy(), prepared, chosen
+        return image, stack.numpy(), prepared, chosen
 
     def _centre(self, rng: np.random.Generator, shape: Sequence[int]) -> tuple[float, float]:
         """Return a place from which the crop stays inside the image, give or take an eighth of its edge.

@@ -8,7 +8,7 @@ is read and no metric is computed here.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -27,19 +27,16 @@ from model.recipe import Recipe
 from model.samples.patches import Batch, Patches, Sample, check_depth, check_samples, digest_of_samples
 from model.training import curves
 from model.training.budget import Clock
+from model.training.feed import Batches, feed, processes_for
 from model.training.parallel import is_first, join, own_device, rank, share_of, spread, wait, world
 from model.training.run import Run
 from model.training.schedule import learning_rate
-from model.training.state import load_state, save_state
+from model.training.state import StateWriter, load_state
 
 Score = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], float]
 """Predicted and true label stacks of all validation images to one number, larger is better."""
 
 LOG_EVERY = 25
-AHEAD = 2
-"""Batches that each thread makes before they are needed."""
-GPU_THREADS = 4
-"""Threads that make batches for a GPU, whose own work is short; a CPU needs its cores for the network."""
 logger = logging.getLogger(__name__)
 
 
@@ -84,8 +81,8 @@ class Job:
     folder: Path
     score: Score | None
     about: About
-    digest: str
-    """Digest of all samples."""
+    states: StateWriter
+    """Writes the state to resume from."""
     clock: Clock | None
     on_step: Callable[[int, int], None] | None
     say: Callable[[str], None]
@@ -140,11 +137,10 @@ def train(
         augment=recipe.augment,
         prepare=recipe.method.prepare,
         seed=recipe.seed,
-        device=run.device,
     )
     job = Job(
         patches=patches, validation=validation, folder=target, score=score,
-        about=about or About(), digest=digest, clock=clock, on_step=on_step, say=say,
+        about=about or About(), states=StateWriter(target, digest=digest), clock=clock, on_step=on_step, say=say,
     )  # fmt: skip
     if clock is not None and clock.is_over:
         raise ValueError(f"minutes: no time for one step in {clock.minutes!r}; give more")
@@ -152,7 +148,10 @@ def train(
         curves.start_table(target, terms=recipe.method.terms, last_step=run.total or -1)
     if run.initial and not run.total:
         _score_initial(run, job)
-    return _train_phases(run, job)
+    try:
+        return _train_phases(run, job)
+    finally:
+        job.states.close()
 
 
 def _train_phases(run: Run, job: Job) -> Trained:
@@ -179,39 +178,19 @@ def _train_phase(run: Run, job: Job) -> bool:
     share = share_of(run.recipe.batch)
     wrapped = spread(run.network, run.device)
     started = time.monotonic() - run.seconds
-
-    def drawn(step: int) -> tuple[Batch, Targets]:
-        batch = job.patches.batch(step, share, first=rank() * share)
-        return batch, run.recipe.method.encode(batch.stacks, batch.prepared)
-
-    in_time = True
-    threads = GPU_THREADS if run.device.type == "cuda" else 1
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = [pool.submit(drawn, run.total + ahead) for ahead in range(AHEAD * threads)]
+    batches = Batches(job.patches, run.recipe.method, share, rank() * share)
+    with closing(feed(batches, run.total, processes=processes_for(run.device))) as fed:
+        in_time = True
         while run.step < run.phase.steps and in_time:
-            batch, targets = _next(waiting, pool, drawn, run.total + AHEAD * threads)
+            batch, targets = next(fed)
             terms = _learn(run, wrapped, batch.images, targets)
             _check_finite(run, terms, batch)
             run.step, run.total, run.seconds = run.step + 1, run.total + 1, time.monotonic() - started
             in_time = _kept_to_the_clock(run, job)
             _after_step(run, job, terms, last=not in_time)
-        for future in waiting:
-            future.cancel()
     if is_first():
         curves.draw(job.folder)
     return run.step == run.phase.steps
-
-
-def _next(
-    waiting: list[Future[tuple[Batch, Targets]]],
-    pool: ThreadPoolExecutor,
-    drawn: Callable[[int], tuple[Batch, Targets]],
-    step: int,
-) -> tuple[Batch, Targets]:
-    """Take the first batch that is waiting, and have another made."""
-    batch = waiting.pop(0).result()
-    waiting.append(pool.submit(drawn, step))
-    return batch
 
 
 def _kept_to_the_clock(run: Run, job: Job) -> bool:
@@ -282,7 +261,8 @@ def _scored(run: Run, job: Job) -> tuple[float, str, dict[str, str | float]]:
         Diverged: the validation loss is not a number.
     """
     network, method = run.average.network.eval(), run.recipe.method
-    loss = validation_loss(method, network, job.validation, run.phase, device=run.device)
+    together = run.recipe.batch if run.device.type == "cuda" else 1
+    loss = validation_loss(method, network, job.validation, run.phase, device=run.device, together=together)
     if not np.isfinite(loss):
         raise Diverged(
             f"phase {run.phase.name!r}, step {run.step}: expected a finite validation loss, got {loss}; "
@@ -290,7 +270,8 @@ def _scored(run: Run, job: Job) -> tuple[float, str, dict[str, str | float]]:
         )
     if job.score is None or not job.validation:
         return -loss, "loss", {"validation_loss": loss}
-    predicted = [predict(method, network, image, device=run.device) for image, _ in job.validation]
+    images = [image for image, _ in job.validation]
+    predicted = predict(method, network, images, device=run.device, together=together)
     score = float(job.score(predicted, [truth for _, truth in job.validation]))
     columns: dict[str, str | float] = {"validation_loss": loss, "score": score}
     return (score, "score", columns) if run.phase.best == "score" else (-loss, "loss", columns)
@@ -351,4 +332,4 @@ def _keep(run: Run, job: Job, score: float, chosen_by: str) -> None:
 
 def _save(run: Run, job: Job) -> None:
     if is_first():
-        save_state(job.folder, run, digest=job.digest)
+        job.states.save(run)

@@ -5,6 +5,7 @@ recipe, one starting model and one set of samples; only the lengths of phases ma
 """
 
 import json
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,20 +24,46 @@ INTEGERS = ("phase_index", "step", "total")
 NUMBERS = ("best", "seconds", "initial_score")
 
 
-def save_state(folder: Path, run: Run, *, digest: str) -> None:
-    """Write network, average, optimiser and position; the previous state is removed afterwards.
+class StateWriter:
+    """Writes the states of a training one after the other, while the training goes on."""
 
-    ``digest``: that of the samples.
-    """
-    name = f"state-{run.total}-{run.phase_index}.safetensors"
-    save_file(_tensors(run), folder / f"{name}.partial")
-    (folder / f"{name}.partial").replace(folder / name)
+    def __init__(self, folder: Path, *, digest: str) -> None:
+        """``digest``: that of the samples."""
+        self._folder, self._digest = folder, digest
+        self._pool = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    def save(self, run: Run) -> None:
+        """Copy network, average, optimiser and position, and begin to write them.
+
+        Raises:
+            OSError: the state before could not be written.
+        """
+        self._check()
+        record, tensors = _record(run, self._digest), _tensors(run)
+        self._writing = self._pool.submit(_write, self._folder, record, tensors)
+
+    def close(self) -> None:
+        """Return when everything is written; nothing can be saved after it.
+
+        Raises:
+            OSError: the last state could not be written.
+        """
+        self._pool.shutdown()
+        self._check()
+
+    def _check(self) -> None:
+        """Wait for the state that is being written, and raise what went wrong."""
+        if self._writing is not None:
+            self._writing.result()
+
+
+def _record(run: Run, digest: str) -> dict[str, Any]:
+    """Return what a state holds besides tensors."""
     numbers = {key: getattr(run, key) for key in (*INTEGERS, *NUMBERS)}
-    record: dict[str, Any] = {
-        key: float(value) if np.isfinite(value) else None for key, value in numbers.items()
-    }
-    record |= {
-        "tensors": name,
+    finite = {key: float(value) if np.isfinite(value) else None for key, value in numbers.items()}
+    return finite | {
+        "tensors": f"state-{run.total}-{run.phase_index}.safetensors",
         "recipe": run.recipe.as_dict(),
         "updates": run.average.updates,
         "initial": run.initial,
@@ -44,6 +71,13 @@ def save_state(folder: Path, run: Run, *, digest: str) -> None:
         "data": digest,
         "timed": run.timed,
     }
+
+
+def _write(folder: Path, record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """Write tensors, then the file that names them; the previous state is removed afterwards."""
+    name = record["tensors"]
+    save_file(tensors, folder / f"{name}.partial")
+    (folder / f"{name}.partial").replace(folder / name)
     partial = folder / f"{STATE}.partial"
     partial.write_text(json.dumps(record), encoding="utf-8")
     partial.replace(folder / STATE)

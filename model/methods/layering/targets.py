@@ -5,8 +5,9 @@ object, the objects that others cover wholly, the pairs that can be compared) is
 the step, so that the losses never have to wait for a count from the device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +28,14 @@ class Pixels:
     owner: torch.Tensor
     """int64 ``(P,)``: object of each pixel, counted from 0."""
 
-    def to(self, device: torch.device | str) -> "Pixels":
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Pixels":
         """Return the same pixels on a device."""
-        return Pixels(index=self.index.to(device), owner=self.owner.to(device))
+        index, owner = (part.to(device, non_blocking=non_blocking) for part in (self.index, self.owner))
+        return Pixels(index=index, owner=owner)
+
+    def pin_memory(self) -> "Pixels":
+        """Return the same pixels in pinned memory."""
+        return Pixels(index=self.index.pin_memory(), owner=self.owner.pin_memory())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +63,15 @@ class Targets:
 
     def to(self, device: torch.device | str) -> "Targets":
         """Return the same targets on a device."""
-        return replace(self, **{entry.name: getattr(self, entry.name).to(device) for entry in fields(self)})
+        return self._with_each(lambda part: part.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Targets":
+        """Return the same targets in pinned memory, from which a GPU reads without a detour."""
+        return self._with_each(lambda part: part.pin_memory())
+
+    def _with_each(self, change: Callable[[Any], Any]) -> "Targets":
+        changed: dict[str, Any] = {entry.name: change(getattr(self, entry.name)) for entry in fields(self)}
+        return replace(self, **changed)
 
 
 def encode(

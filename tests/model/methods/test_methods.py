@@ -95,9 +95,9 @@ def test_a_checkpoint_brings_the_method_back(method: Method, tmp_path: Path) -> 
     assert (card["method"]["kind"], card["link"], card["stride"]) == (method.kind, method.link, method.stride)
     assert card["halo_px"] == network.halo_px + method.margin_px
     image = np.random.default_rng(0).random((1, 30, 33), dtype=np.float32)
-    found = predict(loaded.method, loaded.network, image)
+    found = predict(loaded.method, loaded.network, [image])[0]
     assert found.dtype == np.uint32 and found.shape[1:] == (30, 33)
-    assert np.array_equal(found, predict(method, network, image))
+    assert np.array_equal(found, predict(method, network, [image])[0])
     ids = np.unique(found[found > 0])
     assert np.array_equal(ids, np.arange(1, len(ids) + 1))
 
@@ -127,7 +127,7 @@ def test_tiles_with_their_halo_are_the_whole_image(kind: str, tmp_path: Path) ->
 def test_objects_that_touch_are_learnt_apart(kind: str, steps: int, rate: float) -> None:
     torch.set_num_threads(1)
     image, stack = touching()
-    found = predict(TINY[kind], learnt(TINY[kind], image, stack, steps, rate), image)
+    found = predict(TINY[kind], learnt(TINY[kind], image, stack, steps, rate), [image])[0]
     assert found.max() == 3
     for label in (1, 2, 3):
         truth = stack[0] == label

@@ -18,7 +18,7 @@ from model.errors import BadSample, Diverged, NoDevice
 from model.method import Phase
 from model.methods.layering import Layering
 from model.networks.unet import UNetShape
-from model.prediction.inference import predict
+from model.prediction.inference import predict, validation_loss
 from model.recipe import FOLDER, Optimiser, Recipe, read_recipe, recipe_from
 from model.samples.augment import Augment, sampling_grid
 from model.samples.patches import Patches, Sample
@@ -253,7 +253,7 @@ def test_crossing_bars_are_learnt_with_the_crossing_in_both_masks(crossing: Scen
     done = train(recipe, [crossing], [crossing], tmp_path, device="cpu")
     checkpoint = load_checkpoint(done.folder)
     image, truth = crossing
-    found = predict(checkpoint.method, checkpoint.network, image)
+    found = predict(checkpoint.method, checkpoint.network, [image])[0]
     masks = [(found == label).any(0) for label in range(1, int(found.max()) + 1)]
     bars = [(truth == label).any(0) for label in (1, 2)]
     assert len(masks) == 2
@@ -261,7 +261,7 @@ def test_crossing_bars_are_learnt_with_the_crossing_in_both_masks(crossing: Scen
     best = [max((bar & mask).sum() / (bar | mask).sum() for mask in masks) for bar in bars]
     assert min(best) > 0.9
     assert (masks[0] & masks[1])[bars[0] & bars[1]].mean() >= 0.95
-    apart = predict(checkpoint.method.without_overlaps(), checkpoint.network, image)
+    apart = predict(checkpoint.method.without_overlaps(), checkpoint.network, [image])[0]
     assert (apart > 0).sum(0).max() == 1
 
 
@@ -367,3 +367,26 @@ def test_devices_that_are_not_there_are_errors() -> None:
         choose_device("tpu")
     with pytest.raises(NoDevice, match="found"):
         choose_device(f"cuda:{torch.cuda.device_count()}")
+
+
+def test_images_of_one_shape_go_through_the_network_together_with_the_same_result(crossing: Scene) -> None:
+    torch.manual_seed(0)
+    method = Layering(shape=UNetShape(width=2, poolings=1, order="norm-relu"), min_area=1)
+    network = method.network(1).eval()
+    image, stack = crossing
+    images = [image, image[:, :40], image[:, ::-1].copy(), image[:, :40, ::-1].copy()]
+    alone, together = (predict(method, network, images, together=size) for size in (1, 3))
+    assert [one.shape[1:] for one in alone] == [one.shape[1:] for one in images]
+    assert all(np.array_equal(*pair) for pair in zip(alone, together, strict=True))
+    samples: list[Sample] = [(one, stack[:, : one.shape[1]]) for one in images]
+    phase = Phase(name="a", steps=1, weights={"foreground": 1.0})
+    losses = [validation_loss(method, network, samples, phase, together=size) for size in (1, 3)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_state_that_cannot_be_written_ends_the_training(
+    crossing: Scene, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    (tmp_path / "state.json.partial").mkdir()
+    with pytest.raises(OSError):
+        train(small_recipe, [crossing], [], tmp_path, device="cpu")
