@@ -64,11 +64,13 @@ class SegmentJob:
     model: str | None = None
     """Shipped model, or path or URL of a checkpoint; default: nuclei."""
     segmenter: str | None = None
-    """Instead of a model: threshold, or module:function."""
+    """Instead of a model: threshold; the network of another package, as cellpose:cpsam, stardist:2D_versatile_fluo,
+    instanseg:fluorescence_nuclei_and_cells or bioimageio:ID (name or path of weights); or module:function."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Arithmetic of a model's convolutions; results differ a little."""
     method: dict[str, float | int] = Field(default_factory=dict)
-    """Thresholds and least area that are not the model's, such as method.foreground_threshold; the run is another."""
+    """Thresholds, diameter and least area that are not the model's, such as method.foreground_threshold or, for
+    Cellpose, method.diameter; the run is another."""
     channel: tuple[str | int, ...] = ()
     """Channels by name or index, in the order the model expects; default: the only one, or the one that the model's
     card names. Where that is not clear the job is refused."""

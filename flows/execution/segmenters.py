@@ -1,4 +1,4 @@
-"""The segmenter a job names: a shipped or given checkpoint, the classical one, or a function of the user.
+"""The segmenter a job names: a checkpoint, the classical one, another package's network, or a function of the user.
 
 A small reference travels with every tile; the segmenter itself is loaded once per process.
 """
@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from flows.jobs import DEFAULT_MODEL, SegmentJob
+from model.adapters.catalogue import is_adapter, load_adapter
 from model.card import CARD, WEIGHTS, answers_digest, read_card, shipped, with_settings
 from model.errors import BadCheckpoint
 from pipeline.errors import BadArgument
@@ -25,14 +26,14 @@ from pipeline.threshold import Threshold
 
 @dataclass(frozen=True)
 class SegmenterRef:
-    """A segmenter by ``kind`` and the name, path, URL or ``module:function`` of that kind."""
+    """A segmenter by ``kind`` and the name, path, URL, ``package:model`` or ``module:function`` of that kind."""
 
-    kind: Literal["model", "threshold", "import"]
+    kind: Literal["model", "threshold", "adapter", "import"]
     reference: str
     device: str = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     settings: tuple[tuple[str, Any], ...] = ()
-    """Thresholds and least area that are not those of the model's card, as names and values."""
+    """Thresholds, sizes and least area that are not those of the model, as names and values."""
 
 
 def reference(job: SegmentJob) -> SegmenterRef:
@@ -41,7 +42,8 @@ def reference(job: SegmentJob) -> SegmenterRef:
     classical = job.segmenter == "threshold" or (job.segmenter is None and job.model == "threshold")
     if (classical or job.segmenter) and job.precision != "float32":
         raise BadArgument(f"precision: only a model has one, got {job.precision}; leave precision out")
-    if (classical or job.segmenter) and job.method:
+    adapted = job.segmenter is not None and is_adapter(job.segmenter)
+    if (classical or job.segmenter) and not adapted and job.method:
         raise BadArgument(f"method: only a model has settings, got {sorted(job.method)}; leave method out")
     if classical:
         if device in ("cuda", "openvino"):
@@ -49,9 +51,13 @@ def reference(job: SegmentJob) -> SegmenterRef:
                 f"device: threshold computes on the CPU only, got {device}; leave execution.device out"
             )
         return SegmenterRef("threshold", "threshold", device)
-    if job.segmenter:
-        return SegmenterRef("import", job.segmenter, device)
     settings = tuple(sorted(job.method.items()))
+    if adapted and device == "openvino":
+        raise BadArgument(
+            f"device: openvino runs the models of platelayer, not {job.segmenter}; use cpu or cuda"
+        )
+    if job.segmenter:
+        return SegmenterRef("adapter" if adapted else "import", job.segmenter, device, settings=settings)
     return SegmenterRef("model", job.model or DEFAULT_MODEL, device, job.precision, settings)
 
 
@@ -79,12 +85,24 @@ def _load(reference: SegmenterRef) -> Segmenter:
         return Threshold()
     if reference.kind == "import":
         return imported(reference.reference)
+    if reference.kind == "adapter":
+        return _adapted(reference)
     from model.prediction.segmenter import load_segmenter
 
     folder = model_folder(reference.reference)
     return load_segmenter(
         folder, device=reference.device, precision=reference.precision, settings=dict(reference.settings)
     )
+
+
+def _adapted(reference: SegmenterRef) -> Segmenter:
+    """The network of another package; a setting that it does not have is the user's to correct."""
+    try:
+        return load_adapter(reference.reference, device=reference.device, settings=dict(reference.settings))
+    except BadCheckpoint:
+        raise
+    except ValueError as error:
+        raise BadArgument(str(error)) from None
 
 
 def model_folder(reference: str) -> Path:
@@ -142,6 +160,8 @@ def described(reference: SegmenterRef, traits: Traits) -> dict[str, Any]:
     if reference.kind == "model":
         method = read_card(model_folder(reference.reference))["method"]
         facts["thresholds"] = {key: value for key, value in method.items() if key.endswith("threshold")}
+    elif reference.settings:
+        facts["thresholds"] = dict(reference.settings)
     return facts
 
 
