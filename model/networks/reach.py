@@ -46,12 +46,12 @@ class Span:
         """The unfolding of channels into pixels: one cell becomes ``size`` cells."""
         return Span(low=np.repeat(self.low, size), high=np.repeat(self.high, size))
 
-    def bilinear(self, factor: int = 2) -> "Span":
-        """Bilinear up-sampling by an even factor with half-pixel centres: each cell reads one neighbour besides."""
-        half = factor // 2
-        before, after = np.pad(self.low, (1, 0), mode="edge")[:-1], np.pad(self.high, (0, 1), mode="edge")[1:]
-        low = np.stack([before] * half + [self.low] * half, axis=1).ravel()
-        high = np.stack([self.high] * half + [after] * half, axis=1).ravel()
+    def bilinear(self) -> "Span":
+        """Bilinear up-sampling by two with half-pixel centres: each cell reads its own and one neighbour."""
+        before, after = np.maximum(np.arange(len(self.low)) - 1, 0), np.arange(len(self.low))
+        later = np.minimum(after + 1, len(self.low) - 1)
+        low = np.stack([self.low[before], self.low], axis=1).ravel()
+        high = np.stack([self.high, self.high[later]], axis=1).ravel()
         return Span(low=low, high=high)
 
     def join(self, other: "Span") -> "Span":

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from model.networks.contrast import contrast_span, local_contrast
 from model.networks.network import Network
 from model.networks.reach import Span
 
@@ -39,17 +38,16 @@ class UNetShape:
     """Edge of the block of pixels that is folded into channels at the input and unfolded at the output."""
     order: Literal["relu-norm", "norm-relu"] = "relu-norm"
     """Batch norm after ReLU as in the paper, or before it, where it can be folded into the convolution."""
-    contrast_cells: int = 0
-    """Radius, in total strides, of the window whose mean and deviation normalise a second copy of each input channel
-    (`model.networks.contrast`); 0: without that copy."""
 
     def __post_init__(self) -> None:
         for name in ("channels", "width", "head_width", "fold"):
             if getattr(self, name) < MIN_WIDTH:
                 raise ValueError(f"network {name}: expected at least 1, got {getattr(self, name)!r}")
-        for name in ("poolings", "head_convs", "contrast_cells"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"network {name}: expected 0 or more, got {getattr(self, name)!r}")
+        if self.poolings < 0 or self.head_convs < 0:
+            raise ValueError(
+                f"network: expected poolings and head_convs of 0 or more, "
+                f"got {self.poolings!r} and {self.head_convs!r}"
+            )
         if not self.heads or min(self.heads.values()) < 1:
             raise ValueError(f"network heads: expected names with at least one map each, got {self.heads!r}")
         if self.order not in ("relu-norm", "norm-relu"):
@@ -82,8 +80,7 @@ class UNet(Network):
         super().__init__()
         self.shape: UNetShape = shape
         widths = [shape.width * 2**level for level in range(shape.poolings + 1)]
-        copies = 2 if shape.contrast_cells else 1
-        inputs = [copies * shape.channels * shape.fold**2, *widths[:-1]]
+        inputs = [shape.channels * shape.fold**2, *widths[:-1]]
         order = shape.order
         self.down = nn.ModuleList(_pair(i, o, order) for i, o in zip(inputs, widths, strict=True))
         steps = list(zip(widths[1:], widths[:-1], strict=True))
@@ -101,9 +98,6 @@ class UNet(Network):
     def features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the deepest map of the encoder and the map that the decoder ends with."""
         self._check(images)
-        if self.shape.contrast_cells:
-            local = local_contrast(images, cell=self.shape.stride, radius=self.shape.contrast_cells)
-            images = torch.cat([images, local], dim=1)
         maps, skipped = functional.pixel_unshuffle(images, self.shape.fold), []
         for level, block in enumerate(self.down):
             maps = block(maps if level == 0 else functional.max_pool2d(maps, 2))
@@ -150,8 +144,6 @@ class UNet(Network):
 
     def span(self, span: Span) -> Span:
         """Follow which input pixels a value depends on through the layers of ``forward``."""
-        if self.shape.contrast_cells:
-            span = contrast_span(span, cell=self.shape.stride, radius=self.shape.contrast_cells)
         maps, skipped = span.pool(self.shape.fold), []
         for level in range(self.shape.poolings + 1):
             maps = (maps if level == 0 else maps.pool(2)).convolve(1).convolve(1)

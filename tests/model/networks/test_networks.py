@@ -13,9 +13,7 @@ from model.recipe import read_recipe
 
 SMALL = UNetShape(heads={"layers": 2, "foreground": 1}, width=2, poolings=2, head_width=2)
 HOUSE = replace(house(width=2), poolings=1)
-SHAPES = pytest.mark.parametrize(
-    "shape", [SMALL, HOUSE, replace(SMALL, poolings=0, head_convs=1), replace(SMALL, contrast_cells=2)]
-)
+SHAPES = pytest.mark.parametrize("shape", [SMALL, HOUSE, replace(SMALL, poolings=0, head_convs=1)])
 
 
 @pytest.mark.parametrize(
