@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as value
-from skimage.filters import threshold_otsu
 
 from pipeline.errors import BadArgument
 from pipeline.histogram import Histogram, count_codes, histogram, make_bins, needs_codes
@@ -217,6 +216,8 @@ def _around_threshold(levels: Levels, low: float) -> tuple[float, float, bool]:
 
 def _threshold(levels: Levels) -> float | None:
     """Otsu's threshold if it parts objects from noise, else one between noise and outliers, if there are any."""
+    from skimage.filters import threshold_otsu  # here: few models ask for it, and it takes long to import
+
     clipped = levels.clipped()
     values, counts = clipped.values, clipped.counts
     last = int(np.searchsorted(values, threshold_otsu(hist=(counts, values))))

@@ -160,7 +160,10 @@ def _say_model(work: SegmentJob) -> None:
 def _record(work: SegmentJob) -> "RunRecord":
     from flows.commands.terminal import watcher
     from flows.execution.orchestrate import is_prefect_configured
+    from flows.execution.pools import prepare_pool
+    from flows.segmentation import WORKER_MODULES
 
+    prepare_pool(work.execution, preload=WORKER_MODULES)  # while this process imports the rest
     watching = watcher()
     try:
         if is_prefect_configured():

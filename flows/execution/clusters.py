@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import dask
 
 from flows.execution.executors import Pool
-from flows.execution.memory import KEPT_BYTES, keep_memory
+from flows.execution.forkserver import ENVIRONMENT, METHOD, WORKER, begin
+from flows.execution.memory import keep_memory
 from flows.execution.versions import versions
 from flows.jobs import Execution
 from pipeline.errors import RunConflict
@@ -66,28 +67,28 @@ def _log_level() -> str:
     return os.environ.get("PLATELAYER_LOG", "CRITICAL")
 
 
-ENVIRONMENT = {
-    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1),
-    **dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), KEPT_BYTES),
-    "MALLOC_ARENA_MAX": 1,
-}
-"""Of workers: one thread each, and memory kept as `keep_memory` does, from the start: Dask's own threads come first."""
-
-
 @contextmanager
 def _local(execution: Execution, workers: int, threads: int, preload: Sequence[str]) -> "Iterator[Client]":
     """Worker processes on this machine, gone with this process."""
-    from distributed import Client, Nanny, Scheduler, SpecCluster
+    begin(preload)
+    from distributed import Client, Nanny, Scheduler, SpecCluster, utils
+
+    # The forkserver has its modules: Dask would set others, and import pandas here to find out which there are.
+    utils._forkserver_preload_set = True
 
     # Processes: torch and numpy hold the interpreter's lock too long for threads, but while one of them waits.
     options: dict[str, Any] = {
         "host": "127.0.0.1", "nthreads": threads, "memory_limit": 0, "dashboard": False,
     }  # fmt: skip
-    options |= {"silence_logs": _log_level(), "preload": ["flows.execution.worker", *preload]}
+    options |= {
+        "silence_logs": _log_level(),
+        "preload": [WORKER, *preload],
+        "env": {**os.environ, **ENVIRONMENT},
+    }
     spec = {f"cpu-{i}": {"cls": Nanny, "options": options} for i in range(workers)}
     for gpu in _gpus(execution.device):
         mine = options | {"nthreads": GPU_THREADS, "resources": {"GPU": 1}}
-        mine["env"] = {"CUDA_VISIBLE_DEVICES": gpu}
+        mine["env"] = {**os.environ, **ENVIRONMENT, "CUDA_VISIBLE_DEVICES": gpu}
         spec |= {f"gpu-{gpu}-{i}": {"cls": Nanny, "options": mine} for i in range(GPU_PROCESSES)}
     # Without a port of its own every cluster warns that the usual one is taken.
     place = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
@@ -96,9 +97,10 @@ def _local(execution: Execution, workers: int, threads: int, preload: Sequence[s
         dask.config.set(
             {
                 "distributed.worker.daemon": True,
+                "distributed.worker.multiprocessing-method": METHOD,
                 "distributed.worker.profile.enabled": False,  # looks at every thread 100 times a second
                 "distributed.admin.tick.interval": "1s",  # 50 times a second costs idle processes 8 % of a core
-                "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
+                "distributed.nanny.pre-spawn-environ": {} if METHOD == "forkserver" else ENVIRONMENT,
             }
         ),
         SpecCluster(workers=spec, scheduler=scheduler, silence_logs=False) as cluster,

@@ -12,6 +12,14 @@ AHEAD = 2
 """Tiles at once in a process that works on a server's data: one is read or written while one is in the network."""
 
 
+def prepare_pool(execution: Execution, *, preload: Sequence[str] = ()) -> None:
+    """Begin to start what a pool will need, if that takes long; returns at once, and may be called twice."""
+    if execution.executor == "dask":
+        from flows.execution.forkserver import begin
+
+        begin(preload)
+
+
 @contextmanager
 def open_pool(execution: Execution, *, remote: bool = False, preload: Sequence[str] = ()) -> Iterator[Pool]:
     """Open the workers a job asks for and close them afterwards.

@@ -13,8 +13,9 @@ from functools import partial
 from flows.execution.executors import Pool, describe_error, run_window
 from flows.execution.orchestrate import Step, direct
 from flows.execution.parallel import parallel_map
-from flows.execution.pools import open_pool
+from flows.execution.pools import open_pool, prepare_pool
 from flows.jobs import SegmentJob, as_table
+from flows.segmentation import WORKER_MODULES
 from flows.segmentation.existing import Existing, find_existing, target_of
 from flows.segmentation.plan import GROUP_TILES, Plan, make_plan
 from flows.segmentation.record import Progress, RunRecord, silent
@@ -43,9 +44,6 @@ from pipeline.store.ledger import held
 from pipeline.store.ome.mirror import list_published, mirror
 from pipeline.store.places.traffic import take_counts
 
-WARM = ("flows.segmentation.stages.field",)
-"""Imported by worker processes before the first tile: it takes a second."""
-
 
 def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct) -> RunRecord:
     """Segment every image of a source; the record says what was done, skipped and set aside.
@@ -55,6 +53,7 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
         BadOutput: the output cannot be written; what is finished is kept.
         RunConflict: the output is held by another run, or labels of that name are there already.
     """
+    prepare_pool(job.execution, preload=WORKER_MODULES)
     take_counts()  # requests before this run are not this run's
     plan = make_plan(job)
     record = RunRecord.begin(plan)
@@ -66,7 +65,7 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
         return record.finished_before(plan)
     existing.check_names(todo)
     with ExitStack() as stack:
-        pool = stack.enter_context(open_pool(job.execution, remote=plan.is_remote, preload=WARM))
+        pool = stack.enter_context(open_pool(job.execution, remote=plan.is_remote, preload=WORKER_MODULES))
         record.moved("plan", take_counts())
         _check_segmenter(plan, pool, record)
         hold = stack.enter_context(held(plan.output, plan.ledger.run))
