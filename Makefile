@@ -1,10 +1,11 @@
 # Three commands: `make test`, `make demo` and `make docs`. Each creates .venv and installs what it needs.
+# `make pictures` makes the pictures of the documentation anew.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs browser clean
+.PHONY: demo test lint docs pictures browser clean
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,6 +30,10 @@ browser:
 # The site, into site/: strict, so a broken link or an unknown name in the reference is an error.
 docs: $(VENV)/.installed-test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The pictures of the tutorial and of the pages "Bring your ...", by the commands that these pages show.
+pictures: $(VENV)/.installed-test browser
+	$(BIN)/python docs/pictures.py
 
 test: lint docs browser
 	$(BIN)/python -m pytest
