@@ -1,13 +1,14 @@
 """What the pages of the documentation expect in the folder of their reader: small stores and files, by name."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import tifffile
 from PIL import Image
 
-from flows.ingest import ingest_synthetic
+from flows.ingest.samples import ingest_synthetic
 from pipeline.datasets.synthetic.scenes import scene
 from pipeline.store.ome.image_writing import write_image
 from pipeline.store.places.address import address
@@ -99,8 +100,14 @@ def bbbc010(target: Path) -> None:
             Image.fromarray(worm).save(target / "masks" / f"{well}_{number:02d}_ground_truth.png")
 
 
+def my_stardist(target: Path) -> None:
+    """A small StarDist model in the package's own format."""
+    shutil.copytree(Path(__file__).parent / "model" / "adapters" / "stardist_tiny", target)
+
+
 GIVEN = {
     "plate.zarr": plate, "slide.zarr": slide, "archive": archive, "scan": scan, "repeats": repeats, "cells": cells,
     "masks": masks, "annotations.geojson": annotations, "BBBC010": bbbc010,
+    "my-stardist": my_stardist,
 }  # fmt: skip
 """What writes a thing to a path, by the name that pages give it."""

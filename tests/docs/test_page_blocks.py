@@ -18,6 +18,7 @@ LANGUAGES = {*RUN, "text", "toml", "csv", "diff"}
 FOREIGN = {
     "dask worker": {"--resources", "--nthreads", "--memory-limit"},
     "prefect": {"--name"},
+    "pip": {"--no-deps"},
 }
 """Options of other programs that the pages name."""
 
