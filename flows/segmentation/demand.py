@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flows.execution.executors import usable_cores
+from flows.segmentation.existing import MANY
 from flows.segmentation.image_job import ImageJob
 from flows.segmentation.plan import Plan
 from pipeline.store.ome.collection import Image
@@ -137,23 +138,24 @@ def _output(plan: Plan, sizes: Sizes) -> Traffic:
         requests={"GET": 7, "PUT": 4 + groups, "LIST": 2 + groups, "DELETE": 1},
         bytes_out=JOB_BYTES + RECORD_BYTES * (2 + groups),
     )
-    total += _mirror(plan)
+    listed = len(plan.works) >= MANY  # what is there already is told by a listing and not image by image
+    total += _mirror(plan, listed=listed)
     depth = 1 + int(sizes.overlaps)
     if any(work.is_field for work in plan.works):
         total += Traffic(requests={"GET": 1, "PUT": 1})  # which fields are begun
     for work in plan.works:
         stages = (_tiles(work, sizes), _blocks(work, sizes, depth), _finish(work, depth))
-        total += _field(work, sizes, depth) if work.is_field else sum(stages, Traffic())
+        total += _field(work, sizes, depth, listed=listed) if work.is_field else sum(stages, Traffic())
     return total
 
 
-def _field(work: ImageJob, sizes: Sizes, depth: int) -> Traffic:
+def _field(work: ImageJob, sizes: Sizes, depth: int, *, listed: bool) -> Traffic:
     """What one worker asks for that does a small image in one go: labels, table, their listings and the mark."""
     layout = layout_for(work.image)
     found = 1 if work.image.zarr_format == 3 else 2
     put = depth * (len(layout.shapes) + _chunks(layout) + found) + 2 + 3 * found
     return Traffic(
-        requests={"GET": found * (8 + depth), "PUT": put, "LIST": depth},
+        requests={"GET": found * (8 - 2 * listed + depth), "PUT": put, "LIST": depth},
         bytes_out=round(sum(_piece_bytes(work, sizes)) * LABEL_SHARE) + FIELD_BYTES,
     )
 
@@ -167,14 +169,16 @@ def _piece_bytes(work: ImageJob, sizes: Sizes) -> tuple[float, float]:
     return rows, sizes.runs * pixels + sizes.empty_runs * len(units)
 
 
-def _mirror(plan: Plan) -> Traffic:
+def _mirror(plan: Plan, *, listed: bool) -> Traffic:
     if plan.in_place:
         return Traffic()
     images = plan.source.images
     rows, wells = ({image.well[:n] for image in images if image.well} for n in (1, 2))
     found = 1 if plan.source.zarr_format == 3 else 2
     made = len(rows) + 2 * len(images)  # an empty group, and with the labels one that shows them
-    return Traffic(requests={"GET": 3 + found * made, "PUT": made + found * (len(wells) + 1)})
+    return Traffic(
+        requests={"GET": 3 + found * (made - len(images) * listed), "PUT": made + found * (len(wells) + 1)}
+    )
 
 
 def _tiles(work: ImageJob, sizes: Sizes) -> Traffic:

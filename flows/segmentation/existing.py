@@ -15,8 +15,11 @@ from flows.segmentation.plan import Plan
 from flows.segmentation.record import RunRecord
 from flows.segmentation.stages.painting import Target
 from pipeline.errors import RunConflict
-from pipeline.store.ome.labels import label_origin
+from pipeline.store.ome.label_reading import label_origin, labels_path
 from pipeline.store.ome.table_listing import list_tables
+
+MANY = 16
+"""Images from which on a server is asked for one listing of the output and not for each image."""
 
 BEGUN = "begun.json"
 """Lists the fields that this run may have begun to write, by their keys."""
@@ -31,6 +34,8 @@ class Existing:
     """Fingerprint of the work that the labels of each image come from, by key; None where there are no labels."""
     marked: frozenset[str]
     """Keys of the images that have the mark of a finished image."""
+    keys: frozenset[str] | None = None
+    """All files of the output, where one listing of them was made."""
 
     @property
     def todo(self) -> list[ImageJob]:
@@ -88,6 +93,8 @@ class Existing:
         if work.key in self.begun and origin in (None, plan.label_fingerprint):
             return None
         if origin is None:
+            if not _may_have(self.keys, f"{work.image.path}/tables"):
+                return None
             if plan.name not in list_tables(plan.output, work.image.path, zarr_format=work.image.zarr_format):
                 return None
             if work.key in self.marked or plan.ledger.marks("predict", work.key):
@@ -102,17 +109,30 @@ class Existing:
 
 def find_existing(plan: Plan) -> Existing:
     """Look what an output holds of the images of a plan."""
-    marks = set(plan.output.list(f"{plan.ledger.folder}/images"))
-    origins = parallel_map(partial(_origin, plan), plan.works, waits=not plan.output.is_local)
+    several_requests = not plan.output.is_local and len(plan.works) >= MANY
+    keys = frozenset(plan.output.list()) if several_requests else None
+    marks = set(plan.output.list(f"{plan.ledger.folder}/images")) if keys is None else keys
+    prefix = f"{plan.ledger.folder}/images/" if keys is not None else ""
+    origins = parallel_map(partial(_origin, plan, keys), plan.works, waits=not plan.output.is_local)
     return Existing(
         plan,
         {work.key: origin for work, origin in zip(plan.works, origins, strict=True)},
-        frozenset(work.key for work in plan.works if f"{work.key}.json" in marks),
+        frozenset(work.key for work in plan.works if f"{prefix}{work.key}.json" in marks),
+        keys,
     )
 
 
-def _origin(plan: Plan, work: ImageJob) -> str | None:
-    return label_origin(plan.output, work.image.path, plan.name, zarr_format=work.image.zarr_format)
+def _origin(plan: Plan, keys: frozenset[str] | None, work: ImageJob) -> str | None:
+    path, zarr_format = work.image.path, work.image.zarr_format
+    if not _may_have(keys, labels_path(path, plan.name)):
+        return None
+    return label_origin(plan.output, path, plan.name, zarr_format=zarr_format)
+
+
+def _may_have(keys: frozenset[str] | None, group: str) -> bool:
+    """Whether an output may have a zarr group: not where a listing shows none of its documents."""
+    group = group.lstrip("/")
+    return keys is None or any(f"{group}/{name}" in keys for name in ("zarr.json", ".zgroup", ".zattrs"))
 
 
 def target_of(plan: Plan, work: ImageJob) -> Target:

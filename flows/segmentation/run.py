@@ -70,7 +70,7 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
         _check_segmenter(plan, pool, record)
         hold = stack.enter_context(held(plan.output, plan.ledger.run))
         if not plan.in_place:
-            mirror(plan.source, plan.output, copy_images=job.copy_images)
+            mirror(plan.source, plan.output, copy_images=job.copy_images, present=existing.keys)
         plan.ledger.write_json("job.json", as_table(job))
         existing.claim(todo)
         run = Run(plan, pool, record, progress, hold)

@@ -20,7 +20,13 @@ COPIERS = 16
 """Files are copied by so many threads."""
 
 
-def mirror(source: Collection, target: Address, *, copy_images: bool = False) -> None:
+def mirror(
+    source: Collection,
+    target: Address,
+    *,
+    copy_images: bool = False,
+    present: frozenset[str] | None = None,
+) -> None:
     """Write plate, well and image groups of a collection to ``target``; may be repeated.
 
     Wells and fields that cannot be read in the source are not listed in the mirror.
@@ -29,18 +35,37 @@ def mirror(source: Collection, target: Address, *, copy_images: bool = False) ->
         source: what was opened.
         target: where to; another place than the source.
         copy_images: copy the pixels (all levels, byte by byte) too.
+        present: all files of the target, where they were listed already: no group is asked for then.
 
     Raises:
         BadArgument: the target is the source, or lies inside it.
         BadStore: the target holds something else, or cannot be written.
     """
     _check_target(source, target)
-    for image in source.images:
-        if copy_images:
+    if copy_images:
+        for image in source.images:
             _copy_image(image, target)
-        else:
-            ensure_group(target, image.path, zarr_format=source.zarr_format)
+    else:
+        _make_groups(source, target, present)
     _write_listing(source, target)
+
+
+def _make_groups(source: Collection, target: Address, present: frozenset[str] | None) -> None:
+    """Make an empty group for each image that has none."""
+
+    def make(image: Image) -> None:
+        documents = (join(image.path, name) for name in ("zarr.json", ".zgroup", ".zattrs"))
+        if present is None or not present.isdisjoint(documents):
+            ensure_group(target, image.path, zarr_format=source.zarr_format)
+        else:
+            write_group(target, image.path, {}, zarr_format=source.zarr_format)
+
+    if target.is_local:
+        for image in source.images:
+            make(image)
+        return
+    with ThreadPoolExecutor(COPIERS) as pool:
+        list(pool.map(make, source.images))
 
 
 def list_published(source: Collection, target: Address) -> None:

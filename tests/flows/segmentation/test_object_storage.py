@@ -14,9 +14,11 @@ from flows.evaluation.report import report_page
 from flows.execution.pools import AHEAD
 from flows.jobs import SegmentJob, job
 from flows.segmentation.estimate import estimate
+from flows.segmentation.existing import MANY, find_existing
 from flows.segmentation.image_job import ImageJob
 from flows.segmentation.plan import make_plan
 from flows.segmentation.run import segment
+from pipeline.errors import RunConflict
 from pipeline.report.page import html_page
 from pipeline.store import ledger
 from pipeline.store.ome.image_writing import create_plate, write_image
@@ -151,6 +153,46 @@ def test_requests_per_field(cloud, bright, noise, monkeypatch):
     # Two layers of labels: three files each; the table and its group, two listings, the mark.
     assert more["PUT"] == 2 * 3 + 2 + 2 + 1
     assert more["GET"] <= 16 and more["POST"] == more["DELETE"] == more["HEAD"] == 0
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_requests_of_planning_per_field(apart, cloud, bright, noise):
+    place, behaviour = cloud
+    spent = {}
+    for wells in (MANY, MANY + 8):
+        plate = address(place.url.replace("p.zarr", f"{wells}.zarr"))
+        fields = [("A", str(well), 1) for well in range(1, wells + 1)]
+        for path in create_plate(plate, name="p", wells=fields):
+            write_image(plate, path, noise((16, 16))[None], chunks=(16, 16))
+        behaviour.reset()
+        plan = make_plan(
+            a_job(plate, bright, output=plate.url.replace(".zarr", "-out.zarr") if apart else None)
+        )
+        existing = find_existing(plan)
+        existing.check_names(existing.todo)
+        spent[wells] = Counter(method for method, _ in behaviour.requests)
+    more = {kind: (spent[MANY + 8][kind] - spent[MANY][kind]) / 8 for kind in spent[MANY]}
+    # The well, the image, its array; what is there already is told by listings.
+    assert more == {"GET": 3} or more == {"GET": 3, "LIST": 0}
+    assert spent[MANY].total() <= 3 * MANY + 12
+
+
+def test_a_large_plate_goes_on_where_it_was_and_keeps_what_is_there(cloud, counted, noise):
+    place, _ = cloud
+    name, calls = counted
+    fields = [("A", str(well), 1) for well in range(1, MANY + 1)]
+    for path in create_plate(place, name="p", wells=fields):
+        write_image(place, path, noise((16, 16))[None], chunks=(16, 16))
+    out = place.url.replace("p.zarr", "out.zarr")
+    first = segment(a_job(place, name, output=out))
+    assert first.status == "complete" and len(first.images) == MANY
+    done, before = calls(), outcome(address(out))
+    assert segment(a_job(place, name, output=out)).status == "unchanged" and calls() == done
+    address(out).remove("A/3/0/labels")
+    assert segment(a_job(place, name, output=out)).status == "complete"
+    assert outcome(address(out)) == before
+    with pytest.raises(RunConflict, match="are there already"):
+        segment(a_job(place, name, output=out, filters={"min_area": 3}))
 
 
 def test_shards_are_read_whole(cloud, bright, noise):
