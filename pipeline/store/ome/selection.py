@@ -38,7 +38,8 @@ def select_images(
     """
     usable = [image for image in collection.images if _has_channels(image, channels)]
     images = _of_acquisition(collection, usable, acquisition)
-    images = _of_series(collection, [image for image in usable if image in images], series, images)
+    kept = {image.path for image in images}
+    images = _of_series(collection, [image for image in usable if image.path in kept], series, images)
     return collection if images == list(collection.images) else replace(collection, images=tuple(images))
 
 
