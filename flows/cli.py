@@ -1,13 +1,15 @@
 """The command line. Faults become one line and an exit code, never a traceback.
 
 Exit codes: 0 done, 1 the request or the data cannot be used, 2 wrong usage, 3 finished, but images were set
-aside, 130 interrupted.
+aside, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM, as SLURM and Kubernetes send it).
 """
 
 import gc
 import logging
 import os
+import signal
 import sys
+from types import FrameType
 
 from cyclopts import App
 from cyclopts.exceptions import CycloptsError
@@ -64,8 +66,19 @@ GARBAGE = 100_000
 at the default of 700 the search takes a tenth of the time in which a plate is opened."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: everything ends as after Ctrl-C, with another exit code."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """End the command in order: workers are stopped and locks released on the way out of it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the first
+    raise Terminated
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _terminate)
     gc.set_threshold(GARBAGE)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     for package in ("flows", "pipeline", "model"):
@@ -82,6 +95,8 @@ def run(arguments: list[str] | None = None) -> int:
         return 2
     except (BadArgument, BadStore, RunConflict, BadCheckpoint, BadSample, NoDevice) as error:
         return _fail(str(error))
+    except Terminated:
+        return _fail("terminated; the same command goes on where it stopped", 143)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on where it stopped", 130)
     except OSError as error:

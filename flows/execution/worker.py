@@ -7,6 +7,7 @@ from flows.execution.memory import keep_memory
 
 
 def dask_setup(worker: Any) -> None:
-    """Leave Ctrl-C to the run, which closes its workers in order; keep memory from the first thread on."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave Ctrl-C and SIGTERM to the run, which stops its workers; keep memory from the first thread on."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     keep_memory()
