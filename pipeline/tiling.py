@@ -86,6 +86,23 @@ def tiles(shape: tuple[int, int], *, core: int, halo: int = 0, stride: int = 1) 
         yield _tile(shape, row, column, core, halo)
 
 
+def tiles_at_edges(
+    shape: tuple[int, int], *, core: int, halo: int = 0, stride: int = 1
+) -> tuple[list[Tile], list[Tile]]:
+    """Return the tiles of the first column and those of the first row.
+
+    Every tile has its rows in common with one of the former and its columns with one of the latter, so sums over all
+    tiles of an image of any size are products of sums over these.
+    """
+    height, width = shape
+    side = round_up(core, stride)
+    down = (tile_at(shape, row, 0, core=core, halo=halo, stride=stride) for row in range(-(-height // side)))
+    along = (
+        tile_at(shape, 0, column, core=core, halo=halo, stride=stride) for column in range(-(-width // side))
+    )
+    return [tile for tile in down if tile], [tile for tile in along if tile]
+
+
 def tile_at(
     shape: tuple[int, int], row: int, column: int, *, core: int, halo: int = 0, stride: int = 1
 ) -> Tile | None:

@@ -13,11 +13,11 @@ from flows.segmentation.image_job import ImageJob
 from flows.segmentation.plan import Plan
 from pipeline.store.ome.collection import Image
 from pipeline.store.ome.groups import join
-from pipeline.store.ome.label_layout import LabelLayout, layout_for
+from pipeline.store.ome.label_layout import BLOCK, LabelLayout, layout_for
 from pipeline.store.places.address import Address
 from pipeline.store.places.chunk_cache import KEPT_BYTES
 from pipeline.store.places.traffic import Traffic
-from pipeline.tiling import Box, Tile, round_up, tiles
+from pipeline.tiling import Tile, round_up, tiles_at_edges
 
 PAGE = 1000
 """Keys in one answer of a LIST."""
@@ -104,11 +104,10 @@ def _fetches(plan: Plan, work: ImageJob, all_bytes: int) -> float:
     seen, measured = set(work.channels), set(work.measured)
     if work.is_field:
         return len(work.image.planes) * files * len(seen | measured)
-    by_network = (
-        [] if plan.normalise.kind == "none" else [_meets(tiles(work.extent, core=2048), height, width)]
-    )
-    by_network.append(_meets(work.tiles(), height, width))
-    by_measuring = [_meets(work.units(), height, width)]
+    blocks = tiles_at_edges(work.extent, core=BLOCK)
+    by_network = [] if plan.normalise.kind == "none" else [_meets(blocks, height, width)]
+    by_network.append(_meets(work.tiles_at_edges(), height, width))
+    by_measuring = [_meets(_units_at_edges(work), height, width)]
     execution = plan.job.execution
     local = execution.executor in ("serial", "threads")
     processes = 1 if local else execution.workers or usable_cores()
@@ -121,14 +120,32 @@ def _fetches(plan: Plan, work: ImageJob, all_bytes: int) -> float:
     return len(work.image.planes) * fetches
 
 
-def _meets(boxes: Iterable[Tile], height: int, width: int) -> int:
-    """How many files all boxes meet, with repetition."""
-    return sum(_cells(tile.read, height, width) for tile in boxes)
+Edges = tuple[list[Tile], list[Tile]]
+"""Tiles of the first column and of the first row, which stand for all."""
 
 
-def _cells(box: Box, height: int, width: int) -> int:
-    rows = -(-box.y1 // height) - box.y0 // height
-    return rows * (-(-box.x1 // width) - box.x0 // width)
+def _units_at_edges(work: ImageJob) -> Edges:
+    """Of what is described at once (`ImageJob.units`)."""
+    return tiles_at_edges(work.extent, core=BLOCK) if work.traits.link == "touch" else work.tiles_at_edges()
+
+
+def _number(edges: Edges) -> int:
+    down, along = edges
+    return len(down) * len(along)
+
+
+def _meets(edges: Edges, height: int, width: int, *, read: bool = True) -> int:
+    """How many files of some height and width all tiles meet with what they read or with their cores."""
+    down, along = ([tile.read if read else tile.core for tile in side] for side in edges)
+    rows = sum(-(-box.y1 // height) - box.y0 // height for box in down)
+    return rows * sum(-(-box.x1 // width) - box.x0 // width for box in along)
+
+
+def _perimeters(edges: Edges) -> int:
+    """Length of the borders of all cores in pixels."""
+    down, along = edges
+    heights, widths = sum(t.core.shape[0] for t in down), sum(t.core.shape[1] for t in along)
+    return 2 * (heights * len(along) + widths * len(down))
 
 
 def _output(plan: Plan, sizes: Sizes) -> Traffic:
@@ -162,11 +179,10 @@ def _field(work: ImageJob, sizes: Sizes, depth: int, *, listed: bool) -> Traffic
 
 def _piece_bytes(work: ImageJob, sizes: Sizes) -> tuple[float, float]:
     """Bytes of the rows and of the runs of all pieces of an image."""
-    units = work.items(work.units())
-    pixels = len(work.image.planes) * work.extent[0] * work.extent[1]
-    rows = sizes.rows * pixels
-    rows += sum(sizes.empty_rows + sizes.border * unit.tile.core.perimeter for unit in units)
-    return rows, sizes.runs * pixels + sizes.empty_runs * len(units)
+    units, planes = _units_at_edges(work), len(work.image.planes)
+    pixels, number = planes * work.extent[0] * work.extent[1], planes * _number(units)
+    rows = sizes.rows * pixels + sizes.empty_rows * number + sizes.border * planes * _perimeters(units)
+    return rows, sizes.runs * pixels + sizes.empty_runs * number
 
 
 def _mirror(plan: Plan, *, listed: bool) -> Traffic:
@@ -183,7 +199,7 @@ def _mirror(plan: Plan, *, listed: bool) -> Traffic:
 
 def _tiles(work: ImageJob, sizes: Sizes) -> Traffic:
     """Limits and predict: the layers and the mark of each tile."""
-    number = len(work.items(work.tiles()))
+    number = work.tile_count
     found = 2 if work.image.zarr_format == 3 else 4  # are labels or a table of that name there?
     return Traffic(
         requests={"GET": found + 1, "PUT": 2 + 2 * number, "LIST": 1},
@@ -193,18 +209,20 @@ def _tiles(work: ImageJob, sizes: Sizes) -> Traffic:
 
 def _blocks(work: ImageJob, sizes: Sizes, depth: int) -> Traffic:
     """Describe, join, measure and paint: pieces of each unit, labels of each block."""
-    units, blocks = work.items(work.units()), work.items(work.blocks())
-    side = round_up(work.core, work.traits.stride)
-    masks = sum(_cells(unit.tile.core, side, side) for unit in units)
-    read = masks if work.traits.link == "touch" else 5 * len(units)
-    over = sum(len(work.units_over(item.tile)) for item in blocks)
+    at_edges, block_edges = _units_at_edges(work), tiles_at_edges(work.extent, core=BLOCK)
+    planes, side = len(work.image.planes), round_up(work.core, work.traits.stride)
+    units, blocks = planes * _number(at_edges), planes * _number(block_edges)
+    if work.traits.link == "touch":
+        read, over = planes * _meets(at_edges, side, side, read=False), blocks
+    else:
+        read, over = 5 * units, planes * _meets(block_edges, side, side, read=False)
     layout = layout_for(work.image)
     rows, runs = _piece_bytes(work, sizes)
-    put = 2 * len(units) + 1 + depth * (len(layout.shapes) + _chunks(layout)) + len(blocks)
+    put = 2 * units + 1 + depth * (len(layout.shapes) + _chunks(layout)) + blocks
     return Traffic(
-        requests={"GET": read + 1 + 2 * len(units) + 6 + over, "PUT": put, "LIST": 2},
+        requests={"GET": read + 1 + 2 * units + 6 + over, "PUT": put, "LIST": 2},
         # Joining reads the rows, and measuring does.
-        bytes_in=round(len(work.items(work.tiles())) * sizes.predicted + 2 * rows + runs),
+        bytes_in=round(work.tile_count * sizes.predicted + 2 * rows + runs),
         bytes_out=round((rows + runs) * (1 + LABEL_SHARE)),
     )
 

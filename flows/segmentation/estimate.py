@@ -5,13 +5,15 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
 from flows.execution.executors import usable_cores
 from flows.jobs import SegmentJob
 from flows.segmentation.demand import Sizes, demand
-from flows.segmentation.plan import Plan, items, make_plan
+from flows.segmentation.image_job import ImageJob
+from flows.segmentation.plan import Plan, make_plan
 from flows.segmentation.stages.layer_mask import write_mask
 from flows.segmentation.stages.tiles import (
     BORDER,
@@ -30,7 +32,7 @@ from pipeline.store.ome.labels import label_origin
 from pipeline.store.places.address import address
 from pipeline.store.places.faults import StoreLost
 from pipeline.store.places.traffic import Traffic
-from pipeline.tiling import round_up
+from pipeline.tiling import Tile, round_up
 
 PROBED = 3
 """Tiles that are read and predicted to estimate the time."""
@@ -117,7 +119,12 @@ def _object_storage(traffic: Traffic) -> list[str]:
 
 def _read_pixels(plan: Plan) -> list[int]:
     """Pixels the network sees, halos included, per image."""
-    return [sum(int(np.prod(t.read.shape)) for t in w.tiles()) * len(w.image.planes) for w in plan.works]
+    return [_read_rows_by_columns(work) * len(work.image.planes) for work in plan.works]
+
+
+def _read_rows_by_columns(work: ImageJob) -> int:
+    down, along = work.tiles_at_edges()
+    return sum(tile.read.shape[0] for tile in down) * sum(tile.read.shape[1] for tile in along)
 
 
 def _memory(plan: Plan) -> float:
@@ -153,12 +160,7 @@ def _peak_bytes() -> int:
 
 def _probe(plan: Plan, pixels: int) -> Probe:
     """Predict and describe a few tiles, as the run would, and keep nothing; tiles that cannot be read are named."""
-    every = list(items(plan.works))
-    chosen = (
-        [every[i] for i in np.linspace(0, len(every) - 1, min(PROBED, len(every))).astype(int)]
-        if every
-        else []
-    )
+    chosen = _spread(plan.works)
     ready(plan.segmenter)
     before = _peak_bytes()
     readable, unreadable = _readable(chosen)
@@ -178,6 +180,25 @@ def _probe(plan: Plan, pixels: int) -> Probe:
         seconds=pixels * spent / done + pixels / 1e6 / AFTER_NETWORK_MPX_S, rate=done / 1e6 / spent, sizes=sizes,
         before_bytes=before, unreadable=unreadable,
     )  # fmt: skip
+
+
+def _spread(works: Sequence[ImageJob]) -> list[TileJob]:
+    """The first, the middle and the last tile of all images, without making those between."""
+    before = np.cumsum([0, *(work.tile_count for work in works)])
+    total = int(before[-1])
+    chosen = []
+    for number in [round(share * (total - 1)) for share in np.linspace(0, 1, min(PROBED, total))]:
+        owner = int(np.searchsorted(before, number, side="right")) - 1
+        chosen.append(_tile_number(works[owner], number - int(before[owner])))
+    return chosen
+
+
+def _tile_number(work: ImageJob, number: int) -> TileJob:
+    """A tile of an image by its place in the order of `ImageJob.items`."""
+    side = round_up(work.core, work.traits.stride)
+    rows, columns = (-(-extent // side) for extent in work.extent)
+    plane, inside = divmod(number, rows * columns)
+    return TileJob(work, plane, cast(Tile, work.tile(*divmod(inside, columns))))
 
 
 def _readable(items: Sequence[TileJob]) -> tuple[list[TileJob], tuple[str, ...]]:

@@ -16,7 +16,7 @@ from pipeline.store.ledger import Ledger
 from pipeline.store.ome.collection import Image
 from pipeline.store.ome.label_layout import BLOCK, layout_for
 from pipeline.store.places.chunk_cache import kept_for
-from pipeline.tiling import Box, Tile, round_up, tile_at, tiles
+from pipeline.tiling import Box, Tile, round_up, tile_at, tiles, tiles_at_edges
 
 FIELD_TILES = 4
 """Tiles of an image, over all planes, that one worker still does in one go."""
@@ -88,6 +88,10 @@ class ImageJob:
     def units(self) -> Iterable[Tile]:
         """What is described at once: blocks of the mask, or tiles whose objects are numbered already."""
         return self.blocks() if self.traits.link == "touch" else self.tiles()
+
+    def tiles_at_edges(self) -> tuple[list[Tile], list[Tile]]:
+        """Tiles of the network in the first column and in the first row."""
+        return tiles_at_edges(self.extent, core=self.core, halo=self.halo, stride=self.traits.stride)
 
     def units_over(self, block: Tile) -> list[Tile]:
         """The units that meet a block."""

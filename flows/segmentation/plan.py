@@ -10,7 +10,7 @@ import numpy as np
 
 from flows.execution.segmenters import SegmenterRef, expected_channels, full_traits, reference
 from flows.jobs import SegmentJob, as_table
-from flows.segmentation.image_job import ImageJob, TileJob
+from flows.segmentation.image_job import ImageJob
 from flows.segmentation.stages.scaling import at_level, factor_of, least_area, scale_notes
 from pipeline.errors import BadArgument, BadStore
 from pipeline.normalise import Normalise, normalised
@@ -313,9 +313,3 @@ def _probe(image: Image, channels: tuple[int, ...]) -> np.ndarray:
 def work_key(path: str, digest: str) -> str:
     """Name of a state of an image in the scratch."""
     return f"{safe_name(path)}-{digest[:8]}"
-
-
-def items(works: Iterable[ImageJob]) -> Iterator[TileJob]:
-    """Every tile of every plane of some images."""
-    for work in works:
-        yield from work.items(work.tiles())

@@ -26,7 +26,9 @@ def wait_for(condition, seconds=60):
 
 def group_is_empty(group):
     """Whether no process of a group is left, apart from dead ones that nobody collected yet."""
-    running = subprocess.run(["ps", "-o", "stat=", "-g", str(group)], capture_output=True, text=True, check=False)
+    running = subprocess.run(
+        ["ps", "-o", "stat=", "-g", str(group)], capture_output=True, text=True, check=False
+    )
     return all(line.startswith("Z") for line in running.stdout.split())
 
 
@@ -44,7 +46,9 @@ def test_sigterm_ends_a_run_in_order(executor, image_at, noise, module_of, tmp_p
     os.killpg(process.pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
-    assert errors.strip().splitlines()[-1] == "platelayer: terminated; the same command goes on where it stopped"
+    assert (
+        errors.strip().splitlines()[-1] == "platelayer: terminated; the same command goes on where it stopped"
+    )
     assert "Traceback" not in errors
     assert not (store / ".platelayer/lock.json").exists()
     wait_for(lambda: group_is_empty(process.pid), 20)
