@@ -99,6 +99,8 @@ class Outcome:
     """The stage that failed, where the piece of work names it."""
     where: str = ""
     """The tile or image at which it failed."""
+    seconds: float = 0.0
+    """How long a worker took; 0 where it failed."""
 
 
 @dataclass(frozen=True)
@@ -223,9 +225,9 @@ def run_window(
 
 
 def _outcomes(items: Sequence[Any], answer: Answer, tried: int) -> Iterator[Outcome]:
-    traffic = answer.traffic
+    traffic, seconds = answer.traffic, answer.seconds / max(len(answer.results), 1)
     for item, result in zip(items, answer.results, strict=False):
-        yield Outcome(item, result, retries=tried, traffic=traffic)
+        yield Outcome(item, result, retries=tried, traffic=traffic, seconds=seconds)
         traffic = Traffic()
 
 

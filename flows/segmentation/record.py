@@ -47,6 +47,10 @@ class Silent:
 silent = Silent()
 
 
+READING = frozenset({"check", "limits"})
+"""Stages in which workers read pixels and do little else."""
+
+
 @dataclass
 class RunRecord:
     """Facts of a run, JSON-ready."""
@@ -84,6 +88,8 @@ class RunRecord:
     retries: dict[str, int] = field(default_factory=dict)
     network_s: dict[str, float] = field(default_factory=dict)
     """Seconds inside predict: reading, in the network, writing; summed over workers."""
+    time_s: dict[str, float] = field(default_factory=dict)
+    """Seconds of all workers by what they did: read, network, after (it), waiting."""
     traffic: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Requests to servers by stage (`Traffic`), of this process and of all workers; empty for local files."""
     failures: list[dict[str, str]] = field(default_factory=list)
@@ -105,7 +111,7 @@ class RunRecord:
             normalise=as_table(plan.normalise), filters=as_table(plan.filters), origin=plan.label_fingerprint,
         )  # fmt: skip
         before = plan.ledger.find_json("record.json") or {}
-        for name in ("stages", "retries", "network_s", "traffic", "images", "flags"):
+        for name in ("stages", "retries", "network_s", "time_s", "traffic", "images", "flags"):
             setattr(record, name, before.get(name, {}))
         record.started = before.get("started") or now()
         if plan.works:
@@ -140,6 +146,20 @@ class RunRecord:
         """Add what a tile spent reading, in the network and writing."""
         for name, value in seconds.items():
             self.network_s[name] = round(self.network_s.get(name, 0.0) + value, 4)
+        read, network = (seconds.get(name, 0.0) for name in ("read_s", "network_s"))
+        self._add_time(read=read, network=network, after=-read - network)
+
+    def worked(self, stage: str, busy_s: float, *, of_s: float) -> None:
+        """Add what workers did in a stage: seconds of work, of the seconds in which they could have worked.
+
+        What a stage of the network took beside reading and the network (`network`) counts as after it.
+        """
+        part = "read" if stage in READING else "after"
+        self._add_time(**{part: busy_s}, waiting=max(of_s - busy_s, 0.0))
+
+    def _add_time(self, **seconds: float) -> None:
+        for part, value in seconds.items():
+            self.time_s[part] = round(self.time_s.get(part, 0.0) + value, 4)
 
     def retried(self, stage: str, times: int) -> None:
         """Count retries."""

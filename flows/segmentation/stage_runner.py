@@ -76,7 +76,7 @@ class Run:
         """
         if not todo:
             return
-        started, done_px = time.perf_counter(), 0
+        started, done_px, busy_s = time.perf_counter(), 0, 0.0
         self.progress.start(stage, len(todo))
         try:
             # Closed at once, whatever is raised here: what has not begun is cancelled before the workers go.
@@ -92,10 +92,12 @@ class Run:
                         reason = describe_error(outcome.error)
                         self.set_aside(work, outcome.stage or stage, outcome.where or about, reason)
                     else:
-                        done_px += pixels(about)
+                        done_px, busy_s = done_px + pixels(about), busy_s + outcome.seconds
                         yield outcome
         finally:
-            self.record.spent(stage, time.perf_counter() - started, done_px, len(todo))
+            elapsed = time.perf_counter() - started
+            self.record.spent(stage, elapsed, done_px, len(todo))
+            self.record.worked(stage, busy_s, of_s=elapsed * self.pool.workers)
             self.record.moved(stage, take_counts())
         self.progress.finish(stage)
 

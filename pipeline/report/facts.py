@@ -12,7 +12,7 @@ from pipeline.store.places.traffic import KINDS, Traffic, traffic_of
 ELSEWHERE = ("stages", "failures", "images", "traffic")
 """Keys with a table of their own, or shown in another part of the page."""
 
-STAGES = ("plan", "check", "limits", "predict", "describe", "join", "paint", "complete", "finish")
+STAGES = ("plan", "check", "limits", "fields", "predict", "describe", "join", "paint", "complete", "finish")
 """Stages in the order of a run; others follow."""
 
 AGAIN = (

@@ -31,6 +31,7 @@ from pipeline.report.run.images import image_table
 from pipeline.report.run.numbers import INTENSITY, Run, area_column, channels, failures, per_image
 from pipeline.report.run.pictures import field_blocks
 from pipeline.report.run.seam_section import seam_number, seam_section
+from pipeline.report.run.time_section import time_chart
 from pipeline.report.wells import Places
 
 MOST_CHANNELS = 3
@@ -76,7 +77,7 @@ def run_page(run: Run, *, picture: PictureOf | None = None, window: WindowOf | N
     sections.append(Section(name="images", title=counted(len(table), "image").capitalize(), blocks=(images,)))
     if run.seams is not None:
         sections.append(seam_section(run.seams, anchors, window))
-    if blocks := (*failure_blocks(run.facts), *fact_blocks(run.facts)):
+    if blocks := (*failure_blocks(run.facts), *time_chart(run.facts), *fact_blocks(run.facts)):
         sections.append(Section(name="run", title="Run", blocks=blocks))
     where_from = str(run.facts.get("output") or "")
     return Page(

@@ -282,3 +282,15 @@ def test_other_labels_and_tables_stay_listed(image_at, noise, bright, counted, r
         read_table(address(store), "", "n", columns=["label"]),
         pd.DataFrame({"label": np.arange(1, len(read_table(address(store), "", "n")) + 1, dtype=np.uint32)}),
     )
+
+
+def test_the_record_tells_where_the_time_went(image_at, noise, bright, run_job, run_staged, tmp_path):
+    store = image_at("a.zarr", noise((70, 80), sigma=3))
+    shutil.copytree(store, tmp_path / "b.zarr")
+    for run, place in ((run_job, store), (run_staged, tmp_path / "b.zarr")):
+        record = run(place, segmenter=bright, name="n")
+        assert record.time_s.keys() == {"read", "network", "after", "waiting"}
+        assert min(record.time_s.values()) >= 0 and record.time_s["after"] > 0
+        # One worker: all its seconds are the seconds of the stages.
+        stages = sum(stage["seconds"] for stage in record.stages.values())
+        assert sum(record.time_s.values()) == pytest.approx(stages, rel=0.02, abs=0.01)
