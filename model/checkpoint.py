@@ -120,10 +120,10 @@ def _read_tensors(path: Path, card: Mapping[str, Any]) -> dict[str, torch.Tensor
         blob = (path / WEIGHTS).read_bytes()
     except OSError as error:
         raise BadCheckpoint(f"{str(path)!r}: expected {WEIGHTS} beside the card, but {error}") from error
-    found = hashlib.sha256(blob).hexdigest()
-    if found != card["weights_sha256"]:
+    digest = hashlib.sha256(blob).hexdigest()
+    if digest != card["weights_sha256"]:
         raise BadCheckpoint(
-            f"{str(path)!r}: expected weights with sha256 {card['weights_sha256']!r}, got {found!r}; "
+            f"{str(path)!r}: expected weights with sha256 {card['weights_sha256']!r}, got {digest!r}; "
             "copy both files again"
         )
     try:

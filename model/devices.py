@@ -65,8 +65,8 @@ def free_bytes(device: torch.device) -> int | None:
         return torch.cuda.mem_get_info(device)[0] + kept
     if device.type != "cpu":
         return None
-    found = [value for value in (_available(), _left_in_group()) if value is not None]
-    return min(found, default=None)
+    limits = [value for value in (_available(), _left_in_group()) if value is not None]
+    return min(limits, default=None)
 
 
 def _available() -> int | None:

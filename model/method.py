@@ -151,7 +151,7 @@ class Method(ABC):
 
     @property
     def margin_px(self) -> int:
-        """Pixels that decoding looks beyond the reach of the network: tiles overlap by this much more."""
+        """Pixels that decoding needs beyond the receptive field of the network; the halo of tiles grows by them."""
         return 0
 
     @property
@@ -220,7 +220,7 @@ class Method(ABC):
 
 
 class TouchMethod(Method):
-    """A method that answers with boolean layers decided within a bounded reach: 8-connected pixels are one object.
+    """A method that returns boolean layers, decided within a bounded distance: 8-connected pixels are one object.
 
     The answer of tiles is exactly that of the whole image.
     """
@@ -241,7 +241,7 @@ class TouchMethod(Method):
 class MatchMethod(Method):
     """A method that numbers the objects of a tile itself: tiles are joined where objects agree on shared pixels.
 
-    Tiles overlap by the network's reach and by the largest object, so that an object is seen whole in the tile that
+    Tiles overlap by the receptive field and by the largest object, so that an object is seen whole in the tile that
     holds it.
     """
 

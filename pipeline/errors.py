@@ -1,11 +1,11 @@
-"""The three kinds of fault a user can meet; every message says what was expected, what came, what to do.
+"""The three kinds of errors that users see; every message says what was expected, what was given and what to do.
 
 The command line turns these into one line and an exit code, never a traceback.
 """
 
 
 class BadArgument(ValueError):
-    """The caller asked for something that cannot be: a wrong option, an unknown name, a stack that breaks the law."""
+    """The request is not valid: a wrong option, an unknown name, a label stack with an id on two layers."""
 
 
 class BadStore(ValueError):
@@ -13,4 +13,4 @@ class BadStore(ValueError):
 
 
 class RunConflict(RuntimeError):
-    """The state of a run forbids the request: another run holds the output, or a result is already there."""
+    """The state of a run forbids the request: another run has locked the output, or a result exists already."""

@@ -32,7 +32,7 @@ LEAST_CORRELATION = 0.2
 
 
 def cells_over(core: Box, extent: tuple[int, int]) -> Box:
-    """The whole cells of an image of height and width ``extent`` that start in a block; empty where none does."""
+    """The complete cells of an image of height and width ``extent`` that start in a block; empty if there are none."""
     y0, y1 = _cell_range(core.y0, core.y1, extent[0])
     x0, x1 = _cell_range(core.x0, core.x1, extent[1])
     return Box(y0, y1, x0, x1)
@@ -78,7 +78,9 @@ def _squares(pixels: np.ndarray, colour: int, *, exact: bool) -> np.ndarray:
     for y in range(SQUARE_PX):
         for x in range((y + colour) % 2, SQUARE_PX, 2):
             total += view[:, y, :, x]
-    if exact:  # about the middle of the type: variances stay, and the squares of a block fit 64 bits
+    if (
+        exact
+    ):  # Centred at the middle of the type: variances stay equal, and squares of a block fit into 64 bits.
         total -= SQUARE_PX**2 // 2 * (int(np.iinfo(pixels.dtype).max) // 2)
     return total
 
@@ -111,7 +113,7 @@ def _top_values(pixels: np.ndarray) -> dict[str, np.generic | int]:
 
 
 def focus_of(parts: Sequence[Columns], channel: int) -> float:
-    """Focus of a channel of an image, from the sums of all its blocks; NaN where there is nothing but noise.
+    """Focus of a channel of an image, from the sums of all its blocks; NaN where there is only noise.
 
     Sharp images have about 0.3 to 1, images that are blurred by several pixels a tenth of that.
     """
@@ -119,7 +121,7 @@ def focus_of(parts: Sequence[Columns], channel: int) -> float:
     count, black, white, square_black, square_white, product, laplacians = (
         sum(part[name][channel].item() for part in parts) for name in names
     )
-    # Integers of any size up to here; each term is the number of squares, squared, times a variance.
+    # Exact integers up to this line; each term is the squared number of squares times a variance.
     common = count * product - black * white
     spread = (count * square_black - black**2) * (count * square_white - white**2)
     if spread <= 0 or common < LEAST_CORRELATION * math.sqrt(spread):
@@ -153,13 +155,13 @@ BLURRED, SATURATED = "out of focus", "saturated"
 """Flags of images."""
 
 FEWEST_IMAGES = 5
-"""Images of a run below which none is called out of focus: there is no usual focus to compare with."""
+"""Least number of images in a run for a comparison of their focus."""
 
 BLURRED_SHARE = 0.4
 """Share of the median focus below which an image may be out of focus."""
 
 BLURRED_DEVIATIONS = 5.0
-"""And so many robust standard deviations of the logarithm of the focus below its median."""
+"""Robust standard deviations of the logarithm of the focus by which such an image must also be below the median."""
 
 SATURATED_SHARE = 0.001
 """Share of clipped pixels from which a channel of an image is called saturated."""
@@ -177,7 +179,7 @@ def flags(
     Returns:
         ``{image: ["out of focus (DAPI)", "saturated (GFP)"]}``, without images that have no flag.
     """
-    found: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     names = dict.fromkeys(channel for values in focus.values() for channel in values)
     blurred: dict[str, list[str]] = {}
     for channel in names:
@@ -192,8 +194,8 @@ def flags(
     for flag, channels in ((BLURRED, blurred), (SATURATED, clipped)):
         for image, concerned in channels.items():
             if concerned:
-                found.setdefault(image, []).append(f"{flag} ({', '.join(concerned)})")
-    return found
+                reasons.setdefault(image, []).append(f"{flag} ({', '.join(concerned)})")
+    return reasons
 
 
 def _number(value: float | None) -> float:
@@ -201,7 +203,7 @@ def _number(value: float | None) -> float:
 
 
 def out_of_focus(values: np.ndarray) -> np.ndarray:
-    """Tell which images of a run are far less sharp than the others, from their focus in one channel (NaN: unknown).
+    """Find the images of a run that are far less sharp than the others, by their focus in one channel (NaN: unknown).
 
     An image is out of focus below `BLURRED_SHARE` of the median of the run and `BLURRED_DEVIATIONS` standard deviations
     below it, which come from the median absolute deviation of the logarithms; never among fewer than `FEWEST_IMAGES`.

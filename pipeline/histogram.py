@@ -23,8 +23,8 @@ CELL_PX = 8
 """Side of a noise cell; origins of blocks must be multiples of it."""
 
 TEXTURED = 0.75
-"""Share of the 2 x 2 px quads of a cell that must hold different values before the cell tells about noise: flat
-(padded, saturated, masked) regions say nothing, and the sharp outline of an object leaves its cells partly flat."""
+"""Share of the 2 x 2 px quads of a cell that must hold different values for the cell to count as textured: flat
+(padded, saturated, masked) regions carry no noise, and the sharp outline of an object leaves its cells partly flat."""
 
 TEXTURED_CELLS = 0.05
 """Share of textured cells below which the noise of an image counts as unknown, that is 0."""
@@ -35,7 +35,7 @@ HALF_NORMAL_MEDIAN = 0.674490
 
 @dataclass(frozen=True)
 class Bins:
-    """Where values fall: a bin per value, or ``starts`` (C, 65537), the first bin of each float code by channel."""
+    """The bins of a histogram: one per value, or ``starts`` (C, 65537), the first bin of each float code by channel."""
 
     dtype: np.dtype
     starts: np.ndarray | None = None
@@ -83,10 +83,10 @@ class Histogram:
     differences: np.ndarray
     """Quads of textured cells by the code of their mixed difference, ``(C, 32768)``."""
     cells: int
-    """Noise cells that were looked at, textured or not."""
+    """Number of noise cells, textured or not."""
 
     def __add__(self, other: "Histogram") -> "Histogram":
-        """Histogram of both."""
+        """Return the sum of two histograms."""
         if len(self.bins) != len(other.bins) or self.bins.dtype != other.bins.dtype:
             raise BadArgument("histograms of different bins cannot be added; take both with the same bins")
         return Histogram(
@@ -97,10 +97,10 @@ class Histogram:
         )
 
     def noise(self, channel: int) -> float:
-        """Standard deviation of the noise of a channel; 0 where it cannot be told.
+        """Standard deviation of the noise of a channel; 0 where it cannot be determined.
 
         The mixed difference ``a - b - c + d`` of four neighbours has twice the deviation of independent noise and
-        no part of a flat or tilted background; its median absolute value ignores what few outlines add. (Immerkaer,
+        no contribution of a flat or tilted background; its median absolute value ignores the few outlines. (Immerkaer,
         CVIU 64, 1996, uses the same kind of mask; the median instead of the mean is Donoho's, 1995.)
         """
         counts = self.differences[channel]
@@ -111,7 +111,7 @@ class Histogram:
 
 
 def _median(counts: np.ndarray) -> float:
-    """Median of values counted by code; the pixels of a code fill the way half to its occupied neighbours."""
+    """Median of values counted by code; pixels of a code are spread evenly halfway to the occupied neighbour codes."""
     codes = np.flatnonzero(counts)
     values = _code_edges()[codes + CODES // 2]
     middles = (values[:-1] + values[1:]) / 2
@@ -126,7 +126,7 @@ def needs_codes(dtype: np.dtype) -> bool:
 
 
 def check_finite(block: np.ndarray, *, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """Return a block ``(C, ..., y, x)`` of finite values; BadStore says where one is not (``origin``: y, x)."""
+    """Return a block ``(C, ..., y, x)``; BadStore names the first value that is not finite (``origin``: y, x)."""
     if block.dtype.kind == "f" and not np.isfinite(block).all():
         place = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(block)))
         raise BadStore(
@@ -193,11 +193,11 @@ def _integer_codes() -> np.ndarray:
 
 
 def _codes(values: np.ndarray) -> np.ndarray:
-    """Upper 16 bits of the float32 of each value, changed so that they sort like the values."""
+    """Upper 16 bits of the float32 of each value, transformed so that they sort like the values."""
     largest = np.finfo(np.float32).max
     single = np.add(
         np.clip(values, -largest, largest), 0.0, dtype=np.float32, casting="same_kind"
-    )  # -0 becomes 0
+    )  # Negative zero becomes zero.
     raw = single.view(np.uint32)
     ordered = np.where(raw >> np.uint32(31), ~raw, raw | np.uint32(1 << 31))
     return (ordered >> np.uint32(16)).astype(np.int64)

@@ -1,8 +1,8 @@
-"""Links: which pieces of neighbouring blocks are one object.
+"""Links between pieces of neighbouring blocks that belong to one object.
 
-`touch` is exact: adjacent pixels of one network layer are the same object, so it needs no overlap, no threshold
-and knows no largest object. `match` serves methods that number objects themselves: two tiles saw the same pixels
-and their objects are compared there. It never guesses: a tie is refused and reported.
+`touch` is exact: adjacent pixels of one network layer are the same object, so it needs no overlap and no threshold,
+and objects may have any size. `match` is for methods that number objects: neighbouring tiles read the same pixels, on
+which their objects are compared. Ambiguous matches are not joined but counted.
 """
 
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ import numpy as np
 from pipeline.spans import Spans, below_each_other, touching
 
 MATCH_IOU = 0.5
-"""Two objects of two tiles are one if their IoU on the pixels both tiles saw is at least this."""
+"""Least IoU of two matching objects on the pixels that both tiles read."""
 
 
 def touch_links(border: Sequence[tuple[Spans, np.ndarray]], offsets: np.ndarray) -> np.ndarray:
     """Pairs of pieces ``(n, 2)``, numbered over all blocks, that are 8-adjacent on one layer across a border."""
-    if len(border) < 2:  # nothing lies across a border
+    if len(border) < 2:  # A single block has no neighbours.
         return np.zeros((0, 2), np.int64)
-    piece = np.concatenate([own + offset for (_, own), offset in zip(border, offsets)])
-    spans = below_each_other([own for own, _ in border])
+    piece = np.concatenate([pieces + offset for (_, pieces), offset in zip(border, offsets)])
+    spans = below_each_other([spans_of_block for spans_of_block, _ in border])
     order = np.lexsort((spans.x0, spans.y, spans.layer))
     graph = touching(spans.take(order)).tocoo()
     piece = piece[order]
@@ -31,7 +31,7 @@ def touch_links(border: Sequence[tuple[Spans, np.ndarray]], offsets: np.ndarray)
 
 @dataclass(frozen=True)
 class Matches:
-    """Objects of two tiles that are the same, and those for which the tiles cannot tell."""
+    """Matching objects of two tiles, and ambiguous ones."""
 
     pairs: np.ndarray
     """``(n, 2)`` local ids (of the first tile, of the second)."""
@@ -42,8 +42,8 @@ class Matches:
 def match_links(first: np.ndarray, second: np.ndarray, *, iou: float = MATCH_IOU) -> Matches:
     """Match the objects of two label stacks ``(L, y, x)`` that show the same pixels, by mutual best IoU.
 
-    Layer indices mean nothing here: an object may sit on different layers in the two tiles. Containment does
-    not count, or a small object lying on a large one would be merged with it.
+    Layer indices are ignored, because an object may be on different layers in the two tiles. Containment is no
+    criterion, because it would merge a small object with a large one below it.
     """
     a, b, pixels = _shared(first, second)
     if not len(a):
@@ -58,7 +58,7 @@ def match_links(first: np.ndarray, second: np.ndarray, *, iou: float = MATCH_IOU
 
 
 def _shared(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids that share pixels and how many: over all pairs of layers."""
+    """Pairs of ids that share pixels, over all pairs of layers, and the number of shared pixels."""
     width = int(second.max(initial=0)) + 1
     codes = [
         one[both].astype(np.int64) * width + other[both]

@@ -1,4 +1,4 @@
-"""What is known of an object, as sums, minima and maxima, so that tiles add up to exactly the whole image.
+"""Measurements of objects as sums, minima and maxima, so that merging tiles gives exactly those of the whole image.
 
 Counts, coordinates and intensities of up to 16 bits are 64-bit integers: merging is exact and its order does not
 matter. Other intensities are summed in double precision and agree within rounding. Pure numpy.
@@ -44,7 +44,7 @@ def _reducer(name: str) -> np.ufunc:
 
 
 class Merger:
-    """Merges the rows of equal ``group`` (0 ... count - 1, each present) into one row each, in order of group."""
+    """Merges the rows of each ``group`` (0 ... count - 1, none empty) into one row, in order of group."""
 
     def __init__(self, group: np.ndarray, count: int) -> None:
         self._order = np.argsort(group, kind="stable")
@@ -63,7 +63,7 @@ def merge(columns: Columns, group: np.ndarray, count: int) -> Columns:
 
 
 def shapes(spans: Spans, frame: Frame) -> Columns:
-    """Geometry of each span, in image coordinates: the rows that `merge` adds up to pieces and objects."""
+    """Geometry of each span, in image coordinates: the rows that `merge` sums to pieces and objects."""
     y, x0, x1 = (column.astype(np.int64) for column in (spans.y, spans.x0, spans.x1))
     area = x1 - x0
     sum_x = (x0 + x1 - 1) * area // 2
@@ -76,7 +76,7 @@ def shapes(spans: Spans, frame: Frame) -> Columns:
         "sum_xx": _squares(x1 - 1) - _squares(x0 - 1),
         "sum_xy": y * sum_x,
         "first": (frame.plane * frame.height + y) * frame.width + x0,
-        # Sums need 64 bits; of these there may be millions.
+        # Sums need 64 bits; these columns stay smaller, because there may be millions of spans.
         "y0": y.astype(np.int32),
         "x0": x0.astype(np.int32),
         "y1": (y + 1).astype(np.int32),
@@ -92,12 +92,12 @@ def _squares(last: np.ndarray) -> np.ndarray:
 
 def intensities(spans: Spans, stretches: Stretches, channel: np.ndarray, number: int) -> Columns:
     """Sums, squares, minimum and maximum of channel ``number`` ``(y, x)`` under each span."""
-    # Squares of 32-bit values do not fit 64-bit sums: such images are summed like floats.
+    # Squares of 32-bit values overflow 64-bit sums, so such images are summed like floats.
     exact = channel.dtype.kind != "f" and channel.dtype.itemsize <= 2
     kind = np.dtype(np.int64 if exact else np.float64)
     dtypes = {"sum": kind, "sumsq": kind, "min": channel.dtype, "max": channel.dtype}
     values = {name: np.zeros(len(stretches.starts), dtype) for name, dtype in dtypes.items()}
-    # Band by band: 64-bit copies of the whole block would not fit the cache. Stretches end with their row.
+    # Band by band, because 64-bit copies of the whole block exceed the cache. A stretch never crosses a row.
     band, flat = BAND_ROWS * channel.shape[1], channel.reshape(-1)
     firsts = np.arange(0, flat.size, max(band, 1))
     cuts = np.append(np.searchsorted(stretches.starts, firsts), len(stretches.starts))
@@ -112,10 +112,10 @@ def intensities(spans: Spans, stretches: Stretches, channel: np.ndarray, number:
 
 
 def overlaps(spans: Spans, piece: np.ndarray, columns: Columns) -> Columns:
-    """Pixels that several pieces cover, added up for every set of pieces that cover the same pixels.
+    """Pixels that several pieces cover, summed for every set of pieces that cover the same pixels.
 
-    Filters are applied to whole objects, after stitching; only then is it known which of these pixels are shared
-    by objects that are kept (`without_shared`).
+    Filters apply to whole objects after stitching; only then is it known which of these pixels are shared by
+    remaining objects (`without_shared`).
 
     Args:
         spans: spans of a block.
@@ -123,7 +123,7 @@ def overlaps(spans: Spans, piece: np.ndarray, columns: Columns) -> Columns:
         columns: ``area`` and ``sum_<channel>`` of each span.
 
     Returns:
-        One row per set and member, the rows of a set side by side: ``set`` (0, 1, ...), ``piece``, and for the
+        One row per set and member, the rows of a set contiguous: ``set`` (0, 1, ...), ``piece``, and for the
         pixels of the set ``area`` and ``sum_<channel>``, the same in each of its rows.
     """
     shared = np.flatnonzero(spans.shared)
@@ -171,7 +171,7 @@ def shared_pixels(overlapping: Columns) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of pieces that cover the same pixels ``(n, 2)``, first < second, and how many pixels they share."""
     number, piece, area = (overlapping[name] for name in ("set", "piece", "area"))
     pairs, pixels = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
-    # The members of a set stand side by side: compare at distance 1, 2, ... until no set is that large.
+    # The members of a set are contiguous: compare at distance 1, 2, ... until no set is that large.
     for step in range(1, len(number)):
         same = number[step:] == number[:-step]
         if not same.any():
@@ -182,11 +182,11 @@ def shared_pixels(overlapping: Columns) -> tuple[np.ndarray, np.ndarray]:
 
 
 def without_shared(rows: Columns, overlapping: Columns, owner: np.ndarray) -> Columns:
-    """Area and intensity sums of pieces, less the pixels they share with another object that is kept.
+    """Area and intensity sums of pieces without the pixels that they share with another remaining object.
 
     Args:
         rows: additive columns of pieces.
-        overlapping: what `overlaps` said of them.
+        overlapping: the result of `overlaps` for them.
         owner: object of each piece, -1 where a filter dropped it.
 
     Returns:
@@ -219,16 +219,16 @@ def add_pairs(pairs: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def stacked(parts: Sequence[Columns]) -> Columns:
-    """Rows of several blocks below each other; every part has the same columns, and loses them.
+    """Concatenate the rows of several blocks with the same columns; the parts are emptied.
 
-    Each column leaves the parts as it is stacked: millions of rows are not held twice.
+    Each column is removed from the parts as it is concatenated, so that millions of rows are not held twice.
     """
     names = list(parts[0]) if parts else []
     return {name: np.concatenate([part.pop(name) for part in parts]) for name in names}
 
 
 def object_columns(rows: Columns, channels: Sequence[str], spacing_um: tuple[float, float] | None) -> Columns:
-    """Turn additive rows of whole objects into the columns people read.
+    """Turn additive rows of whole objects into the columns of the object table.
 
     Lengths are px unless the name says ``_um``. Axes, eccentricity and orientation are those of the ellipse
     with the same second moments (each pixel a unit square, as in scikit-image); orientation is the angle of the
@@ -252,7 +252,7 @@ def object_columns(rows: Columns, channels: Sequence[str], spacing_um: tuple[flo
 
 
 def _ellipse(rows: Columns, area: np.ndarray) -> dict[str, np.ndarray]:
-    # Exact integer numerators: sum of squares minus square of sum loses nothing to cancellation.
+    # Exact integer numerators, so that the difference of squares suffers no cancellation.
     yy = _central(rows["area"], rows["sum_yy"], rows["sum_y"], rows["sum_y"]) + 1 / 12
     xx = _central(rows["area"], rows["sum_xx"], rows["sum_x"], rows["sum_x"]) + 1 / 12
     xy = _central(rows["area"], rows["sum_xy"], rows["sum_y"], rows["sum_x"])

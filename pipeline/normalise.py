@@ -1,11 +1,11 @@
 """Normalisation limits: one offset and scale per image and channel, never per tile.
 
-They come from a histogram that adds up exactly over any cut of the image (`pipeline.histogram`), so every tile,
-every worker and every restart sees the same numbers.
+They come from a histogram that adds up exactly over any division of the image (`pipeline.histogram`), so they are the
+same for every tile, worker and restart.
 
-Limits know the noise of the image. Percentiles alone would stretch the noise of an empty field to the full range;
-here ``scale`` is never below `NOISE_RANGE` standard deviations of the noise, and a channel in which nothing stands
-out of the noise is said to be empty.
+Limits take the noise of the image into account. Percentiles alone would stretch the noise of an empty field to the
+full range; here ``scale`` is at least `NOISE_RANGE` standard deviations of the noise, and a channel without pixels
+beyond the noise is flagged as empty.
 """
 
 from collections.abc import Mapping
@@ -36,13 +36,13 @@ CLASSES_APART = 4.0
 is what Otsu's method finds in an empty field, are 1.6 apart, those of a Poisson variable of mean 0.5 about 2.7."""
 
 LEAST_OBJECT_PX = 32
-"""Outliers below this number (in large images: below one pixel in a million) are defects of the sensor, no object."""
+"""Fewer outliers than this (in large images: than one pixel in a million) are sensor defects and no object."""
 
 DEFECT_SHARE = 1e-4
-"""Share of the pixels, `LEAST_OBJECT_PX` at most, whose extreme values Otsu's method does not see."""
+"""Share of the pixels, at most `LEAST_OBJECT_PX`, whose extreme values Otsu's method ignores."""
 
 FLAT_SHARE = 0.98
-"""Share of the pixels of one exact value (masked, denoised, drawn background) above which percentiles are those of
+"""Share of pixels with one exact value (masked, denoised or drawn background) above which percentiles are taken from
 the other pixels."""
 
 ROUNDING_NOISE = 12**-0.5
@@ -51,25 +51,25 @@ ROUNDING_NOISE = 12**-0.5
 
 @value(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
 class Normalise:
-    """How raw intensities become the numbers a network sees."""
+    """How raw intensities are normalised for a network."""
 
     kind: Literal["percentile", "meanstd", "otsu", "none"] | None = None
-    """Default: what the model was made for. percentile: ``low`` to 0 and ``high`` to 1, not clipped; meanstd: zero
+    """Default: the normalisation of the model. percentile: ``low`` to 0 and ``high`` to 1, not clipped; meanstd: zero
     mean, unit deviation; otsu: percentile ``low`` to 0 and Otsu's threshold to 0.5; none: raw values."""
     low: Annotated[float | None, Field(ge=0, le=100)] = None
     """Lower percentile; default: the model's, else 1."""
     high: Annotated[float | None, Field(ge=0, le=100)] = None
     """Upper percentile; default: the model's, else 99.8."""
     scope: Literal["image", "well", "plate"] = "image"
-    """Whose histogram counts: the image's own, that of all fields of its well, or of the whole plate."""
+    """Images whose histogram is used: the image itself, all fields of its well, or the whole plate."""
 
     def __post_init__(self) -> None:
-        """Check what the types cannot say."""
+        """Check the relation between the fields."""
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise BadArgument(f"normalise: expected low < high, got {self.low} and {self.high}")
 
     def filled(self, model: Mapping[str, Any] | None) -> "Normalise":
-        """What the job leaves open, filled in from the model's card, then from the general defaults."""
+        """Fill open settings from the model's card, then from the general defaults."""
         defaults = {"kind": "percentile", "low": 1.0, "high": 99.8} | dict(model or {})
         said = {
             name: getattr(self, name) for name in ("kind", "low", "high") if getattr(self, name) is not None
@@ -84,7 +84,7 @@ class Limits:
     offset: tuple[float, ...]
     scale: tuple[float, ...]
     empty: tuple[bool, ...] = ()
-    """Whether nothing stands out of the noise, by channel; no entries where nobody looked (kind ``none``)."""
+    """Whether a channel holds only noise, by channel; no entries for the kind ``none``."""
 
     @property
     def is_empty(self) -> bool:
@@ -128,7 +128,7 @@ class Levels:
         return Levels(self.values[keep], self.counts[keep], self.noise)
 
     def clipped(self) -> "Levels":
-        """Without the extremes of a few pixels, which are given the nearest value that more pixels reach."""
+        """Clip the extremes of a few pixels to the nearest value that more pixels have."""
         few = min(LEAST_OBJECT_PX, DEFECT_SHARE * self.counts.sum())
         from_below, from_above = np.cumsum(self.counts), np.cumsum(self.counts[::-1])[::-1]
         low, high = (
@@ -154,8 +154,8 @@ def limits(histogram: Histogram, normalise: Normalise) -> Limits:
     channels = range(len(histogram.counts))
     if normalise.kind == "none":
         return Limits((0.0,) * len(channels), (1.0,) * len(channels))
-    found = [_channel_limits(_levels(histogram, channel), normalise) for channel in channels]
-    offset, scale, empty = zip(*found)
+    per_channel = [_channel_limits(_levels(histogram, channel), normalise) for channel in channels]
+    offset, scale, empty = zip(*per_channel)
     return Limits(offset, scale, empty)
 
 
@@ -186,7 +186,7 @@ def _channel_limits(levels: Levels, normalise: Normalise) -> tuple[float, float,
 
 
 def _percentiles(levels: Levels, low: float, high: float) -> tuple[float, float]:
-    """Lower and upper percentile, apart from each other: where almost all pixels are equal, those of the others."""
+    """Lower and upper percentile; where almost all pixels have one value, those of the other pixels."""
     common = levels.mode
     if levels.counts[common] <= FLAT_SHARE * levels.counts.sum():
         ends = levels.percentile(low), levels.percentile(high)
@@ -198,14 +198,14 @@ def _percentiles(levels: Levels, low: float, high: float) -> tuple[float, float]
 
 
 def _mean_and_deviation(levels: Levels) -> tuple[float, float]:
-    """Mean and standard deviation, the latter no less than percentiles would allow."""
+    """Mean and standard deviation; the deviation has the same lower limit as the range of percentiles."""
     mean = float(np.average(levels.values, weights=levels.counts))
     deviation = float(np.sqrt(np.average((levels.values - mean) ** 2, weights=levels.counts)))
     return mean, max(deviation, NOISE_RANGE / GAUSSIAN_RANGE * levels.noise)
 
 
 def _around_threshold(levels: Levels, low: float) -> tuple[float, float, bool]:
-    """Limits that put ``low`` at 0 and the threshold at 0.5; above all pixels where only noise is found."""
+    """Limits that map ``low`` to 0 and the threshold to 0.5; of pure noise no pixel reaches the threshold."""
     threshold = _threshold(levels)
     if threshold is None:
         return float(levels.values[0]), 4 * float(levels.values[-1] - levels.values[0]), True
@@ -215,8 +215,8 @@ def _around_threshold(levels: Levels, low: float) -> tuple[float, float, bool]:
 
 
 def _threshold(levels: Levels) -> float | None:
-    """Otsu's threshold if it parts objects from noise, else one between noise and outliers, if there are any."""
-    from skimage.filters import threshold_otsu  # here: few models ask for it, and it takes long to import
+    """Otsu's threshold if it separates objects from noise, else one between noise and outliers, if there are any."""
+    from skimage.filters import threshold_otsu  # slow to import, and few models need it
 
     clipped = levels.clipped()
     values, counts = clipped.values, clipped.counts

@@ -1,9 +1,9 @@
-"""The grid on which a network sees an image at another scale, and the way there and back.
+"""Resampling of an image to the scale of a network, and of the network's layers back to the image.
 
-Every resampled pixel is a function of global coordinates: of the place of the pixel in the whole image, never of the
-tile it is computed in, so that tiles agree bit by bit. On the way in pixels are averaged over the area of a network
-pixel (``factor < 1``) or interpolated linearly between pixel centres (``factor > 1``); on the way back each image pixel
-takes the answer of the network pixel that holds its centre. Pure numpy.
+Every resampled pixel is a function of its position in the whole image, never of the tile it is computed in, so that
+tiles agree bit by bit. Image pixels are averaged over the area of a network pixel (``factor < 1``) or interpolated
+linearly between pixel centres (``factor > 1``); on the way back each image pixel takes the value of the network pixel
+that contains its centre. Pure numpy.
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class Rescaling:
         support = self.support(box)
         rows, row_weights = self._taps(box.y0, box.y1, 0)
         columns, column_weights = self._taps(box.x0, box.x1, 1)
-        # The sums run over taps, one at a time: the same additions in the same order for every pixel of every tile.
+        # Summed over taps one at a time: the same additions in the same order for every pixel of every tile.
         tall = np.zeros((len(block), box.shape[0], block.shape[2]), np.float32)
         for tap, weight in zip(rows.T - support.y0, row_weights.T):
             tall += block[:, tap, :] * weight[None, :, None]
@@ -64,13 +64,13 @@ class Rescaling:
         return result
 
     def back(self, layers: np.ndarray, box: Box, target: Box) -> np.ndarray:
-        """Layers ``(K, y, x)`` of a box on the network's grid at the image pixels of ``target``, which it covers."""
+        """Sample layers ``(K, y, x)`` of a box on the network's grid at the image pixels of ``target`` within it."""
         ys = self._nearest(target.y0, target.y1, 0) - box.y0
         xs = self._nearest(target.x0, target.x1, 1) - box.x0
         return layers[:, ys][:, :, xs]
 
     def _nearest(self, start: int, stop: int, axis: int) -> np.ndarray:
-        """Network pixel that holds the centre of each image pixel."""
+        """Index of the network pixel that contains the centre of each image pixel."""
         index = np.floor((np.arange(start, stop) + 0.5) * self.factor).astype(np.int64)
         return np.minimum(index, self.size[axis] - 1)
 

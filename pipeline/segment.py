@@ -1,7 +1,7 @@
-"""Segmenters: callables that turn a normalised block into layers, and what the pipeline must know of them.
+"""Segmenters: callables that turn a normalised block into layers, and their traits that the pipeline needs.
 
 A segmenter takes a float32 block ``(C, y, x)`` and returns either boolean layers ``(K, y, x)``, decided pixel by
-pixel, or an integer label stack ``(L, y, x)`` whose objects it numbered itself. It may be a plain function.
+pixel, or an integer label stack ``(L, y, x)`` with numbered objects. It may be a plain function.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ MAX_LAYERS = 64
 """A layer mask keeps one bit per layer in one unsigned integer."""
 
 MATCH_MARGIN = 64
-"""Margin in px of a segmenter that numbers its objects and does not say how far it looks."""
+"""Default halo in px of a segmenter that numbers objects and declares no ``halo_px``."""
 
 
 class Segmenter(Protocol):
-    """What the pipeline calls; every attribute of `Traits` may be given on it, none has to."""
+    """The interface of a segmenter; it may have any of the attributes of `Traits`, but needs none."""
 
     def __call__(self, block: np.ndarray, /) -> np.ndarray:
         """Segment a block ``(C, y, x)`` float32 into ``(K, y, x)`` bool or ``(L, y, x)`` integers."""
@@ -34,13 +34,13 @@ class Segmenter(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """What a segmenter says of itself."""
+    """The traits of a segmenter that the pipeline needs."""
 
     name: str
     link: Literal["touch", "match"]
     """How tiles are joined: adjacent pixels of a layer, or IoU of numbered objects."""
     halo_px: int = 0
-    """How far the answer at a pixel looks to each side."""
+    """Distance in px to each side within which pixels influence the answer at a pixel."""
     stride: int = 1
     """Tile origins and halos are multiples of this."""
     layers: int = 1
@@ -54,10 +54,10 @@ class Traits:
     pixel_size_um: float | None = None
     """Pixel size it was made for, in micrometers."""
     digest: str = ""
-    """Changes when its answers may change."""
+    """Digest that changes whenever the answers may change."""
 
     def __post_init__(self) -> None:
-        """Check what a segmenter says of itself."""
+        """Check the traits."""
         if self.link not in ("touch", "match"):
             raise BadArgument(f"segmenter {self.name}: expected link touch or match, got {self.link!r}")
         for field, least in (("halo_px", 0), ("stride", 1), ("layers", 1)):
@@ -73,9 +73,9 @@ class Traits:
 
 
 def traits(segmenter: Segmenter, *, probe: np.ndarray) -> Traits:
-    """Ask a segmenter what it is; what it does not say is seen from its answer to ``probe`` ``(C, y, x)``.
+    """Return the traits of a segmenter; undeclared ones are derived from its answer to ``probe`` ``(C, y, x)``.
 
-    A plain function that returns booleans is taken per pixel (reach 0); one that returns integers is matched
+    A plain function that returns booleans is taken to decide per pixel (halo 0); one that returns integers is matched
     by overlap, with a margin of `MATCH_MARGIN`.
     """
     name = str(getattr(segmenter, "name", None) or getattr(segmenter, "__name__", type(segmenter).__name__))
@@ -97,12 +97,12 @@ def traits(segmenter: Segmenter, *, probe: np.ndarray) -> Traits:
     if not {"link", "layers"} <= said.keys():
         answer = _asked(segmenter, probe, name)
         said = {"link": "touch" if answer.dtype == bool else "match", "layers": len(answer)} | said
-    reach = 0 if said["link"] == "touch" else MATCH_MARGIN
-    return Traits(**{"halo_px": reach, **said, "name": name, "digest": digest})
+    halo = 0 if said["link"] == "touch" else MATCH_MARGIN
+    return Traits(**{"halo_px": halo, **said, "name": name, "digest": digest})
 
 
 def _asked(segmenter: Segmenter, probe: np.ndarray, name: str) -> np.ndarray:
-    """Its answer to a probe; whatever it raises is a matter of the segmenter, not of the data."""
+    """Call a segmenter with the probe; any exception is an error of the segmenter, not of the data."""
     try:
         answer = segmenter(probe)
     except Exception as error:
@@ -114,7 +114,7 @@ def _asked(segmenter: Segmenter, probe: np.ndarray, name: str) -> np.ndarray:
 
 
 def checked_answer(layers: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """Return what a segmenter answered as ``(K, y, x)``, or say what is wrong with it."""
+    """Return the answer of a segmenter as ``(K, y, x)`` after checking its shape and type."""
     layers = np.asarray(layers)
     if layers.ndim == 2:
         layers = layers[None]
@@ -140,7 +140,7 @@ def bits_dtype(layers: int) -> np.dtype:
 
 
 def source_digest(segmenter: object) -> str:
-    """Hash of the source file a callable comes from, so that edited code is not taken for the same work."""
+    """Hash of the source file of a callable, so that edited code counts as other work."""
     try:
         path = inspect.getsourcefile(inspect.unwrap(segmenter) if callable(segmenter) else type(segmenter))
     except TypeError:
@@ -156,8 +156,8 @@ def imported(reference: str) -> Segmenter:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        found: Any = getattr(importlib.import_module(module), name)
-        made: Any = found() if inspect.isclass(found) else found
+        value: Any = getattr(importlib.import_module(module), name)
+        made: Any = value() if inspect.isclass(value) else value
     except Exception as error:
         raise BadArgument(
             f"segmenter {reference!r} cannot be imported ({type(error).__name__}: {error}); "

@@ -1,8 +1,9 @@
-"""Spans: the horizontal runs of pixels in which everything after the network is computed.
+"""Run-length encoding of layers: everything after the network is computed on horizontal runs of pixels.
 
-A span is a stretch of one row on one layer over which the set of covering layers does not change. Areas,
-moments, intensities, overlaps, links and painting are sums over spans, so their cost follows the outlines of
-the objects and not the pixels, and no dense mask per layer is ever made.
+Two encodings are used. *Spans* are runs of one row and layer that are cut wherever the set of covering layers changes;
+areas, moments, intensities, overlaps and links are sums over spans. *Runs* are not cut by other layers and carry a
+value; painting uses them. The cost follows the outlines of the objects and not the pixels, and no dense mask per layer
+is ever made.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 @dataclass(frozen=True)
 class Spans:
-    """Columns of equal length, sorted by layer, then ``y``, then ``x0``; ``x1`` is exclusive."""
+    """Spans as columns of equal length, sorted by layer, then ``y``, then ``x0``; ``x1`` is exclusive."""
 
     layer: np.ndarray
     """Network layer (touch) or layer of the local stack (match)."""
@@ -50,7 +51,7 @@ def below_each_other(parts: Sequence[Spans]) -> Spans:
 
 @dataclass(frozen=True)
 class Stretches:
-    """Cut points of a block's flattened pixels: between two starts nothing changes; the last one ends at ``size``."""
+    """Stretches of a block's flattened pixels over which no layer changes; the last one ends at ``size``."""
 
     starts: np.ndarray
     size: int
@@ -62,7 +63,7 @@ class Stretches:
 
 
 def _stretches(changed: np.ndarray, shape: tuple[int, int]) -> Stretches:
-    """Cut where ``changed`` says so (pixel i + 1 differs from i) and at every row start."""
+    """Cut where ``changed`` is true (pixel i + 1 differs from i) and at the start of every row."""
     height, width = shape
     changed[width - 1 :: width] = True
     return Stretches(np.concatenate([[0], np.flatnonzero(changed) + 1]), height * width)
@@ -107,8 +108,8 @@ def spans_of_stack(stack: np.ndarray) -> tuple[Spans, Stretches, np.ndarray]:
 def touching(spans: Spans) -> csr_array:
     """Graph of spans that touch: same layer, side by side in a row or 8-adjacent in consecutive rows.
 
-    Works on any sorted set of spans, also on the border spans of many blocks in image coordinates: two spans
-    it links are 8-adjacent pixels of one layer, wherever the blocks were cut.
+    Any sorted set of spans will do, including the border spans of many blocks in image coordinates; linked spans
+    contain 8-adjacent pixels of one layer, whatever the blocks are.
     """
     count = len(spans)
     if not count:
@@ -142,7 +143,7 @@ def components(spans: Spans) -> tuple[np.ndarray, int]:
 
 @dataclass(frozen=True)
 class Runs:
-    """What painting needs, sorted as `Spans` are; far fewer than those where objects overlap."""
+    """Runs with a value each, sorted as `Spans` are; far fewer than spans where objects overlap."""
 
     y: np.ndarray
     """Row."""
@@ -151,7 +152,7 @@ class Runs:
     x1: np.ndarray
     """Column after the last."""
     value: np.ndarray
-    """What the pixels carry."""
+    """Value of the pixels, such as the number of a piece or an id."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -168,7 +169,7 @@ class Runs:
 
 
 def runs_of(spans: Spans, value: np.ndarray) -> Runs:
-    """Spans as runs: those side by side with the same value, which other layers had cut, are one again."""
+    """Convert spans to runs: adjacent spans with the same value, cut by other layers, are merged."""
     if not len(spans):
         return Runs(spans.y, spans.x0, spans.x1, value)
     begins = np.empty(len(spans), bool)
@@ -182,9 +183,9 @@ def runs_of(spans: Spans, value: np.ndarray) -> Runs:
 
 
 def paint(runs: Runs, shape: tuple[int, int]) -> np.ndarray:
-    """Write the values of runs that do not overlap into a uint32 image; elsewhere it is 0.
+    """Decode runs that do not overlap into a uint32 image, which is 0 elsewhere.
 
-    One pass over the image in the order of its memory: stretches without an object, and runs, in turns.
+    The image is written in one pass in the order of its memory, gaps and runs alternating.
     """
     starts = runs.y.astype(np.int64) * shape[1] + runs.x0
     order = np.argsort(starts, kind="stable")

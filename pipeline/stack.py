@@ -16,11 +16,11 @@ MAX_ID = np.iinfo(np.uint32).max
 
 
 def check_stack(stack: np.ndarray, *, name: str = "label stack") -> np.ndarray:
-    """Return ``stack`` as uint32 after checking the law.
+    """Return ``stack`` as uint32 after checking that it is a label stack.
 
     Args:
         stack: integer array ``(L, *space)``, at least one layer and one spatial axis.
-        name: how to call it in the message of an error.
+        name: name of the stack in error messages.
 
     Raises:
         BadArgument: not an integer array, too few axes, a negative id, an id beyond uint32, an id on two layers.
@@ -70,7 +70,7 @@ def masks_of(stack: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 MOST_LAYERS = 255
-"""Limit of the depth of an overlap."""
+"""Upper limit of the objects that may overlap at a pixel."""
 
 
 def assign_layers(count: int, pairs: np.ndarray) -> np.ndarray:
@@ -88,17 +88,17 @@ def assign_layers(count: int, pairs: np.ndarray) -> np.ndarray:
     """
     if not len(pairs):
         return np.zeros(count, np.uint8)
-    # Only pairs (earlier, later) matter: an object looks at the partners placed before it.
+    # Pairs are ordered (earlier, later): an object avoids the layers of the partners placed before it.
     low, high = np.minimum(pairs[:, 0], pairs[:, 1]), np.maximum(pairs[:, 0], pairs[:, 1])
     order = np.argsort(high, kind="stable")
     later, starts = np.unique(high[order], return_index=True)
     ends = np.append(starts[1:], len(high)).tolist()
-    partners, given = low[order].tolist(), [1] * count  # layers as bits: the sets of them are cheap
+    partners, given = low[order].tolist(), [1] * count  # A set of layers is an integer with a bit per layer.
     for index, start, end in zip(later.tolist(), starts.tolist(), ends):
-        taken = 0
+        occupied = 0
         for partner in partners[start:end]:
-            taken |= given[partner]
-        given[index] = ~taken & (taken + 1)  # the lowest bit that is not taken
+            occupied |= given[partner]
+        given[index] = ~occupied & (occupied + 1)  # The lowest free bit.
     if max(given).bit_length() > MOST_LAYERS:
         raise BadArgument(f"expected at most {MOST_LAYERS} objects over each other, got more; raise min_area")
     return np.fromiter((bit.bit_length() - 1 for bit in given), np.uint8, count)

@@ -1,8 +1,8 @@
-"""Exact stitching: pieces of objects in blocks become objects of the image, whatever the blocks were.
+"""Exact stitching: pieces of objects in blocks become objects of the image, independent of the division into blocks.
 
-A block is *described* on its own (pieces, their additive rows, the spans at its border); the descriptions of an
-image are *joined* once, in one process: links, components, filters on whole objects, canonical ids, output
-layers. The image itself is never held. No storage, no scheduler: values in, values out.
+Each block is *described* separately (pieces, their additive rows, the spans at its border). The descriptions of an
+image are *joined* once, in one process: links, components, filters on whole objects, canonical ids, output layers. The
+image itself is never held in memory. These are pure functions of values, without storage or scheduler.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from pipeline.tiling import Box
 
 @value(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
 class Filters:
-    """What an object must satisfy to be kept; applied to whole objects, after stitching."""
+    """Filters of objects, applied to whole objects after stitching."""
 
     min_area: Annotated[int | None, Field(ge=0)] = None
     """Smallest area in px; default: what the model's card says."""
@@ -36,7 +36,7 @@ class Filters:
     """Drop objects that touch the edge of the image."""
 
     def keep(self, rows: Columns) -> np.ndarray:
-        """Which of the objects pass."""
+        """Return which objects pass the filters."""
         kept = rows["area"] >= (self.min_area or 0)
         if self.max_area is not None:
             kept &= rows["area"] <= self.max_area
@@ -45,7 +45,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class Pieces:
-    """What a block knows of the objects in it. Piece i is row i of ``rows``."""
+    """The pieces of objects in a block. Piece i is row i of ``rows``."""
 
     rows: Columns
     """Additive columns (see `pipeline.measure`), one row per piece."""
@@ -71,12 +71,12 @@ def describe(
     channels: Sequence[np.ndarray] = (),
     piece: np.ndarray | None = None,
 ) -> Pieces:
-    """Find the pieces of a block and add up their rows.
+    """Find the pieces of a block and sum their rows.
 
     Args:
         spans: spans of the block, in block coordinates.
         stretches: the cut points the spans refer to.
-        box: where the block lies in the image.
+        box: position of the block in the image.
         frame: the image plane.
         channels: intensity images ``(y, x)`` of the block, native dtype.
         piece: piece of each span where it is already known (methods that number objects themselves); each of
@@ -142,7 +142,7 @@ def join(
     """Reduce the pieces of all blocks to objects.
 
     Args:
-        rows: the `DECIDING` columns of all pieces; others are not looked at.
+        rows: the `DECIDING` columns of all pieces; others are ignored.
         layer: their network layers.
         links: ``(n, 2)`` pieces that are one object.
         pairs: ``(n, 2)`` pieces that share pixels.

@@ -1,7 +1,7 @@
-"""The classical segmenter: smooth, threshold, cut touching objects apart. Good for sparse nuclei.
+"""The classical segmenter: smooth, threshold, split touching objects. Suited to sparse nuclei.
 
-Every step looks a bounded distance around a pixel, so tiles stitch exactly: the distance transform is capped,
-objects are cut where the nearest centre changes, and centres further than the cap do not count.
+Every step depends on pixels within a bounded distance, so tiles stitch exactly: the distance transform is capped,
+objects are split where the nearest centre changes, and centres beyond the cap are ignored.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 BRIGHTEST = 4.0
-"""Brighter pixels are set to this, in normalised units: one defective pixel must not shine through the smoothing."""
+"""Upper limit of pixels before smoothing, in normalised units, so that one defective pixel becomes no object."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Threshold:
     window_px: float = 24.0
     """Standard deviation of the local mean."""
     offset: float = 0.05
-    """How far above the local mean a pixel must be, in normalised units."""
+    """Least difference of a pixel to the local mean, in normalised units."""
     split_px: int = 24
     """Cap of the distance transform: centres of touching objects are sought within it; 0 does not split."""
     spacing_px: int = 7
@@ -47,12 +47,12 @@ class Threshold:
 
     @property
     def min_area(self) -> int:
-        """Smallest object kept unless the job says otherwise."""
+        """Default of the least area of an object in px."""
         return 30
 
     @property
     def halo_px(self) -> int:
-        """Sum of the reaches of the steps."""
+        """Sum of the radii of the steps."""
         smooth = _radius(self.sigma_px) + (_radius(self.window_px) if self.method == "local" else 0)
         split = 2 * self.split_px + _radius(2.0) + self.spacing_px + 2 if self.split_px else 0
         return smooth + split
@@ -78,8 +78,8 @@ class Threshold:
 
     def _cuts(self, foreground: np.ndarray) -> np.ndarray:
         """Pixels on the lines between the regions nearest to different centres."""
-        # Pixels beyond the border of the block repeat those at it: taken for background, they would make the
-        # distance, and with it the cuts, depend on the tile.
+        # The border is padded by repetition: padding with background would make the distance, and so the cuts,
+        # depend on the tile.
         depth = np.minimum(
             ndimage.distance_transform_edt(np.pad(foreground, 1, mode="edge"))[1:-1, 1:-1], self.split_px
         )

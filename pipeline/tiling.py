@@ -1,7 +1,7 @@
 """Tiles of an image: cores partition it, reads contain cores and overlap.
 
-A tile is predicted on its read and answers for its core. Origins and halos are multiples of the network's
-total stride, so that every tile sees the same sampling grid as the whole image would. Index arithmetic only.
+A tile is predicted on its read, and its result is used in its core. Origins and halos are multiples of the network's
+total stride, so that every tile has the same sampling grid as the whole image. Index arithmetic only.
 """
 
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Tile:
-    """One piece of work: ``core`` is what it answers for, ``read`` what it has to see."""
+    """A tile: ``read`` is the region that is predicted, ``core`` the part of it for which the result is used."""
 
     row: int
     column: int
@@ -66,7 +66,7 @@ class Tiling:
     core: Annotated[int, Field(ge=1, le=65536)] = 1024
     """Side of a tile's core in px; rounded up to a multiple of the network's stride."""
     halo: Annotated[int | None, Field(ge=0, le=8192)] = None
-    """Margin in px read around the core; default: the network's exact reach."""
+    """Margin in px read around the core; default: the radius of the network's receptive field."""
 
 
 def round_up(value: int, step: int) -> int:

@@ -20,12 +20,12 @@ def clean(
 ) -> int:
     """Remove the scratch of finished runs; labels, tables, records and jobs stay."""
     place = address(store)
-    there = [name for name in place.children(ROOT) if not name.startswith(("lock", "staging"))]
-    if run is not None and run not in there:
-        raise BadArgument(f"{place}: no run {run!r}; there are: {', '.join(there) or 'none'}")
+    runs = [name for name in place.children(ROOT) if not name.startswith(("lock", "staging"))]
+    if run is not None and run not in runs:
+        raise BadArgument(f"{place}: no run {run!r}; there are: {', '.join(runs) or 'none'}")
     removed = []
     with held(place, "clean"):
-        for name in [run] if run else there:
+        for name in [run] if run else runs:
             ledger = Ledger(place, name)
             finished = (ledger.find_json("record.json") or {}).get("status") in ("complete", "partial")
             if finished or unfinished or run:

@@ -45,13 +45,13 @@ def doctor() -> int:
 
 
 def _packages() -> tuple[str, str]:
-    missing, found = [], []
+    missing, installed = [], []
     for name in NEEDED:
         try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
+            installed.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
-    return ("bad", f"missing: {', '.join(missing)}") if missing else ("ok", ", ".join(found))
+    return ("bad", f"missing: {', '.join(missing)}") if missing else ("ok", ", ".join(installed))
 
 
 def _caps() -> tuple[str, str]:

@@ -53,10 +53,10 @@ def evaluate(
     if len(predictions) == 1:
         _say(run(job))
         return 0
-    found = evaluate_side_by_side(job, predictions, run=run)
-    for one in found.evaluated.values():
+    evaluated = evaluate_side_by_side(job, predictions, run=run)
+    for one in evaluated.evaluated.values():
         _say(one)
-    sys.stdout.write(f"side by side: {_shown(found.place)}\n")
+    sys.stdout.write(f"side by side: {_shown(evaluated.place)}\n")
     return 0
 
 
@@ -64,8 +64,8 @@ def _shown(place: str) -> str:
     return place if "://" in place else str(Path(place).resolve())
 
 
-def _say(found: Evaluated) -> None:
-    compared = found.compared
+def _say(evaluated: Evaluated) -> None:
+    compared = evaluated.compared
     summary = compared.evaluation.summary
     ap = "  ".join(f"AP{threshold} {value:.4f}" for threshold, value in summary["AP"].items())
     sys.stdout.write(
@@ -74,7 +74,7 @@ def _say(found: Evaluated) -> None:
     )
     for condition, numbers in summary.get("conditions", {}).items():
         sys.stdout.write(f"{condition}: meanAP {numbers['meanAP']:.4f}  AJI {numbers['AJI']:.4f}\n")
-    sys.stdout.write(f"{_shown(found.place)}\n")
+    sys.stdout.write(f"{_shown(evaluated.place)}\n")
     for hint in compared.hints:
         sys.stderr.write(f"{hint}\n")
     for what, names in compared.gaps.named().items():

@@ -10,7 +10,7 @@ from flows.commands.terminal import wide_console
 from pipeline.errors import BadStore
 from pipeline.store.ledger import ROOT, Ledger
 from pipeline.store.ome.collection import Collection, Image, open_collection
-from pipeline.store.ome.label_reading import list_labels, open_label, stack_layers
+from pipeline.store.ome.label_images.reading import list_labels, open_label, stack_layers
 from pipeline.store.ome.table_listing import list_tables
 from pipeline.store.places.address import Address, address
 from pipeline.store.places.faults import StoreLost

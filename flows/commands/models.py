@@ -37,7 +37,7 @@ def models(
         "made for",
         "channels",
         "layers",
-        "reach px",
+        "halo px",
         "AP.5",
         "meanAP",
         "AJI",

@@ -117,16 +117,16 @@ def _run_archive(work: SegmentJob, match: str) -> int:
     from flows.segmentation.archive import segment_archive
 
     _say_model(work)
-    found = segment_archive(
+    archive = segment_archive(
         work, match, run=_record, on_store=lambda key, of: print_line(f"{key} (of {of})"), on_record=_write_report
     )  # fmt: skip
-    for line in found.lines():
+    for line in archive.lines():
         print_line(line)
     if is_prefect_configured():
         from flows.scheduling.artifacts import publish_archive
 
-        publish_archive(found)
-    return found.exit_code
+        publish_archive(archive)
+    return archive.exit_code
 
 
 def _write_report(record: "RunRecord") -> None:

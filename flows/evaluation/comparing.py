@@ -55,8 +55,8 @@ class Gaps:
 
     def refuse(self) -> None:
         """Raise `BadArgument` if anything is missing on either side."""
-        if found := "; ".join(f"{what}: {', '.join(names)}" for what, names in self.named().items()):
-            raise BadArgument(f"--strict: {found}")
+        if problems := "; ".join(f"{what}: {', '.join(names)}" for what, names in self.named().items()):
+            raise BadArgument(f"--strict: {problems}")
 
 
 @dataclass(frozen=True)
@@ -187,10 +187,10 @@ def _measured(
 ) -> list[Measured]:
     jobs = [(name, *pair, extras[name]) for name, pair in pairs.items()]
     size = -(-len(jobs) // MOST_GROUPS)
-    found: list[Measured] = []
+    results: list[Measured] = []
     for number, start in enumerate(range(0, len(jobs), size)):
-        found += step(measure_group, jobs[start : start + size], name=f"compare group {number}")
-    return found
+        results += step(measure_group, jobs[start : start + size], name=f"compare group {number}")
+    return results
 
 
 def measure_group(jobs: Sequence[tuple[str, Labelled, Labelled | None, Mapping[str, Any]]]) -> list[Measured]:
@@ -251,8 +251,8 @@ def _only_name(place: str, like: str, truth_name: str) -> str:
     for _, store, image in _images(place, like):
         names |= dict.fromkeys(name for name in list_labels(store, image.path) if name != truth_name)
     if len(names) != 1:
-        there = ", ".join(names) or "none"
+        known = ", ".join(names) or "none"
         raise BadArgument(
-            f"{place}: expected one label beside {truth_name!r}, got {there}; choose with --prediction-name"
+            f"{place}: expected one label beside {truth_name!r}, got {known}; choose with --prediction-name"
         )
     return next(iter(names))

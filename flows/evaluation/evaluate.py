@@ -145,9 +145,11 @@ NO_RUN = "not recorded in the store of the labels"
 
 def provenance(compared: Compared) -> Pairs:
     """What was evaluated: the labels and the truth, the run and the model they come from, when, by which code."""
-    predictions = {found.address.url: found for _, found in compared.pairs.values() if found is not None}
+    predictions = {
+        labelled.address.url: labelled for _, labelled in compared.pairs.values() if labelled is not None
+    }
     prediction, truth = next(iter(predictions.values())), next(iter(compared.pairs.values()))[0]
-    records = [_run_of(found) for found in predictions.values()]
+    records = [_run_of(labelled) for labelled in predictions.values()]
     facts = [model_facts(record) for record in records]
     models = list(dict.fromkeys(fact["Model"] for fact in facts if fact["Model"]))
     more = f" and {len(predictions) - 1} more store(s)" if len(predictions) > 1 else ""
@@ -188,7 +190,7 @@ def write_numbers(compared: Compared, folder: Address, differences: Mapping[str,
         "compared": compared.facts(),
     }
     if differences:
-        summary["differences"] = {name: found.as_dict() for name, found in differences.items()}
+        summary["differences"] = {name: difference.as_dict() for name, difference in differences.items()}
     tables = {"metrics": evaluation.images, "matches": evaluation.matches, "sums": evaluation.sums}
     tables |= {f"metrics_by_{name}": table for name, table in evaluation.groups.items()}
     for name, table in tables.items():

@@ -38,13 +38,13 @@ def object_tables(output: Address, collection: Collection, name: str) -> Iterato
         BadArgument: no image has a table of that name.
     """
     plate = collection.address.name.removesuffix(".zarr")
-    found = False
+    any_table = False
     for image in collection.images:
         if name in list_tables(output, image.path):
-            found = True
+            any_table = True
             table = read_table(output, image.path, name)
             yield image.path, _placed(table, plate, image)
-    if not found:
+    if not any_table:
         raise BadArgument(f"{output}: no image has a table {name!r}; see platelayer inspect")
 
 

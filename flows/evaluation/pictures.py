@@ -68,8 +68,8 @@ class Comparisons:
 
     def picture(self, name: str) -> Shown | None:
         """The field, what is true and what was predicted; None where neither side holds pixels."""
-        true, found = self.pairs[name]
-        for side in (true, found):
+        true, labelled = self.pairs[name]
+        for side in (true, labelled):
             if (
                 side is None
                 or side.image.is_stand_in
@@ -79,7 +79,7 @@ class Comparisons:
                 continue
             shown = grey(side.image, plane=true.plane)
             if shown.size:
-                predicted = _at(found, shown.shape) if found is not None else None
+                predicted = _at(labelled, shown.shape) if labelled is not None else None
                 return shown, _at(true, shown.shape), predicted
         return None
 

@@ -56,14 +56,14 @@ def report_page(
     listing = _listing(output, images, name, facts)
     gaps: dict[str, list[str]] = {}
     if layout is not None:
-        found = assign(
+        assigned = assign(
             layout, [_spot(key, image, collection) for key, image in images.items()], name="--layout"
         )
-        listing["condition"] = [found.conditions[key] for key in listing["image"]]
-        listing["role"] = [found.roles[key] for key in listing["image"]]
-        listing["dose"] = [found.doses.get(key, np.nan) for key in listing["image"]]
-        gaps = {"that the layout does not name": found.without_condition}
-        gaps |= {"of the layout without an image": found.unknown_places}
+        listing["condition"] = [assigned.conditions[key] for key in listing["image"]]
+        listing["role"] = [assigned.roles[key] for key in listing["image"]]
+        listing["dose"] = [assigned.doses.get(key, np.nan) for key in listing["image"]]
+        gaps = {"that the layout does not name": assigned.without_condition}
+        gaps |= {"of the layout without an image": assigned.unknown_places}
     described = Run(
         title=f"{collection.address.name}: {name}",
         objects=objects,
@@ -85,15 +85,17 @@ def _spot(key: str, image: Image, collection: Collection) -> Spot:
 def _record(output: Address, name: str | None, run: str | None) -> dict[str, Any] | None:
     """The record of the run that was asked for; of several runs with one name of labels, the one that ended last."""
     records = {key: Ledger(output, key).find_json("record.json") for key in output.children(ROOT)}
-    found = {key: record for key, record in records.items() if record and name in (None, record["name"])}
+    matching = {key: record for key, record in records.items() if record and name in (None, record["name"])}
     if run is not None:
-        if run not in found:
-            raise BadArgument(f"{output}: no record of run {run!r}; there are: {', '.join(found) or 'none'}")
-        return found[run]
-    if len({record["name"] for record in found.values()}) > 1:
-        choices = ", ".join(f"{record['name']} (--run {key})" for key, record in found.items())
+        if run not in matching:
+            raise BadArgument(
+                f"{output}: no record of run {run!r}; there are: {', '.join(matching) or 'none'}"
+            )
+        return matching[run]
+    if len({record["name"] for record in matching.values()}) > 1:
+        choices = ", ".join(f"{record['name']} (--run {key})" for key, record in matching.items())
         raise BadArgument(f"{output}: several runs, choose with --name or --run: {choices}")
-    return max(found.values(), key=lambda record: record.get("ended", ""), default=None)
+    return max(matching.values(), key=lambda record: record.get("ended", ""), default=None)
 
 
 def _collection(output: Address, source: str) -> Collection:
@@ -154,11 +156,11 @@ def _flags(facts: Mapping[str, Any], path: str) -> list[str]:
 
 def _quality(facts: Mapping[str, Any], path: str) -> dict[str, float]:
     """Focus and share of clipped pixels of an image by channel, as columns of the listing; NaN where unknown."""
-    found = (facts.get("images") or {}).get(path, {})
+    facts_of_image = (facts.get("images") or {}).get(path, {})
     return {
         f"{kind}_{channel}": np.nan if value is None else value
         for kind in QUALITY
-        for channel, value in (found.get(kind) or {}).items()
+        for channel, value in (facts_of_image.get(kind) or {}).items()
     }
 
 

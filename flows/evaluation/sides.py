@@ -63,13 +63,13 @@ def labelled_planes(
     places: Iterable[Place], name: str, *, components: bool = False, project: bool = False
 ) -> dict[Key, Labelled]:
     """Planes that have labels of this name, in the order of the store; labels without z have one plane."""
-    found: dict[Key, Labelled] = {}
+    planes: dict[Key, Labelled] = {}
     for key, store, image in places:
         if name in list_labels(store, image.path):
             label = open_label(store, image.path, name).projected("max" if project else "")
             for plane in label.planes:
-                found[key, plane] = Labelled(store, image, name, plane, components, project)
-    return found
+                planes[key, plane] = Labelled(store, image, name, plane, components, project)
+    return planes
 
 
 def semantic_hint(labelled: Labelled) -> str:

@@ -1,7 +1,7 @@
 """Dask as an executor: a cluster of processes on this machine, or an existing scheduler.
 
-Tasks are tiles, never a graph over the image. GPU workers are taken by the resource ``GPU``; every task of the
-network asks for a part of it, so that a worker reads and writes tiles while another is in its network.
+Tasks are tiles, never a graph over the image. GPU workers are recognised by the resource ``GPU``; every task of the
+network requests a part of it, so that a worker reads and writes some tiles while another is in the network.
 """
 
 import os
@@ -27,10 +27,10 @@ CONNECT_S = 10
 """How long an existing scheduler, and its first worker, may take to answer."""
 
 ALONE_S = 60
-"""A run gives up when there was no worker for so long."""
+"""Seconds without any worker after which a run gives up."""
 
 GPU_SHARE = 0.3
-"""Part of a worker's GPU that one tile asks for: three are under way at once, one of them in the network."""
+"""Part of a worker's GPU that one tile requests: three tiles are in progress at a time, one in the network."""
 
 GPU_THREADS = 3
 """Threads of a GPU worker: one in the network, the others reading and writing."""
@@ -39,7 +39,7 @@ GPU_PROCESSES = 2
 """Worker processes that share a GPU."""
 
 TOGETHER = 1000
-"""Pieces of work in a call at most: how many fit is a matter of time (`executors.CALL_S`)."""
+"""Upper limit of the units of work in a call; the number is chosen by time (`executors.CALL_S`)."""
 
 TOLD = ("platelayer", "python", "numpy", "zarr", "dask")
 """Versions that must be the same here and on the workers."""
@@ -59,7 +59,7 @@ def dask_pool(
 
 
 def _quiet() -> None:
-    """Logs of Dask are for those who ask for them; they are configured when it is imported, here and on workers."""
+    """Silence Dask's logging unless the user configured it; Dask sets it up on import, here and on workers."""
     dask.config.set({"logging": {"distributed": _log_level().lower(), "tornado": "critical"}})
 
 
@@ -69,14 +69,14 @@ def _log_level() -> str:
 
 @contextmanager
 def _local(execution: Execution, workers: int, threads: int, preload: Sequence[str]) -> "Iterator[Client]":
-    """Worker processes on this machine, gone with this process."""
+    """Worker processes on this machine, which end with this process."""
     begin(preload)
     from distributed import Client, Nanny, Scheduler, SpecCluster, utils
 
     # The forkserver has its modules: Dask would set others, and import pandas here to find out which there are.
     utils._forkserver_preload_set = True
 
-    # Processes: torch and numpy hold the interpreter's lock too long for threads, but while one of them waits.
+    # Processes, because torch and numpy hold the GIL too long for threads, except while one of them waits.
     options: dict[str, Any] = {
         "host": "127.0.0.1", "nthreads": threads, "memory_limit": 0, "dashboard": False,
     }  # fmt: skip
@@ -90,7 +90,7 @@ def _local(execution: Execution, workers: int, threads: int, preload: Sequence[s
         mine = options | {"nthreads": GPU_THREADS, "resources": {"GPU": 1}}
         mine["env"] = {**os.environ, **ENVIRONMENT, "CUDA_VISIBLE_DEVICES": gpu}
         spec |= {f"gpu-{gpu}-{i}": {"cls": Nanny, "options": mine} for i in range(GPU_PROCESSES)}
-    # Without a port of its own every cluster warns that the usual one is taken.
+    # A free port, because on the default port every further cluster warns that it is in use.
     place = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     scheduler = {"cls": Scheduler, "options": place}
     with (
@@ -98,8 +98,8 @@ def _local(execution: Execution, workers: int, threads: int, preload: Sequence[s
             {
                 "distributed.worker.daemon": True,
                 "distributed.worker.multiprocessing-method": METHOD,
-                "distributed.worker.profile.enabled": False,  # looks at every thread 100 times a second
-                "distributed.admin.tick.interval": "1s",  # 50 times a second costs idle processes 8 % of a core
+                "distributed.worker.profile.enabled": False,  # Dask's profiler samples every thread 100 times a second.
+                "distributed.admin.tick.interval": "1s",  # A tick of 20 ms costs idle processes 8 % of a core.
                 "distributed.nanny.pre-spawn-environ": {} if METHOD == "forkserver" else ENVIRONMENT,
             }
         ),
@@ -111,7 +111,7 @@ def _local(execution: Execution, workers: int, threads: int, preload: Sequence[s
 
 def _gpus(device: str) -> list[str]:
     """GPUs of this machine that a job may use, as CUDA_VISIBLE_DEVICES names them."""
-    # The driver files tell quickly; torch, which takes seconds to import, is asked only where they are.
+    # The driver's files are a quick check; torch, which takes seconds to import, is used only if they exist.
     if device in ("cpu", "openvino") or not (
         any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
     ):
@@ -146,20 +146,20 @@ def _check_workers(client: "Client", url: str) -> None:
         raise RunConflict(
             f"the Dask scheduler at {url} has no workers; start some (dask worker {url}) and try again"
         ) from None
-    # A worker that is gone by the time it is asked is left to the run, which does without it.
-    told = client.run(versions, on_error="return")
-    told = {worker: answer for worker, answer in told.items() if not isinstance(answer, OSError)}
-    failed = next((answer for answer in told.values() if isinstance(answer, Exception)), None)
+    # A worker that has gone by now is ignored here; the run continues without it.
+    answers = client.run(versions, on_error="return")
+    answers = {worker: answer for worker, answer in answers.items() if not isinstance(answer, OSError)}
+    failed = next((answer for answer in answers.values() if isinstance(answer, Exception)), None)
     if failed is not None:
         raise RunConflict(
             f"the Dask workers of {url} cannot run platelayer ({failed}); install it on every worker"
         )
-    own = versions()
-    for worker, theirs in told.items():
+    expected = versions()
+    for worker, theirs in answers.items():
         other = [
-            f"{name} {theirs.get(name)} (here {own.get(name)})"
+            f"{name} {theirs.get(name)} (here {expected.get(name)})"
             for name in TOLD
-            if theirs.get(name) != own.get(name)
+            if theirs.get(name) != expected.get(name)
         ]
         if other:
             raise RunConflict(
@@ -192,9 +192,9 @@ def _pool(client: "Client", execution: Execution) -> Pool:
 
 
 def _watch(client: "Client", *, apart: bool) -> Callable[[bool], None]:
-    """A look at the cluster: RunConflict when the scheduler has gone, or had no worker for the work for too long.
+    """Return a check of the cluster: RunConflict when the scheduler has gone or had no suitable worker for too long.
 
-    ``apart``: the network's tiles go to GPU workers only, and would wait for one for ever.
+    ``apart``: tiles of the network go to GPU workers only, and would otherwise wait for one for ever.
     """
     missing_since: float | None = None
 

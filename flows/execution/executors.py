@@ -1,6 +1,6 @@
 """Calls on workers, a bounded number in flight, with retries; every executor is a `concurrent.futures.Executor`.
 
-Only tiles, addresses and small values are pickled. Nothing here knows what the work is.
+Only tiles, addresses and small values are pickled. This module does not know what the calls do.
 """
 
 import os
@@ -20,20 +20,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CALL_S = 0.3
-"""Short pieces of work travel together in calls of about so long: a call to another process costs milliseconds."""
+"""Target length in s of a call: short units of work are sent together, since a call to a process costs milliseconds."""
 
 CALLS_AHEAD = 2
-"""Calls of several pieces in flight per worker."""
+"""Calls of several units in flight per worker."""
 
 POLL_S = 5.0
-"""After so long without an outcome, look whether the workers are still there."""
+"""Seconds without an outcome after which the workers are checked."""
 
 
 class Serial(Executor):
-    """Runs each call at once, in this thread."""
+    """An executor that runs each call immediately in the calling thread."""
 
     def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> "Future[Result]":
-        """Call now; the future that comes back is done."""
+        """Call ``function`` now and return a finished future."""
         future: Future[Result] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -43,12 +43,12 @@ class Serial(Executor):
 
 
 def _always(gpu: bool) -> None:
-    """Local workers do not go away."""
+    """Do nothing: local workers cannot disappear."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """Workers of a run: ``gpu`` takes the network's tiles, ``cpu`` all others; they may be the same."""
+    """Workers of a run: ``gpu`` runs the network, ``cpu`` everything else; they may be the same."""
 
     cpu: Executor
     gpu: Executor
@@ -56,20 +56,20 @@ class Pool:
     window: int
     """Calls in flight."""
     together: int = 1
-    """Short pieces of work that travel as one call at most: more than one where a call costs milliseconds."""
+    """Upper limit of short units of work per call; more than one where a call costs milliseconds."""
     apart: bool = False
-    """Whether the network's tiles go to other workers than all else."""
+    """Whether the network runs on other workers than everything else."""
     check: Callable[[bool], None] = _always
-    """Raises RunConflict when no worker is left that could do the work, which may be the network's."""
+    """Raises RunConflict when no suitable worker is left; its argument says whether the network needs one."""
 
 
 def usable_cores() -> int:
-    """Cores this process may use: what the scheduler or container grants, not what the machine has."""
+    """Cores this process may use, as the scheduler or container grants them, not all cores of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class StageFailed(Exception):
-    """What a piece of work that goes through several stages raises: in which one, where, and because of what."""
+    """Error of a call that goes through several stages: the stage, the place and the cause."""
 
     def __init__(self, stage: str, where: str, cause: BaseException) -> None:
         super().__init__(stage, where, cause)
@@ -78,7 +78,7 @@ class StageFailed(Exception):
 
 @contextmanager
 def failing_in(stage: str, where: object) -> Iterator[None]:
-    """Name the stage of whatever fails inside."""
+    """Attach the name of a stage to any error raised inside the block."""
     try:
         yield
     except Exception as error:
@@ -87,16 +87,16 @@ def failing_in(stage: str, where: object) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a piece of work ended."""
+    """How a unit of work ended."""
 
     item: Any
     result: Any = None
     error: BaseException | None = None
     retries: int = 0
     traffic: Traffic = Traffic()
-    """What the process that did it sent and got since it last said so."""
+    """Requests and bytes of the worker process since its last report."""
     stage: str = ""
-    """The stage that failed, where the piece of work names it."""
+    """The stage that failed, if the call names one."""
     where: str = ""
     """The tile or image at which it failed."""
     seconds: float = 0.0
@@ -105,19 +105,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call for several pieces of work returns."""
+    """Return value of a call for several units of work."""
 
     results: list[Any]
-    """Results of the pieces in their order, up to the first that failed."""
+    """Results of the units in order, up to the first failure."""
     traffic: Traffic
-    """What the process sent and got since it last said so."""
+    """Requests and bytes of the process since its last report."""
     seconds: float
-    """How long the call took."""
+    """Duration of the call in s."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A call for several pieces of work; keeps the name of the function, which Dask shows."""
+    """A call for several units of work; it keeps the name of the function, which Dask displays."""
 
     call: Callable[[Any], Any]
 
@@ -127,7 +127,7 @@ class Batch:
         return str(getattr(named, "__name__", "work"))
 
     def __call__(self, items: Sequence[Any]) -> Answer:
-        """Call one after the other; stop at the first failure, and raise it if nothing was done before."""
+        """Call for one unit after the other; stop at the first failure, and raise it if no unit succeeded before."""
         started, results = time.perf_counter(), []
         for item in items:
             try:
@@ -140,28 +140,28 @@ class Batch:
 
 
 class Batches:
-    """Cuts pieces of work into calls of about `CALL_S`, by the time that the latest pieces took."""
+    """Groups units of work into calls of about `CALL_S`, by the time that recent units took."""
 
     def __init__(self, items: Sequence[Any], *, most: int, workers: int) -> None:
         self._items, self._next, self._most, self._workers = items, 0, most, workers
         self._seconds: float | None = None
-        """Seconds per piece; None before the first was done."""
+        """Seconds per unit; None before the first has finished."""
 
     def learn(self, pieces: int, seconds: float) -> None:
-        """Take note of how long some pieces took."""
+        """Update the estimate with the duration of some units."""
         latest = max(seconds / pieces, 1e-6)
-        # The very first call also loads what later ones find there: it must not count for long.
+        # The first call also imports modules and loads the segmenter, so its time is soon replaced.
         self._seconds = latest if self._seconds is None else (self._seconds + latest) / 2
 
     def following(self) -> tuple[Any, ...]:
-        """The pieces of the next call; fewer and fewer towards the end, so that all workers end at one time."""
+        """Return the units of the next call; fewer towards the end, so that all workers finish at the same time."""
         left = len(self._items) - self._next
         fair = max(left // (2 * self._workers), 1)
         start, self._next = self._next, self._next + min(self._fitting(), fair, left)
         return tuple(self._items[start : self._next])
 
     def _fitting(self) -> int:
-        """Pieces that fit a call; one until the first was done."""
+        """Number of units that fit into a call; one before the first has finished."""
         if self._most == 1 or self._seconds is None:
             return 1
         return max(min(round(CALL_S / self._seconds), self._most), 1)
@@ -176,15 +176,15 @@ def run_window(
     gpu: bool = False,
     together: int = 1,
 ) -> Generator[Outcome, None, None]:
-    """Call ``call`` on every item, a bounded number in flight; yield outcomes as they come.
+    """Call ``call`` on every item, a bounded number in flight; yield the outcomes in order of completion.
 
-    A call that raises is tried again up to ``retries`` times and then reported, never raised, but for what puts
-    the run itself in doubt: a RunConflict at once, a `StoreLost` after the retries. Whatever ends the iteration,
-    calls that have not begun are cancelled. Up to ``together`` items that take little time travel as one call; one
-    that fails there is called again by itself, and the others without it.
+    A call that fails is repeated up to ``retries`` times and then reported, not raised. Two errors concern the whole
+    run and are raised: `RunConflict` immediately, `StoreLost` after the retries. When the iteration ends for any
+    reason, calls that have not started are cancelled. Up to ``together`` quick items are sent as one call; an item
+    that fails in such a call is repeated alone, and the others without it.
     """
     executor, batch = (pool.gpu if gpu else pool.cpu), Batch(call)
-    # Calls as long as these need no queue: each worker has one at work and one waiting.
+    # Calls of this length need no long queue: each worker has one in progress and one waiting.
     most = pool.window if together == 1 else min(pool.window, CALLS_AHEAD * pool.workers)
     waiting = Batches(items, most=together, workers=pool.workers)
     following = waiting.following()
@@ -238,12 +238,12 @@ def _failed(item: Any, error: BaseException, tried: int) -> Outcome:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """What went wrong, without the name of the stage."""
+    """Return the cause of an error, without the stage."""
     return error.cause if isinstance(error, StageFailed) else error
 
 
 def _error(future: Future) -> BaseException | None:
-    """What a call raised; raises what ends the run."""
+    """Return the exception of a call; raise it if it ends the run."""
     try:
         error = future.exception()
     except CancelledError:
@@ -257,7 +257,7 @@ def _error(future: Future) -> BaseException | None:
 
 
 def describe_error(error: BaseException) -> str:
-    """What an error of a piece of work says to a person."""
+    """Message for the user about an error of a unit of work."""
     if type(error).__name__ == "KilledWorker":
         return (
             "every worker process that tried it died: too little memory, or a crash in a library; "

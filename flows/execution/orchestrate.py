@@ -13,20 +13,20 @@ from typing import Any, Protocol
 from pipeline.errors import RunConflict
 
 REACH_S = 5
-"""A server that did not answer after so long, whatever it is that hangs, is reported and not waited for."""
+"""Seconds after which a server that has not answered is reported, whatever the reason."""
 
 LOCAL_API = "http://127.0.0.1:4200/api"
-"""A server on this machine at Prefect's own port, where none is configured."""
+"""Address of a server on this machine at Prefect's default port, used where none is configured."""
 
 USES_SERVER = {"segment": False, "evaluate": False, "serve": True, "deploy": True}
 """Commands that use a server where one is configured, and whether they need one."""
 
 OFFLINE = frozenset({"--help", "-h", "--example", "--dry-run"})
-"""Words with which a command only says something."""
+"""Options with which a command only prints information."""
 
 
 class Step(Protocol):
-    """Calls a stage."""
+    """A way to call a stage."""
 
     def __call__(self, call: Callable[..., Any], *arguments: Any, name: str) -> Any:
         """Call it under a name and return what it returns."""
@@ -58,7 +58,7 @@ def _api_of_profile(path: Path) -> str:
 
 
 def reach_server(words: Sequence[str]) -> None:
-    """Ask for the server that a command line will need, before anything is imported that takes seconds to load.
+    """Check the server that a command line needs, before slow imports.
 
     Raises:
         RunConflict: it does not answer.
@@ -78,31 +78,31 @@ def reach_api() -> str:
     Raises:
         RunConflict: it does not answer.
     """
-    url, told = configured_api(), ["no answer"]
-    # A thread, because name servers, several addresses and slow answers each have time limits of their own.
-    probe = threading.Thread(target=_ask, args=(f"{url.rstrip('/')}/health", told), daemon=True)
+    url, failure = configured_api(), ["no answer"]
+    # In a thread, because name servers, several addresses and slow answers each have their own time limits.
+    probe = threading.Thread(target=_ask, args=(f"{url.rstrip('/')}/health", failure), daemon=True)
     probe.start()
     probe.join(REACH_S)
-    if told[-1]:
+    if failure[-1]:
         raise RunConflict(
-            f"no Prefect server answers at {url!r} ({told[-1]}); start it (prefect server start) and set "
+            f"no Prefect server answers at {url!r} ({failure[-1]}); start it (prefect server start) and set "
             "PREFECT_API_URL, or unset it to run without one"
         )
     return url
 
 
-def _ask(url: str, told: list[str]) -> None:
-    """Add what is wrong with a server to ``told``; nothing, where it answers as one."""
+def _ask(url: str, failure: list[str]) -> None:
+    """Append to ``failure`` what is wrong with a server; an empty text where it answers."""
     import ssl
     from urllib.error import HTTPError, URLError
     from urllib.request import urlopen
 
     try:
         urlopen(url, timeout=REACH_S).close()
-        told.append("")
-    except HTTPError as error:  # who may come in is for Prefect to tell
-        told.append("" if error.code in (401, 403) else f"HTTP {error.code}")
-    except URLError as error:  # and so is which certificate is trusted
-        told.append("" if isinstance(error.reason, ssl.SSLCertVerificationError) else f"{error.reason}")
+        failure.append("")
+    except HTTPError as error:  # Authorisation is Prefect's to report.
+        failure.append("" if error.code in (401, 403) else f"HTTP {error.code}")
+    except URLError as error:  # Trust in certificates is Prefect's to report, too.
+        failure.append("" if isinstance(error.reason, ssl.SSLCertVerificationError) else f"{error.reason}")
     except (OSError, ValueError) as error:
-        told.append(f"{error}")
+        failure.append(f"{error}")

@@ -1,4 +1,4 @@
-"""A parallel map for requests: each costs a round trip on object storage, and nothing but waiting."""
+"""A parallel map for requests to object storage, of which each spends its time waiting for an answer."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +8,14 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 REQUESTS = 16
-"""Requests under way at once."""
+"""Concurrent requests."""
 
 
 def parallel_map(function: Callable[[T], U], items: Sequence[T], *, waits: bool = True) -> list[U]:
-    """Results of ``function`` in the order of the items.
+    """Return the results of ``function`` in the order of the items.
 
-    ``waits``: each call waits for a server. Calls that do not are faster one after the other, in this thread.
+    ``waits``: whether each call waits for a server; otherwise the calls are made one after the other in this thread,
+    which is faster.
     """
     if not waits or len(items) < 2:
         return [function(item) for item in items]

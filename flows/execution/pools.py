@@ -9,7 +9,7 @@ from flows.jobs import Execution
 from pipeline.errors import BadArgument
 
 AHEAD = 2
-"""Tiles at once in a process that works on a server's data: one is read or written while one is in the network."""
+"""Concurrent tiles in a process that works on remote data: one is read or written while one is in the network."""
 
 
 def prepare_pool(execution: Execution, *, preload: Sequence[str] = ()) -> None:

@@ -33,7 +33,7 @@ class SegmenterRef:
     device: str = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     settings: tuple[tuple[str, Any], ...] = ()
-    """Thresholds, sizes and least area that are not those of the model, as names and values."""
+    """Settings that replace those of the model (thresholds, sizes, least area), as names and values."""
 
 
 def reference(job: SegmentJob) -> SegmenterRef:
@@ -62,7 +62,7 @@ def reference(job: SegmentJob) -> SegmenterRef:
 
 
 class Guarded:
-    """A segmenter that one thread at a time may use, so that reading and writing overlap with the network."""
+    """A segmenter behind a lock: one thread uses it at a time, while others read and write tiles."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
@@ -96,7 +96,7 @@ def _load(reference: SegmenterRef) -> Segmenter:
 
 
 def _adapted(reference: SegmenterRef) -> Segmenter:
-    """The network of another package; a setting that it does not have is the user's to correct."""
+    """Load the network of another package; an unknown setting is an error of the user."""
     try:
         return load_adapter(reference.reference, device=reference.device, settings=dict(reference.settings))
     except BadCheckpoint:
@@ -120,7 +120,7 @@ def model_folder(reference: str) -> Path:
 
 
 def _downloaded(place: Address) -> Path:
-    """Copy a checkpoint's two files beside each other; its digest is checked when it is read."""
+    """Download the two files of a checkpoint; its digest is checked when it is read."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "platelayer" / "models"
     name = hashlib.sha256(str(place).encode()).hexdigest()[:16]
     local = address(cache / name)
@@ -141,12 +141,12 @@ def known_traits(reference: SegmenterRef) -> Traits | None:
         raise BadArgument(str(error)) from None
     names = ("name", "halo_px", "stride", "layers", "channels", "normalise", "min_area", "pixel_size_um")
     digest = answers_digest(card["digest"], precision=reference.precision)
-    link = card.get("link", "touch")  # cards from before there was a choice do not say
+    link = card.get("link", "touch")  # Older cards have no such entry.
     return Traits(link=link, digest=digest, **{name: card[name] for name in names})
 
 
 def expected_channels(reference: SegmenterRef) -> tuple[str, ...]:
-    """Names of the channels a model was made for, as its card gives them, or its title; empty where none is said."""
+    """Names of the channels a model was made for, by its card or its title; empty where neither names any."""
     if reference.kind != "model":
         return ()
     card = read_card(model_folder(reference.reference))
@@ -155,7 +155,7 @@ def expected_channels(reference: SegmenterRef) -> tuple[str, ...]:
 
 
 def described(reference: SegmenterRef, traits: Traits) -> dict[str, Any]:
-    """What a reader of results has to know of a segmenter: name, digest, and the thresholds of a model's method."""
+    """Facts of a segmenter for the record: name, digest, and the settings of a model's method."""
     facts: dict[str, Any] = {"name": traits.name, "digest": traits.digest}
     if reference.kind == "model":
         method = read_card(model_folder(reference.reference))["method"]

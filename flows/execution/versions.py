@@ -1,4 +1,4 @@
-"""Which code does the work, and when: what records and workers say of themselves."""
+"""Versions of the installed packages and the current time, for records and workers."""
 
 import importlib.metadata
 import platform
@@ -14,16 +14,16 @@ def now() -> str:
 
 
 def written_by() -> tuple[tuple[str, str], ...]:
-    """When and by which code a page over many runs is written, to stand on its top."""
+    """Date and version of the code, for the top of a page over many runs."""
     return ("Date", f"{now()[:16].replace('T', ' ')} UTC"), ("Code", f"platelayer {versions()['platelayer']}")
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that are installed."""
-    found = {"python": platform.python_version()}
+    known = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            known[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return known

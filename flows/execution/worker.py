@@ -1,4 +1,4 @@
-"""Loaded into every Dask worker that a run starts, before it takes work."""
+"""Preload script of the Dask workers that a run starts."""
 
 import signal
 from typing import Any
@@ -7,7 +7,7 @@ from flows.execution.memory import keep_memory
 
 
 def dask_setup(worker: Any) -> None:
-    """Leave Ctrl-C and SIGTERM to the run, which stops its workers; keep memory from the first thread on."""
+    """Ignore Ctrl-C and SIGTERM, because the run stops its workers; keep memory from the first thread on."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     keep_memory()

@@ -86,7 +86,7 @@ class Copied:
 
 
 def copy_images(
-    found: Understood,
+    understood: Understood,
     output: str,
     *,
     spacing_um: float | None = None,
@@ -112,17 +112,17 @@ def copy_images(
     if spacing_um is not None and not 0 < spacing_um < float("inf"):
         raise BadArgument(f"--pixel-size-um: expected a positive number, got {spacing_um}")
     with new_store(output) as target:
-        copied, left_out = _copy_all(found, target, spacing_um, ngff, stop, on_image)
-        _list(target, copied, _record(found, copied, left_out), ngff)
+        copied, left_out = _copy_all(understood, target, spacing_um, ngff, stop, on_image)
+        _list(target, copied, _record(understood, copied, left_out), ngff)
     return Copied(images=len(copied), left_out=left_out)
 
 
-def _record(found: Understood, copied: Sequence[Source], left_out: Mapping[str, str]) -> dict[str, Any]:
-    return {"ingest": {**found.origin, "images": len(copied), "left_out": dict(left_out)}}
+def _record(understood: Understood, copied: Sequence[Source], left_out: Mapping[str, str]) -> dict[str, Any]:
+    return {"ingest": {**understood.origin, "images": len(copied), "left_out": dict(left_out)}}
 
 
 def _copy_all(
-    found: Understood,
+    understood: Understood,
     target: Address,
     spacing_um: float | None,
     ngff: str,
@@ -130,13 +130,13 @@ def _copy_all(
     on_image: Callable[[], None],
 ) -> tuple[list[Source], dict[str, str]]:
     copied: list[Source] = []
-    left_out = dict(found.left_out)
-    for image in found.images:
+    left_out = dict(understood.left_out)
+    for image in understood.images:
         try:
-            kept = _position(image) | ({} if image.path else _record(found, [image], left_out))
+            kept = _position(image) | ({} if image.path else _record(understood, [image], left_out))
             _copy(image, target, (spacing_um, spacing_um) if spacing_um else image.spacing_um, ngff, kept)
         except BadStore as error:
-            if stop or len(found.images) == 1:
+            if stop or len(understood.images) == 1:
                 raise
             target.remove(image.path)
             left_out[image.path] = str(error)

@@ -48,15 +48,15 @@ def publish_record(record: RunRecord, page: str = "") -> None:
         _link(page)
 
 
-def publish_archive(found: ArchiveRecord) -> None:
+def publish_archive(archive: ArchiveRecord) -> None:
     """Show an archive: a line per store, and a link to its report."""
     rows: list[dict[str, Any]] = [
         {"store": key, "status": record.status, "objects": record.objects, "set aside": len(record.failures)}
-        for key, record in found.stores.items()
+        for key, record in archive.stores.items()
     ]
-    rows += [{"store": key, "status": "set aside", "reason": why} for key, why in found.set_aside.items()]
-    create_table_artifact(table=rows[:SHOWN], key="platelayer-archive", description=found.place)
-    _link(found.report)
+    rows += [{"store": key, "status": "set aside", "reason": why} for key, why in archive.set_aside.items()]
+    create_table_artifact(table=rows[:SHOWN], key="platelayer-archive", description=archive.place)
+    _link(archive.report)
 
 
 def publish_outcome(outcome: Outcome) -> None:
@@ -84,12 +84,12 @@ def publish_outcome(outcome: Outcome) -> None:
         )
 
 
-def publish_evaluation(found: Evaluated) -> None:
+def publish_evaluation(evaluated: Evaluated) -> None:
     """Show an evaluation: its tables of numbers, and a link to its page."""
-    page = found.page
+    page = evaluated.page
     shown = tuple(section for section in page.sections if section.name in NUMBERS)
     create_markdown_artifact(markdown_page(replace(page, sections=shown)), key="platelayer-evaluation")
-    _link(found.place)
+    _link(evaluated.place)
 
 
 def _link(page: str) -> None:

@@ -68,17 +68,17 @@ def drift(plate: PlateNumbers, earlier: Sequence[PlateNumbers], *, threshold: fl
     others = [numbers for numbers in earlier if numbers.plate != plate.plate][-KEPT:]
     if len(others) < LEAST:
         return []
-    found = []
+    messages = []
     for name in COMPARED:
         value, usual = getattr(plate, name), median(getattr(numbers, name) for numbers in others)
         change = (value - usual) / usual if usual else float(np.inf) * value if value else 0.0
         if abs(change) > threshold:
-            found.append(
+            messages.append(
                 Drift(
                     number=name, value=value, usual=usual, change=change, threshold=threshold, plates=len(others)
                 )
             )  # fmt: skip
-    return found
+    return messages
 
 
 def plate_numbers(plate: str, ended: str, objects: pd.DataFrame, images: Iterable[str]) -> PlateNumbers:
@@ -118,5 +118,5 @@ def recall(history: Address) -> list[PlateNumbers]:
     """The latest plates of the history, oldest first; of a plate that was done again only the last time."""
     names = [name for name in history.children() if name.endswith(".json")][-2 * KEPT :]
     texts = [history.read_bytes_or_none(name) for name in names]
-    found = [PlateNumbers(**json.loads(text)) for text in texts if text]
-    return list({numbers.plate: numbers for numbers in found}.values())
+    earlier = [PlateNumbers(**json.loads(text)) for text in texts if text]
+    return list({numbers.plate: numbers for numbers in earlier}.values())

@@ -144,7 +144,7 @@ def look_back(watch: Watch, plate: str, ended: str, record: RunRecord) -> list[s
     if not tables:
         return []
     numbers = plate_numbers(plate, ended, pd.concat(tables, ignore_index=True), record.images)
-    found = drift(numbers, recall(watch.history), threshold=watch.job.drift)
+    differences = drift(numbers, recall(watch.history), threshold=watch.job.drift)
     if not record.failures and not record.missing:
         keep(watch.history, numbers)
-    return [str(one) for one in found]
+    return [str(one) for one in differences]

@@ -132,9 +132,9 @@ def segment_flow(job: SegmentJob) -> dict[str, Any]:
 @flow(name="evaluate", flow_run_name="evaluate {job.prediction}", persist_result=False)
 def evaluate_flow(job: EvaluateJob) -> Evaluated:
     """Evaluate a whole dataset: a task per group of images, one for the report; the numbers are artifacts."""
-    found = evaluate(job, step=as_task)
-    publish_evaluation(found)
-    return found
+    evaluated = evaluate(job, step=as_task)
+    publish_evaluation(evaluated)
+    return evaluated
 
 
 def run_evaluate(job: EvaluateJob) -> Evaluated:
@@ -155,8 +155,8 @@ def plate_flow(watch: WatchJob, plate: str) -> State:
 
 
 def _state(outcome: Outcome) -> State:
-    told = "; ".join([*outcome.problems, *(failure["reason"] for failure in outcome.failures)])
-    message = f"{outcome.status}: {told}" if told else f"{outcome.status}: {outcome.objects} objects"
+    reasons = "; ".join([*outcome.problems, *(failure["reason"] for failure in outcome.failures)])
+    message = f"{outcome.status}: {reasons}" if reasons else f"{outcome.status}: {outcome.objects} objects"
     kind = Failed if outcome.status in FAULTS else Completed
     return kind(message=message, data=asdict(outcome))
 

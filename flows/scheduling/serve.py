@@ -58,10 +58,10 @@ class Schedule:
 
 def seconds(text: str) -> float:
     """Read a duration such as ``30s``, ``5m``, ``2h``, ``1d`` or plain seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
-    if not found:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    if not match:
         raise BadArgument(f"expected a duration such as 30s, 5m, 2h or 1d, got {text!r}")
-    return float(found[1]) * UNITS[found[2] or "s"]
+    return float(match[1]) * UNITS[match[2] or "s"]
 
 
 def absolute(job: SegmentJob) -> SegmentJob:

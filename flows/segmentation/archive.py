@@ -1,7 +1,7 @@
 """Archives: a place with many stores is one run, with one report.
 
-Stores are segmented one after the other, each resumable on its own, so a killed archive goes on where it was; a
-store that cannot be used is set aside by name and the others go on.
+Stores are segmented one after the other and each can be resumed, so a killed run over an archive continues with the
+store it was at. A store that cannot be used is set aside by name; the others are segmented.
 """
 
 import json
@@ -24,10 +24,10 @@ from pipeline.store.places.address import Address, address
 from pipeline.store.places.faults import StoreLost
 
 STORE = ".zarr"
-"""How the name of a store ends; inside one no other is looked for."""
+"""Ending of the name of a store; the inside of a store is not searched."""
 
 SUMMARY = f"{ROOT}/archive.json"
-"""What came of the latest run over an archive, below its output (or the archive itself)."""
+"""Key of the summary of the latest run over an archive, below its output (or the archive itself)."""
 
 REPORT = f"{ROOT}/archive.html"
 """The same as a page, one line per store."""
@@ -35,7 +35,7 @@ REPORT = f"{ROOT}/archive.html"
 
 @dataclass
 class ArchiveRecord:
-    """What came of a run over many stores."""
+    """The results of a run over many stores."""
 
     place: str
     """The archive."""
@@ -44,7 +44,7 @@ class ArchiveRecord:
     set_aside: dict[str, str] = field(default_factory=dict)
     """Why a store could not be used at all."""
     report: str = ""
-    """Where its page is."""
+    """Path or URL of the report."""
 
     def page(self, root: Address) -> Page:
         """The report; links are relative where the archive is a folder, so that it may be moved as a whole."""
@@ -63,7 +63,7 @@ class ArchiveRecord:
 
     @property
     def skipped(self) -> list[str]:
-        """Stores that were done before."""
+        """Stores that an earlier run had finished."""
         return [key for key, record in self.stores.items() if record.status == "unchanged"]
 
     @property
@@ -72,7 +72,7 @@ class ArchiveRecord:
         return [key for key, record in self.stores.items() if record.failures or record.missing]
 
     def lines(self) -> Iterator[str]:
-        """The summary for people."""
+        """The summary, one line of text each."""
         yield (
             f"{len(self.stores)} store(s), {len(self.skipped)} of them done before, {self.objects} objects; "
             f"{len(self.set_aside) + len(self.holes)} with something set aside"
@@ -99,16 +99,16 @@ class ArchiveRecord:
 
 
 def find_stores(place: Address, pattern: str, *, output: Address | None = None) -> list[str]:
-    """Paths below a place that fit ``*.zarr``, ``*/*.zarr`` or ``**/*.zarr``, sorted; never inside of a store.
+    """Find the stores that match ``*.zarr``, ``*/*.zarr`` or ``**/*.zarr``: sorted paths below ``place``.
 
-    What lies below ``output``, where results go, is left out.
+    Stores are not searched for further stores, and everything below ``output`` is left out.
     """
     parts = PurePosixPath(pattern).parts
     if not parts or pattern.startswith("/") or ".." in parts:
         raise BadArgument(f"--match: expected a pattern such as '*.zarr' or '**/*.zarr', got {pattern!r}")
     results = f"{output.url.rstrip('/')}/" if output and output != place else "\0"
-    found = set(_fitting(place, "", parts))
-    return sorted(key for key in found if not f"{place.child(key).url}/".startswith(results))
+    stores = set(_fitting(place, "", parts))
+    return sorted(key for key in stores if not f"{place.child(key).url}/".startswith(results))
 
 
 def _fitting(place: Address, folder: str, parts: tuple[str, ...]) -> Iterator[str]:
@@ -145,39 +145,39 @@ def segment_archive(
     on_store: Callable[[str, int], None] = lambda key, of: None,
     on_record: Callable[[RunRecord], None] = lambda record: None,
 ) -> ArchiveRecord:
-    """Segment every store below ``job.source`` whose path fits; those that are done are skipped.
+    """Segment every store below ``job.source`` whose path matches; finished stores are skipped.
 
-    ``run`` segments one store; ``on_store`` is called with the path of each store before it begins, and how many
-    there are; ``on_record`` with the record of each that was segmented, such as to write its report.
+    ``run`` segments one store. ``on_store`` is called before each store with its path and the number of stores,
+    ``on_record`` with the record of each segmented store, for example to write its report.
 
     Raises:
-        BadArgument: no store fits, or the pattern is none.
+        BadArgument: no store matches, or ``match`` is not a pattern of stores.
     """
     place = address(job.source)
     root = address(job.output) if job.output else place
     keys = find_stores(place, pattern, output=root)
     if not keys:
         raise BadArgument(f"{place}: no store fits --match {pattern!r}; there are: {_some(place.children())}")
-    found = ArchiveRecord(str(place))
+    archive = ArchiveRecord(str(place))
     for key, one in jobs_of(job, keys):
         on_store(key, len(keys))
         try:
-            found.stores[key] = record = run(one)
+            archive.stores[key] = record = run(one)
             on_record(record)
         except StoreLost:
-            raise  # expired credentials are not the fault of this store, and would fail all others
+            raise  # Expired credentials are not the fault of this store; all further stores would fail too.
         except (BadArgument, BadStore, RunConflict) as error:
-            found.set_aside[key] = str(error)
-    root.write_bytes(REPORT, html_page(found.page(root)).encode())
-    found.report = str(root.child(REPORT))
-    root.write_bytes(SUMMARY, json.dumps(asdict(found), indent=1, default=str).encode())
-    return found
+            archive.set_aside[key] = str(error)
+    root.write_bytes(REPORT, html_page(archive.page(root)).encode())
+    archive.report = str(root.child(REPORT))
+    root.write_bytes(SUMMARY, json.dumps(asdict(archive), indent=1, default=str).encode())
+    return archive
 
 
 def _line(key: str, record: RunRecord, root: Address) -> StoreLine:
     reasons = [f"{one['image'] or 'image'} in {one['stage']}: {one['reason']}" for one in record.failures]
-    own = f"{ROOT}/{record.run}/report.html"
-    target = f"{key}/{own}" if root.child(key).exists(own) else key
+    report = f"{ROOT}/{record.run}/report.html"
+    target = f"{key}/{report}" if root.child(key).exists(report) else key
     return StoreLine(
         name=key, status=record.status, images=len(record.images), objects=record.objects,
         seconds=sum(stage["seconds"] for stage in record.stages.values()), traffic=record.requests,

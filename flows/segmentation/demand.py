@@ -1,7 +1,7 @@
-"""What a run asks of object storage: requests and bytes, stage by stage, before anything is run.
+"""The requests and bytes that a run will cost on object storage, by stage, computed before the run.
 
-The counts follow from the plan as the stages do their work; bytes come from one listing of the source and from the
-tiles that were probed. A first run that nothing disturbs is meant: retries, and the lock's beat, come on top.
+The counts follow from the plan and from what each stage does; bytes come from one listing of the source and from
+the probed tiles. They hold for a first, undisturbed run: retries and the heartbeat of the lock are not included.
 """
 
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ from flows.segmentation.image_job import ImageJob
 from flows.segmentation.plan import Plan
 from pipeline.store.ome.collection import Image
 from pipeline.store.ome.groups import join
-from pipeline.store.ome.label_layout import BLOCK, LabelLayout, layout_for
+from pipeline.store.ome.label_images.layout import BLOCK, LabelLayout, layout_for
 from pipeline.store.places.address import Address
 from pipeline.store.places.chunk_cache import KEPT_BYTES
 from pipeline.store.places.traffic import Traffic
-from pipeline.tiling import Tile, round_up, tiles_at_edges
+from pipeline.tiling import Tile, tiles_at_edges
 
 PAGE = 1000
 """Keys in one answer of a LIST."""
@@ -25,7 +25,7 @@ PAGE = 1000
 LABEL_SHARE = 0.55
 """Bytes of labels and tables over those of the pieces they are made of: 0.42 to 0.65 on generated scenes of 1,024 px.
 
-On one of 3,000 px, whose table is kept in the scratch besides, 0.92: too little is said of large images then.
+On a scene of 3,000 px, whose table is kept in the scratch as well, it was 0.92: for large images the estimate is low.
 """
 
 
@@ -41,7 +41,7 @@ FIELD_BYTES = 2_900
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What probed tiles wrote."""
+    """The bytes that the probed tiles wrote."""
 
     predicted: float = 0.0
     """Bytes of a tile's layers."""
@@ -52,15 +52,15 @@ class Sizes:
     border: float = 0.0
     """Bytes of the rows at the border of a unit, per pixel of it."""
     empty_rows: float = 0.0
-    """Bytes that the rows of a unit take beside that, however empty it is."""
+    """Bytes of the rows of a unit without any object."""
     empty_runs: float = 0.0
-    """The same of its runs."""
+    """Bytes of the runs of a unit without any object."""
     overlaps: bool = False
     """Whether objects share pixels, so that there is a second output layer."""
 
 
 def demand(plan: Plan, sizes: Sizes) -> Traffic:
-    """Requests and bytes of a whole run; nothing where source and output are local."""
+    """Requests and bytes of a whole run; zero where source and output are local."""
     total = Traffic()
     if not plan.source.address.is_local:
         total += _source(plan)
@@ -70,7 +70,7 @@ def demand(plan: Plan, sizes: Sizes) -> Traffic:
 
 
 def _source(plan: Plan) -> Traffic:
-    """Opening it twice, listing it twice, looking for lost chunks, and the chunks themselves."""
+    """Requests to the source: it is opened and listed twice, checked for lost chunks, and its chunks are read."""
     images = plan.source.images
     files = _files_of(plan.source.address, images)
     wells = len({image.well for image in images if image.well})
@@ -78,27 +78,27 @@ def _source(plan: Plan) -> Traffic:
     mirrored = 0 if plan.in_place else wells + 1
     listed = 2 * _pages(sum(len(sizes) for sizes in files.values()))
     listed += sum(_pages(len(files[work.image.path])) for work in plan.works)
-    found = Traffic(requests={"GET": 2 * opening + mirrored, "LIST": listed})
+    traffic = Traffic(requests={"GET": 2 * opening + mirrored, "LIST": listed})
     for work in plan.works:
         number = round(_fetches(plan, work, sum(map(sum, files.values()))))
         mean = sum(files[work.image.path]) / max(len(files[work.image.path]), 1)
-        found += Traffic(requests={"GET": number}, bytes_in=round(number * mean))
-    return found
+        traffic += Traffic(requests={"GET": number}, bytes_in=round(number * mean))
+    return traffic
 
 
 def _files_of(place: Address, images: Iterable[Image]) -> dict[str, list[int]]:
     """Bytes of the files of each image's finest level, by one listing."""
-    found: dict[str, list[int]] = {join(image.path, image.levels[0]): [] for image in images}
+    sizes: dict[str, list[int]] = {join(image.path, image.levels[0]): [] for image in images}
     for key, size, _ in place.entries():
         parts = key.split("/")
         for depth in range(1, len(parts)):
-            if (folder := "/".join(parts[:depth])) in found and parts[-1] not in ("zarr.json", ".zarray"):
-                found[folder].append(size)
-    return {image.path: found[join(image.path, image.levels[0])] for image in images}
+            if (folder := "/".join(parts[:depth])) in sizes and parts[-1] not in ("zarr.json", ".zarray"):
+                sizes[folder].append(size)
+    return {image.path: sizes[join(image.path, image.levels[0])] for image in images}
 
 
 def _fetches(plan: Plan, work: ImageJob, all_bytes: int) -> float:
-    """How often the chunks of an image are fetched, by all processes, in all stages."""
+    """How many times the chunks of an image are fetched, summed over processes and stages."""
     height, width = work.image.shards or work.image.chunks
     files = -(-work.extent[0] // height) * -(-work.extent[1] // width)
     seen, measured = set(work.channels), set(work.measured)
@@ -114,18 +114,18 @@ def _fetches(plan: Plan, work: ImageJob, all_bytes: int) -> float:
     fetches = 0.0
     for channel in seen | measured:
         passes = (by_network if channel in seen else []) + (by_measuring if channel in measured else [])
-        # A process keeps what it fetched: whole small sources, of large ones what the next tiles need.
+        # A process caches the chunks it fetched: all of a small source, those of the next tiles of a large one.
         once = [sum(passes)] if all_bytes <= KEPT_BYTES else passes
         fetches += files * sum(processes * (1 - (1 - 1 / processes) ** (meets / files)) for meets in once)
     return len(work.image.planes) * fetches
 
 
 Edges = tuple[list[Tile], list[Tile]]
-"""Tiles of the first column and of the first row, which stand for all."""
+"""Tiles of the first column and of the first row, which determine all others."""
 
 
 def _units_at_edges(work: ImageJob) -> Edges:
-    """Of what is described at once (`ImageJob.units`)."""
+    """Edges of the units of the stage `describe` (`ImageJob.units`)."""
     return tiles_at_edges(work.extent, core=BLOCK) if work.traits.link == "touch" else work.tiles_at_edges()
 
 
@@ -135,7 +135,7 @@ def _number(edges: Edges) -> int:
 
 
 def _meets(edges: Edges, height: int, width: int, *, read: bool = True) -> int:
-    """How many files of some height and width all tiles meet with what they read or with their cores."""
+    """How many files of some height and width the reads or the cores of all tiles intersect, with repetition."""
     down, along = ([tile.read if read else tile.core for tile in side] for side in edges)
     rows = sum(-(-box.y1 // height) - box.y0 // height for box in down)
     return rows * sum(-(-box.x1 // width) - box.x0 // width for box in along)
@@ -150,7 +150,7 @@ def _perimeters(edges: Edges) -> int:
 
 def _output(plan: Plan, sizes: Sizes) -> Traffic:
     groups = len(list(plan.groups()))
-    # record, lock and job at the start; the record after every group and at the end; the lock's end
+    # Record, lock and job at the start; the record after every group and at the end; removal of the lock.
     total = Traffic(
         requests={"GET": 7, "PUT": 4 + groups, "LIST": 2 + groups, "DELETE": 1},
         bytes_out=JOB_BYTES + RECORD_BYTES * (2 + groups),
@@ -159,7 +159,7 @@ def _output(plan: Plan, sizes: Sizes) -> Traffic:
     total += _mirror(plan, listed=listed)
     depth = 1 + int(sizes.overlaps)
     if any(work.is_field for work in plan.works):
-        total += Traffic(requests={"GET": 1, "PUT": 1})  # which fields are begun
+        total += Traffic(requests={"GET": 1, "PUT": 1})  # The list of fields that are being written.
     for work in plan.works:
         stages = (_tiles(work, sizes), _blocks(work, sizes, depth), _finish(work, depth))
         total += _field(work, sizes, depth, listed=listed) if work.is_field else sum(stages, Traffic())
@@ -167,12 +167,12 @@ def _output(plan: Plan, sizes: Sizes) -> Traffic:
 
 
 def _field(work: ImageJob, sizes: Sizes, depth: int, *, listed: bool) -> Traffic:
-    """What one worker asks for that does a small image in one go: labels, table, their listings and the mark."""
+    """Requests of a small image, which one worker finishes in one call: labels, table, their listings and the mark."""
     layout = layout_for(work.image)
-    found = 1 if work.image.zarr_format == 3 else 2
-    put = depth * (len(layout.shapes) + _chunks(layout) + found) + 2 + 3 * found
+    documents = 1 if work.image.zarr_format == 3 else 2
+    put = depth * (len(layout.shapes) + _chunks(layout) + documents) + 2 + 3 * documents
     return Traffic(
-        requests={"GET": found * (8 - 2 * listed + depth), "PUT": put, "LIST": depth},
+        requests={"GET": documents * (8 - 2 * listed + depth), "PUT": put, "LIST": depth},
         bytes_out=round(sum(_piece_bytes(work, sizes)) * LABEL_SHARE) + FIELD_BYTES,
     )
 
@@ -190,19 +190,24 @@ def _mirror(plan: Plan, *, listed: bool) -> Traffic:
         return Traffic()
     images = plan.source.images
     rows, wells = ({image.well[:n] for image in images if image.well} for n in (1, 2))
-    found = 1 if plan.source.zarr_format == 3 else 2
-    made = len(rows) + 2 * len(images)  # an empty group, and with the labels one that shows them
+    documents = 1 if plan.source.zarr_format == 3 else 2
+    made = len(rows) + 2 * len(
+        images
+    )  # An empty group, and a group that shows the labels in place of pixels.
     return Traffic(
-        requests={"GET": 3 + found * (made - len(images) * listed), "PUT": made + found * (len(wells) + 1)}
+        requests={
+            "GET": 3 + documents * (made - len(images) * listed),
+            "PUT": made + documents * (len(wells) + 1),
+        }
     )
 
 
 def _tiles(work: ImageJob, sizes: Sizes) -> Traffic:
     """Limits and predict: the layers and the mark of each tile."""
     number = work.tile_count
-    found = 2 if work.image.zarr_format == 3 else 4  # are labels or a table of that name there?
+    documents = 2 if work.image.zarr_format == 3 else 4  # Are there labels or a table of that name already?
     return Traffic(
-        requests={"GET": found + 1, "PUT": 2 + 2 * number, "LIST": 1},
+        requests={"GET": documents + 1, "PUT": 2 + 2 * number, "LIST": 1},
         bytes_out=round(number * sizes.predicted),
     )
 
@@ -210,7 +215,7 @@ def _tiles(work: ImageJob, sizes: Sizes) -> Traffic:
 def _blocks(work: ImageJob, sizes: Sizes, depth: int) -> Traffic:
     """Describe, join, measure and paint: pieces of each unit, labels of each block."""
     at_edges, block_edges = _units_at_edges(work), tiles_at_edges(work.extent, core=BLOCK)
-    planes, side = len(work.image.planes), round_up(work.core, work.traits.stride)
+    planes, side = len(work.image.planes), work.core
     units, blocks = planes * _number(at_edges), planes * _number(block_edges)
     if work.traits.link == "touch":
         read, over = planes * _meets(at_edges, side, side, read=False), blocks
@@ -221,7 +226,7 @@ def _blocks(work: ImageJob, sizes: Sizes, depth: int) -> Traffic:
     put = 2 * units + 1 + depth * (len(layout.shapes) + _chunks(layout)) + blocks
     return Traffic(
         requests={"GET": read + 1 + 2 * units + 6 + over, "PUT": put, "LIST": 2},
-        # Joining reads the rows, and measuring does.
+        # Joining and measuring both read the rows.
         bytes_in=round(work.tile_count * sizes.predicted + 2 * rows + runs),
         bytes_out=round((rows + runs) * (1 + LABEL_SHARE)),
     )

@@ -32,7 +32,7 @@ from pipeline.store.ome.labels import label_origin
 from pipeline.store.places.address import address
 from pipeline.store.places.faults import StoreLost
 from pipeline.store.places.traffic import Traffic
-from pipeline.tiling import Tile, round_up
+from pipeline.tiling import Tile
 
 PROBED = 3
 """Tiles that are read and predicted to estimate the time."""
@@ -46,7 +46,7 @@ def estimate(job: SegmentJob) -> str:
 
     Raises:
         BadArgument, BadStore: the job or the source cannot be used.
-        RunConflict: labels of that name are there and come from other work, which the run would refuse too.
+        RunConflict: labels of that name exist and come from other work; the run would refuse them too.
     """
     plan = make_plan(job)
     _check_labels(plan)
@@ -65,7 +65,7 @@ def estimate(job: SegmentJob) -> str:
         *(f"scale       {note}" for note in plan.notes),
         f"channel     {_channels(plan)}",
         *_planes(plan),
-        f"segmenter   {traits.name} ({traits.link}, reach {traits.halo_px} px, stride {traits.stride})",
+        f"segmenter   {traits.name} ({traits.link}, halo {traits.halo_px} px, stride {traits.stride})",
         f"tiles       {tiles} of core {plan.works[0].core} px and halo {plan.works[0].halo} px",
         f"to read     {read * itemsize / 2**20:.0f} MiB uncompressed for the network, once more to measure",
         f"halo waste  {100 * (1 - pixels / read):.0f} % of the pixels the network sees",
@@ -118,7 +118,7 @@ def _object_storage(traffic: Traffic) -> list[str]:
 
 
 def _read_pixels(plan: Plan) -> list[int]:
-    """Pixels the network sees, halos included, per image."""
+    """Pixels that the network reads, halos included, per image."""
     return [_read_rows_by_columns(work) * len(work.image.planes) for work in plan.works]
 
 
@@ -130,7 +130,7 @@ def _read_rows_by_columns(work: ImageJob) -> int:
 def _memory(plan: Plan) -> float:
     """Bytes of the arrays of a worker at their peak: block as float32, its layers, blocks of the later stages."""
     work = plan.works[0]
-    side = min(round_up(work.core, plan.traits.stride) + 2 * work.halo, max(work.extent))
+    side = min(work.core + 2 * work.halo, max(work.extent))
     block = min(2048, max(work.extent)) ** 2
     return side**2 * (4 * len(work.channels) + 2 * plan.traits.layers) + block * (
         8 + 16 * len(work.channels) + 16
@@ -139,14 +139,14 @@ def _memory(plan: Plan) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What a few tiles of a job showed."""
+    """What was measured on a few tiles of a job."""
 
     seconds: float = 0.0
-    """For all pixels of the job, on one worker."""
+    """Estimated seconds for all pixels of the job on one worker."""
     rate: float = 0.0
     """Mpx/s of the network, reading included."""
     sizes: Sizes = Sizes()
-    """What the tiles wrote."""
+    """The bytes that the tiles wrote."""
     before_bytes: int = 0
     """Memory of this process with the segmenter loaded, before the first tile."""
     unreadable: tuple[str, ...] = ()
@@ -154,12 +154,12 @@ class Probe:
 
 
 def _peak_bytes() -> int:
-    """Most memory that this process has held so far."""
+    """Peak memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _probe(plan: Plan, pixels: int) -> Probe:
-    """Predict and describe a few tiles, as the run would, and keep nothing; tiles that cannot be read are named."""
+    """Predict and describe a few tiles as the run would, without writing; unreadable tiles are named."""
     chosen = _spread(plan.works)
     ready(plan.segmenter)
     before = _peak_bytes()
@@ -195,14 +195,14 @@ def _spread(works: Sequence[ImageJob]) -> list[TileJob]:
 
 def _tile_number(work: ImageJob, number: int) -> TileJob:
     """A tile of an image by its place in the order of `ImageJob.items`."""
-    side = round_up(work.core, work.traits.stride)
+    side = work.core
     rows, columns = (-(-extent // side) for extent in work.extent)
     plane, inside = divmod(number, rows * columns)
     return TileJob(work, plane, cast(Tile, work.tile(*divmod(inside, columns))))
 
 
 def _readable(items: Sequence[TileJob]) -> tuple[list[TileJob], tuple[str, ...]]:
-    """Tiles whose pixels can be read, and why others cannot."""
+    """The readable tiles, and why the others cannot be read."""
     readable, reasons = [], []
     for item in items:
         try:
@@ -216,7 +216,7 @@ def _readable(items: Sequence[TileJob]) -> tuple[list[TileJob], tuple[str, ...]]
 
 
 def _predict(plan: Plan, item: TileJob, scratch: Ledger) -> TileJob:
-    """Run the network on a tile, as the run will, with a scratch in memory."""
+    """Run the network on a tile as the run would, with the scratch in memory."""
     mine = TileJob(replace(item.work, ledger=scratch), item.plane, item.tile)
     predict((mine, limits_of(item.work.read(item.plane, item.tile.read), plan.normalise)))
     return mine
@@ -228,14 +228,14 @@ def _sizes(items: Sequence[TileJob], scratch: Ledger, done_px: int) -> Sizes:
     tiles = sum(size for key, size in written.items() if key.startswith(("mask/", "stacks/")))
     if items[0].work.traits.link != "touch":
         return Sizes(predicted=tiles / len(items), rows=tiles / done_px)
-    # What is written of a tile without objects.
+    # The bytes that are written of a tile without objects.
     empty = TileJob(replace(items[0].work, key="empty"), items[0].plane, items[0].tile)
     write_mask(empty, np.zeros(empty.tile.core.shape, np.uint8))
     for item in (*items, empty):
         describe_unit(item)
     units = list({item.work.key + item.key: item for item in items}.values())
     files = [[len(scratch.read(key)) for key in pieces_keys(item)] for item in (*units, empty)]
-    # Of each kind of file, what there is inside beside the border and what every file has.
+    # Per kind of file: the bytes of the interior, without those of the border and of an empty file.
     (rows, empty_rows), (runs, empty_runs) = ((sum(kind[:-1]), kind[-1]) for kind in zip(*files, strict=True))
     tables = [from_bytes(scratch.read(pieces_keys(item)[0])) for item in units]
     at_border = sum(

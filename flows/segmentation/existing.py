@@ -1,7 +1,7 @@
-"""What the output already holds of each image: finished results of this run, half-written ones, those of others.
+"""The results that an output already holds of each image: finished, partly written, or from other work.
 
-Labels carry a fingerprint of the work they come from. Those of this run are finished where the image also has its
-mark. Those of other work are left alone unless they may be overwritten.
+Labels carry a fingerprint of the work they come from. Labels of this run are finished if the image also has its
+mark. Labels of other work are kept unless the job allows them to be overwritten.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from flows.segmentation.plan import Plan
 from flows.segmentation.record import RunRecord
 from flows.segmentation.stages.painting import Target
 from pipeline.errors import RunConflict
-from pipeline.store.ome.label_reading import label_origin, labels_path
+from pipeline.store.ome.label_images.reading import label_origin, labels_path
 from pipeline.store.ome.table_listing import list_tables
 
 MANY = 16
@@ -27,7 +27,7 @@ BEGUN = "begun.json"
 
 @dataclass(frozen=True)
 class Existing:
-    """The results in an output, as they were when a run began."""
+    """The results in an output at the start of a run."""
 
     plan: Plan
     origins: dict[str, str | None]
@@ -39,12 +39,12 @@ class Existing:
 
     @property
     def todo(self) -> list[ImageJob]:
-        """Images whose results are not there, or whose labels were removed or replaced since."""
+        """Images without results, or whose labels were removed or replaced since."""
         return [work for work in self.plan.works if not self._is_done(work)]
 
     @property
     def done(self) -> list[ImageJob]:
-        """Images whose results are there and complete."""
+        """Images with complete results."""
         return [work for work in self.plan.works if self._is_done(work)]
 
     @cached_property
@@ -53,20 +53,20 @@ class Existing:
         return frozenset(self.plan.ledger.find_json(BEGUN) or ())
 
     def has_labels(self, work: ImageJob) -> bool:
-        """Whether there are labels of the run's name, whatever they come from."""
+        """Whether there are labels of the run's name, of this or of other work."""
         return self.origins[work.key] is not None
 
     def claim(self, works: Sequence[ImageJob]) -> None:
-        """Note which fields are begun, before the first is written: one file for all, whatever happens to the run."""
+        """List the fields that are about to be written in one file, so that a killed run recognises its own labels."""
         keys = self.begun | {work.key for work in works if work.is_field}
         if keys != self.begun:
             self.plan.ledger.write_json(BEGUN, sorted(keys))
 
     def check_names(self, works: Sequence[ImageJob]) -> None:
-        """Refuse labels and tables of the run's name that are not this run's, before any work is done.
+        """Refuse labels and tables of the run's name that come from other work, before any work is done.
 
         Raises:
-            RunConflict: there are some, and the job does not say that they may be overwritten.
+            RunConflict: there are such labels or tables, and the job does not allow them to be overwritten.
         """
         if self.plan.job.overwrite:
             return
@@ -108,7 +108,7 @@ class Existing:
 
 
 def find_existing(plan: Plan) -> Existing:
-    """Look what an output holds of the images of a plan."""
+    """Find the results that an output holds of the images of a plan."""
     several_requests = not plan.output.is_local and len(plan.works) >= MANY
     keys = frozenset(plan.output.list()) if several_requests else None
     marks = set(plan.output.list(f"{plan.ledger.folder}/images")) if keys is None else keys

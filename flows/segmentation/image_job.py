@@ -1,6 +1,6 @@
-"""What travels to workers: an image with all that is known of it, and one tile or block of it.
+"""The values that are sent to workers: an image with its settings (`ImageJob`), and one tile of it (`TileJob`).
 
-Small frozen values without pixels; everything that a stage needs to find its input and its place to write.
+They are small, frozen and hold no pixels: a stage finds in them its input and the keys it writes to.
 """
 
 from collections.abc import Iterable
@@ -14,20 +14,20 @@ from pipeline.resample import Rescaling
 from pipeline.segment import Traits
 from pipeline.store.ledger import Ledger
 from pipeline.store.ome.collection import Image
-from pipeline.store.ome.label_layout import BLOCK, layout_for
+from pipeline.store.ome.label_images.layout import BLOCK, layout_for
 from pipeline.store.places.chunk_cache import kept_for
-from pipeline.tiling import Box, Tile, round_up, tile_at, tiles, tiles_at_edges
+from pipeline.tiling import Box, Tile, tile_at, tiles, tiles_at_edges
 
 FIELD_TILES = 4
-"""Tiles of an image, over all planes, that one worker still does in one go."""
+"""An image of at most so many tiles, over all planes, is processed by one worker in one call."""
 
 FIELD_PX = 2 * BLOCK**2
-"""Pixels of such an image at most: they are held in memory."""
+"""Upper limit of the pixels of such an image, because they are held in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageJob:
-    """All a worker has to know of an image; small, and pickled with every tile."""
+    """Everything that a worker needs to process an image; small, because it is pickled with every tile."""
 
     ledger: Ledger
     image: Image
@@ -40,11 +40,13 @@ class ImageJob:
     measured: tuple[int, ...]
     """Channels whose intensities are measured."""
     core: int
+    """Side of a tile's core in px, a multiple of the network's stride."""
     halo: int
+    """Margin in px that is read around a core, a multiple of the stride too."""
     factor: float = 1.0
     """Network pixels per pixel of the image."""
     held: "HeldPixels | None" = field(default=None, compare=False, repr=False)
-    """The pixels themselves, while one worker does all that is to be done with a small image."""
+    """All pixels of a small image, while one worker processes it in one call."""
 
     def __str__(self) -> str:
         return self.image.path or "image"
@@ -66,11 +68,11 @@ class ImageJob:
 
     @property
     def rescaling(self) -> Rescaling | None:
-        """How the network sees the image where it is resampled."""
+        """The resampling to the scale of the network; None where the image is not resampled."""
         return None if self.factor == 1 else Rescaling(self.factor, self.extent, self.traits.stride)
 
     def frame(self, plane: int) -> measure.Frame:
-        """The plane as measurements see it."""
+        """Extent and index of a plane, for measurements."""
         return measure.Frame(*self.extent, plane=plane)
 
     def tiles(self) -> Iterable[Tile]:
@@ -86,7 +88,7 @@ class ImageJob:
         return tiles(self.extent, core=BLOCK)
 
     def units(self) -> Iterable[Tile]:
-        """What is described at once: blocks of the mask, or tiles whose objects are numbered already."""
+        """The units of the stage `describe`: blocks of the mask (touch), or tiles with numbered objects (match)."""
         return self.blocks() if self.traits.link == "touch" else self.tiles()
 
     def tiles_at_edges(self) -> tuple[list[Tile], list[Tile]]:
@@ -94,17 +96,17 @@ class ImageJob:
         return tiles_at_edges(self.extent, core=self.core, halo=self.halo, stride=self.traits.stride)
 
     def units_over(self, block: Tile) -> list[Tile]:
-        """The units that meet a block."""
+        """The units that intersect a block."""
         if self.traits.link == "touch":
             return [block]
-        side, box = round_up(self.core, self.traits.stride), block.core
+        side, box = self.core, block.core
         rows, columns = (
             range(a // side, (b - 1) // side + 1) for a, b in ((box.y0, box.y1), (box.x0, box.x1))
         )
         return [tile for row in rows for column in columns if (tile := self.tile(row, column))]
 
     def read(self, plane: int, box: Box, channels: tuple[int, ...] | None = None) -> np.ndarray:
-        """Pixels ``(C, y, x)`` of some channels (default: those the segmenter sees), native dtype (bool as uint8)."""
+        """Read pixels ``(C, y, x)`` of some channels (default: the segmenter's), native dtype (bool as uint8)."""
         if self.held is not None:
             return self.held.read(plane, box, channels or self.channels)
         where = self.image.planes[plane]
@@ -115,13 +117,13 @@ class ImageJob:
     @property
     def tile_count(self) -> int:
         """Tiles of the network over all planes."""
-        side = round_up(self.core, self.traits.stride)
+        side = self.core
         height, width = self.extent
         return len(self.image.planes) * -(-height // side) * -(-width // side)
 
     @property
     def is_field(self) -> bool:
-        """Whether the image is so small that one worker does all of it in one go."""
+        """Whether the image is a *field*: so small that one worker processes it in one call."""
         pixels = len(self.image.planes) * self.extent[0] * self.extent[1]
         return (
             self.tile_count <= FIELD_TILES
@@ -137,24 +139,24 @@ class ImageJob:
 
     @property
     def whole_item(self) -> "TileJob":
-        """The image as one piece of work: its first plane stands for all."""
+        """A job that covers the image: its plane 0 stands for all planes."""
         return TileJob(self, 0, self.whole)
 
     def holding(self) -> "ImageJob":
-        """The same job with its pixels in memory: they are read once, here."""
+        """Read all pixels once; return the job with the pixels in memory."""
         channels = tuple(sorted({*self.channels, *self.measured}))
         planes = [self.read(plane, self.whole.core, channels) for plane in range(len(self.image.planes))]
         return replace(self, held=HeldPixels(channels, tuple(planes)))
 
     def items(self, tiles: Iterable[Tile]) -> "list[TileJob]":
-        """Some tiles on every plane."""
+        """Jobs for some tiles on every plane."""
         tiles = list(tiles)
         return [TileJob(self, plane, tile) for plane in range(len(self.image.planes)) for tile in tiles]
 
 
 @dataclass(frozen=True)
 class HeldPixels:
-    """All pixels of a small image that a run needs."""
+    """The pixels of a small image, in all channels that a run needs."""
 
     channels: tuple[int, ...]
     """Indices of the channels that are held."""
@@ -169,7 +171,7 @@ class HeldPixels:
 
 @dataclass(frozen=True)
 class TileJob:
-    """One piece of work: a tile or block of a plane of an image."""
+    """A tile or block of one plane of an image, as a unit of work."""
 
     work: ImageJob
     plane: int
@@ -177,7 +179,7 @@ class TileJob:
 
     @property
     def key(self) -> str:
-        """Name of the mark."""
+        """Name of the mark that is written when the tile is done."""
         return f"{self.plane}_{self.tile.key}"
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""The plan of a segmentation: which images, cut how, under which name of a run. Nothing is computed yet."""
+"""The plan of a segmentation: the images, their tiles and channels, and the name of the run."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -20,24 +20,24 @@ from pipeline.stains import choose_channels
 from pipeline.stitch import Filters
 from pipeline.store.ledger import Ledger, fingerprint, safe_name
 from pipeline.store.ome.collection import Collection, Image, channel_index, open_collection
-from pipeline.store.ome.label_reading import layer_names
+from pipeline.store.ome.label_images.reading import layer_names
 from pipeline.store.ome.selection import select_images
 from pipeline.store.places.address import Address, address
 from pipeline.tiling import round_up
 
 GROUP_TILES = 64
-"""Small images are put together until a group has so many tiles: enough to keep workers busy between barriers."""
+"""Least number of tiles in a group of small images: enough to keep workers busy between the stages."""
 
 FIELDS_PER_TILE = 16
-"""So many tiles of fields count as one of a large image when groups are made."""
+"""When groups are formed, so many tiles of fields weigh as much as one tile of a large image."""
 
 PROBE_PX = 256
-"""Side of the crop on which a plain function shows what it is."""
+"""Side in px of the crop with which a plain function is probed for the kind of its answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything that is known before the first pixel is segmented."""
+    """Everything that is decided before the first pixel is segmented."""
 
     job: SegmentJob
     source: Collection
@@ -55,7 +55,7 @@ class Plan:
 
     @cached_property
     def label_fingerprint(self) -> str:
-        """What labels say of the work they come from: the same for every tiling, machine and store."""
+        """Fingerprint that labels carry: a hash of the work they come from, the same for every tiling and machine."""
         facts = {
             "name": self.name,
             "segmenter": [self.traits.name, self.traits.digest],
@@ -72,7 +72,7 @@ class Plan:
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know of the scale of the images."""
+        """Notes for the user on the scale of the images."""
         return scale_notes(
             tuple(work.image for work in self.works), tuple(work.factor for work in self.works), self.traits
         )
@@ -84,7 +84,7 @@ class Plan:
 
     @property
     def in_place(self) -> bool:
-        """Whether results land in the source."""
+        """Whether results are written into the source."""
         return self.job.output is None
 
     @property
@@ -98,7 +98,7 @@ class Plan:
         return not (self.source.address.is_local and self.output.is_local)
 
     def groups(self, *, least_tiles: int = GROUP_TILES) -> Iterator[list[ImageJob]]:
-        """Images that go through the stages together: whole wells, or as many small ones as fill the workers."""
+        """Groups of images that go through the stages together; a well is never split."""
         if self.normalise.scope == "plate" and self.normalise.kind != "none":
             yield list(self.works)
             return
@@ -115,12 +115,12 @@ class Plan:
 
 
 def _weight(work: ImageJob) -> float:
-    """Tiles that an image counts for when groups are made: between the stages of a field nobody waits for others."""
+    """Weight of an image in tiles when groups are formed; fields count less, because their stages need no barrier."""
     return work.tile_count / FIELDS_PER_TILE if work.is_field else work.tile_count
 
 
 def _units(works: Iterable[ImageJob]) -> Iterator[list[ImageJob]]:
-    """Wells whole, other images alone."""
+    """The images of each well together, every other image alone."""
     well: list[ImageJob] = []
     for work in works:
         if well and (work.image.well is None or work.image.well != well[-1].image.well):
@@ -132,7 +132,7 @@ def _units(works: Iterable[ImageJob]) -> Iterator[list[ImageJob]]:
 
 
 def make_plan(job: SegmentJob) -> Plan:
-    """Look at the source, the segmenter and the job, and fix everything the result depends on."""
+    """Open the source and the segmenter once, and decide everything that the result depends on."""
     source = open_source(job)
     output = _output(job, source)
     segmenter = reference(job)
@@ -168,7 +168,7 @@ def make_plan(job: SegmentJob) -> Plan:
 
 
 def open_source(job: SegmentJob) -> Collection:
-    """Open the source of a job and keep the images that it is about, projected if it says so."""
+    """Open the source of a job; select its images, their pyramid level and, if asked for, their projection."""
     source = open_collection(address(job.source))
     if any(image.is_stand_in for image in source.images):
         raise BadArgument(
@@ -182,7 +182,7 @@ def open_source(job: SegmentJob) -> Collection:
 
 
 def _output(job: SegmentJob, source: Collection) -> Address:
-    """Where results go; a place that cannot hold them is refused before anything is written."""
+    """The address of the results; one that cannot be written is refused before anything is written."""
     output = address(job.output) if job.output else source.address
     if not output.is_writable_kind:
         raise BadArgument(
@@ -204,12 +204,12 @@ def _halo(job: SegmentJob, traits: Traits) -> int:
 
 
 def _image_halo(job: SegmentJob, halo: int, factor: float) -> int:
-    """The halo in pixels of the image; one that the job gives is in these already."""
+    """The halo in pixels of the image; a halo from the job is given in these already."""
     return halo if factor == 1 or job.tiling.halo is not None else Rescaling(factor, (1, 1)).halo(halo)
 
 
 def _name(traits: Traits) -> str:
-    """A name of labels made of the name of a segmenter."""
+    """Default name of the labels, derived from the name of the segmenter."""
     return re.sub(r"[^a-z0-9_.-]+", "_", traits.name.lower()).lstrip("_.-") or "labels"
 
 
@@ -217,7 +217,7 @@ def _facts(
     job: SegmentJob, source: Collection, name: str, traits: Traits, normalise: Normalise, filters: Filters,
     halo: int, digests: dict[str, str], expected: tuple[str, ...],
 ) -> dict[str, Any]:  # fmt: skip
-    """What the result depends on. Images are told apart by their own keys, so a plate may grow under its run."""
+    """Everything that the result depends on except the images, which have keys of their own; so a plate may grow."""
     return (
         {
             "source": str(source.address),
@@ -250,20 +250,20 @@ def _channels(
     job: SegmentJob, images: Iterable[Image], expected: tuple[str, ...]
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     """Channel indices by image, and why an image has none."""
-    found, refused = {}, {}
+    chosen_by_path, refused = {}, {}
     for image in images:
         try:
             chosen = tuple(channel_index(image, channel) for channel in job.channel)
-            found[image.path] = chosen or _only_channels(image, expected)
+            chosen_by_path[image.path] = chosen or _only_channels(image, expected)
             _measured(job, image)
         except BadArgument as error:
-            found.pop(image.path, None)
+            chosen_by_path.pop(image.path, None)
             refused[image.path] = str(error)
-    return found, refused
+    return chosen_by_path, refused
 
 
 def _only_channels(image: Image, expected: tuple[str, ...]) -> tuple[int, ...]:
-    """The channels to segment of an image when the job names none: never a guess."""
+    """The channels of an image to segment when the job names none; ambiguity is an error, never a guess."""
     if len(image.channels) == 1:
         return (0,)
     chosen = choose_channels(image.channels, expected)
@@ -306,10 +306,10 @@ def _probe(image: Image, channels: tuple[int, ...]) -> np.ndarray:
         )
         return normalised(crop, Normalise())
     except BadStore:
-        # The image will be set aside when its turn comes; a segmenter can be asked with nothing too.
+        # The image will be set aside by its own stage; zeros suffice to probe the segmenter.
         return np.zeros((len(channels), min(PROBE_PX, height), min(PROBE_PX, width)), np.float32)
 
 
 def work_key(path: str, digest: str) -> str:
-    """Name of a state of an image in the scratch."""
+    """Name of an image in the scratch; it changes with the digest of the pixels."""
     return f"{safe_name(path)}-{digest[:8]}"

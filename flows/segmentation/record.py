@@ -1,6 +1,6 @@
-"""The record of a run: what was done, how long each stage took, what was tried again and what was set aside.
+"""The record of a run: finished images, seconds per stage, retries, and what was set aside.
 
-Written beside the result; reports are drawn from it. Times of a resumed run add up over its starts.
+It is written beside the results, and reports are made from it. Times of a resumed run are summed over its starts.
 """
 
 from collections.abc import Mapping
@@ -22,17 +22,17 @@ class Progress(Protocol):
     """Observer of a run; called in the driving process only."""
 
     def start(self, stage: str, total: int) -> None:
-        """A stage begins with so many pieces of work."""
+        """A stage with ``total`` units of work begins."""
 
     def advance(self, stage: str, item: "TileJob | None") -> None:
-        """One of them ended."""
+        """A unit of work ended."""
 
     def finish(self, stage: str) -> None:
-        """The stage is over."""
+        """The stage ended."""
 
 
 class Silent:
-    """Watches nothing."""
+    """An observer that ignores everything."""
 
     def start(self, stage: str, total: int) -> None:
         """Do nothing."""
@@ -68,16 +68,16 @@ class RunRecord:
     model: dict[str, Any] = field(default_factory=dict)
     """Name, digest and thresholds of the segmenter."""
     normalise: dict[str, Any] = field(default_factory=dict)
-    """How intensities were normalised, as it came out of the job and the model's card."""
+    """How intensities were normalised, as settled from the job and the model's card."""
     filters: dict[str, Any] = field(default_factory=dict)
-    """Which objects were kept, likewise."""
+    """Filters of the objects, as settled from the job and the model's card."""
     origin: str = ""
-    """What the labels of this run say of the work they come from."""
+    """Fingerprint that the labels of this run carry."""
     z_planes: int = 1
-    """Most z planes of an image; each is segmented by itself."""
+    """Largest number of z planes of an image; each plane is segmented separately."""
     tiling: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    """What was resampled, and pixel sizes far from those of the model."""
+    """Notes on resampled images and on pixel sizes far from those of the model."""
     channels: list[str] = field(default_factory=list)
     """Names of the channels that were segmented."""
     measured: list[str] = field(default_factory=list)
@@ -87,7 +87,7 @@ class RunRecord:
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
     retries: dict[str, int] = field(default_factory=dict)
     network_s: dict[str, float] = field(default_factory=dict)
-    """Seconds inside predict: reading, in the network, writing; summed over workers."""
+    """Seconds of the stage predict spent reading, in the network and writing, summed over workers."""
     time_s: dict[str, float] = field(default_factory=dict)
     """Seconds of all workers by what they did: read, network, after (it), waiting."""
     traffic: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -97,13 +97,13 @@ class RunRecord:
     flags: dict[str, list[str]] = field(default_factory=dict)
     """Images that are out of focus or saturated in some channel, and which (`pipeline.focus.flags`)."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """Images that the job does not apply to, such as those without its channel, and why; no failures."""
+    """Images that the job does not apply to (they lack its channel), with the reason; these are no failures."""
     missing: list[str] = field(default_factory=list)
     """Wells and fields that the plate lists but that cannot be read."""
 
     @classmethod
     def begin(cls, plan: "Plan") -> "RunRecord":
-        """The record of a plan; what earlier starts of the same run did is kept, their failures are not."""
+        """Start the record of a plan; results of earlier starts of the same run are kept, their failures dropped."""
         record = cls(
             run=plan.ledger.run, output=str(plan.output), name=plan.name, segmenter=plan.traits.name,
             job=as_table(plan.job), missing=list(plan.source.missing), notes=list(plan.notes),
@@ -120,7 +120,7 @@ class RunRecord:
         if plan.job.channel:
             record.left_out = dict(plan.refused)
             return record
-        # Nobody named a channel: an image in which none is clear is a failure.
+        # The job names no channel, so an image whose channel is ambiguous is a failure.
         for path, reason in plan.refused.items():
             record.failure(image=path, stage="plan", where=path or "image", reason=reason)
         return record
@@ -132,7 +132,7 @@ class RunRecord:
 
     @property
     def empty(self) -> list[str]:
-        """Paths of the images that hold nothing but noise."""
+        """Paths of the images in which only noise was found."""
         return [path for path, facts in self.images.items() if facts.get("empty")]
 
     def spent(self, stage: str, seconds: float, px: int, pieces: int) -> None:
@@ -178,15 +178,15 @@ class RunRecord:
         return sum((traffic_of(facts) for facts in self.traffic.values()), Traffic())
 
     def failure(self, *, image: str, stage: str, where: str, reason: str) -> None:
-        """Name a piece of work that failed for good."""
+        """Add a unit of work that failed after all retries."""
         self.failures.append({"image": image, "stage": stage, "where": where, "reason": reason})
 
     def image(self, facts: dict[str, Any]) -> None:
-        """Name an image that is complete."""
+        """Add a finished image."""
         self.images[facts["image"]] = facts
 
     def write(self, plan: "Plan") -> None:
-        """Keep the record as it is now."""
+        """Write the current state of the record."""
         plan.ledger.write_json("record.json", asdict(self))
 
     def finish(self, plan: "Plan") -> None:
@@ -201,6 +201,6 @@ class RunRecord:
         self.write(plan)
 
     def finished_before(self, plan: "Plan") -> "RunRecord":
-        """The record of a run that has nothing left to do."""
+        """Close the record of a run in which every image was finished before."""
         self.status = "partial" if self.failures or self.missing else "unchanged"
         return self

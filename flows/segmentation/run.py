@@ -1,8 +1,8 @@
-"""The main job: images in, label stacks and object tables out; stage after stage, group after group.
+"""The main job: images to label stacks and object tables, group after group, stage after stage.
 
-Every stage is "list what is there, subtract the marks, run the rest", so a run that was killed goes on where it
-was. The stages are plain functions: `segment` runs them directly or, where a Prefect API is configured, as
-Prefect tasks (`flows.execution.orchestrate`), with the same result.
+Every stage lists its units of work, drops those that have a mark, and runs the rest, so a killed run is resumed by
+the same command. The stages are plain functions: `segment` calls them directly or, where a Prefect API is
+configured, as Prefect tasks (`flows.execution.orchestrate`), with the same results.
 """
 
 from collections.abc import Iterable, Sequence
@@ -51,10 +51,10 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
     Raises:
         BadArgument, BadStore: the job or the source as a whole cannot be used; nothing was written.
         BadOutput: the output cannot be written; what is finished is kept.
-        RunConflict: the output is held by another run, or labels of that name are there already.
+        RunConflict: the output is locked by another run, or labels of that name exist already.
     """
     prepare_pool(job.execution, preload=WORKER_MODULES)
-    take_counts()  # requests before this run are not this run's
+    take_counts()  # Requests made before this run do not belong to it.
     plan = make_plan(job)
     record = RunRecord.begin(plan)
     existing = find_existing(plan)
@@ -97,8 +97,8 @@ def _segment_groups(run: Run, existing: Existing, todo: Iterable[ImageJob], step
 def _segment_group(
     run: Run, existing: Existing, group: Sequence[ImageJob], todo: Sequence[ImageJob], name: str, step: Step
 ) -> None:
-    """Take the images of a group that are not done through all stages: fields in one go, others stage by stage."""
-    # Where the network has workers of its own, it is kept busy by other workers doing the rest.
+    """Process the unfinished images of a group: fields in one call each, larger images stage by stage."""
+    # Where the network has GPU workers of its own, fields go through the stages too, so that CPU workers do the rest.
     fields = [work for work in todo if work.is_field and not run.pool.apart]
     large = [work for work in todo if run.pool.apart or not work.is_field]
     limits: dict[str, Limits] = {}
@@ -115,7 +115,7 @@ def _segment_group(
 
 
 def segment_fields(run: Run, existing: Existing, todo: Sequence[ImageJob], limits: dict[str, Limits]) -> None:
-    """Segment small images, each in one go on a worker."""
+    """Segment small images, each in one call on a worker."""
     jobs = [
         FieldJob(
             target=target, normalise=run.plan.normalise, filters=run.plan.filters,
@@ -133,7 +133,7 @@ def segment_fields(run: Run, existing: Existing, todo: Sequence[ImageJob], limit
 
 
 def _check_segmenter(plan: Plan, workers: Pool, record: RunRecord) -> None:
-    """Load the segmenter where it will run: a missing GPU, file or module ends the run before it begins."""
+    """Load the segmenter on a worker, so that a missing GPU, file or module ends the run before it writes anything."""
     for outcome in run_window(workers, stages.ready, [plan.segmenter], retries=0, gpu=True):
         record.moved("plan", outcome.traffic)
         if isinstance(outcome.error, ValueError | RuntimeError):
@@ -143,7 +143,7 @@ def _check_segmenter(plan: Plan, workers: Pool, record: RunRecord) -> None:
 
 
 def predict(run: Run, todo: Sequence[ImageJob], limits: dict[str, Limits]) -> None:
-    """Run the network over every tile that has no mark yet."""
+    """Run the network on every tile without a mark."""
     marks = parallel_map(lambda work: work.ledger.marks("predict", work.key), todo)
     jobs = [
         (item, limits[work.key])
@@ -156,13 +156,13 @@ def predict(run: Run, todo: Sequence[ImageJob], limits: dict[str, Limits]) -> No
 
 
 def describe(run: Run, todo: Sequence[ImageJob]) -> None:
-    """Find the pieces of every block that was not described yet."""
-    there = parallel_map(
+    """Find and measure the pieces of every block that has not been described yet."""
+    described = parallel_map(
         lambda work: set(run.plan.output.list(f"{work.ledger.folder}/pieces/{work.key}")), todo
     )
     jobs = [
         item
-        for work, keys in zip(todo, there)
+        for work, keys in zip(todo, described)
         for item in work.items(work.units())
         if f"{item.key}{stages.RUNS}" not in keys
     ]
@@ -171,7 +171,7 @@ def describe(run: Run, todo: Sequence[ImageJob]) -> None:
 
 
 def join(run: Run, todo: Sequence[ImageJob]) -> None:
-    """Reduce the pieces of each image to objects, one image at a time on a worker."""
+    """Join the pieces of each image into objects, one worker per image."""
     jobs = [work for work, done in zip(todo, parallel_map(is_joined, todo)) if not done]
     call = partial(join_image, filters=run.plan.filters)
     for _ in run.each("join", call, jobs, item=lambda work: work):
@@ -179,17 +179,17 @@ def join(run: Run, todo: Sequence[ImageJob]) -> None:
 
 
 def paint(run: Run, todo: Sequence[ImageJob]) -> None:
-    """Write every block of the labels that was not painted yet, then what is left of each image."""
+    """Write every block of the labels without a mark, then the coarse levels of large images."""
     _forget_removed(run.plan, todo)
     images = _targets(run, todo)
     tables = [image for image in images if large(image) and find_objects(image.work) is None]
-    blocks = [item for found in parallel_map(paint_items, images) for item in found]
+    blocks = [item for group in parallel_map(paint_items, images) for item in group]
     # Tables first: each takes as long as several blocks.
     jobs: list[PaintItem | Target] = [*tables, *blocks]
     for _ in run.each("paint", paint_or_measure, jobs, item=_about, pixels=tile_pixels):
         pass
     painted = [image for image in _targets(run, run.alive(todo)) if large(image)]
-    layers = [layer for found in parallel_map(coarse_levels, painted) for layer in found]
+    layers = [layer for group in parallel_map(coarse_levels, painted) for layer in group]
     for _ in run.each("complete", coarsen, layers, item=lambda job: job.target.work, pixels=tile_pixels):
         pass
 
@@ -203,17 +203,17 @@ def _about(job: PaintItem | Target) -> TileJob | ImageJob:
 
 
 def _forget_removed(plan: Plan, todo: Sequence[ImageJob]) -> None:
-    """What was published and taken away since is painted again: its marks go first, then the fact."""
-    there = set(plan.output.list(f"{plan.ledger.folder}/images"))
+    """Reset images whose published labels were removed since: their marks go first, then the mark of the image."""
+    published = set(plan.output.list(f"{plan.ledger.folder}/images"))
     for work in todo:
-        if f"{work.key}.json" in there:
+        if f"{work.key}.json" in published:
             plan.ledger.forget(f"done/paint/{work.key}")
             plan.output.remove(staging(work))
             plan.ledger.forget(f"images/{work.key}.json")
 
 
 def finish(run: Run, todo: Sequence[ImageJob]) -> None:
-    """Show the labels and the table of each image, complete, at their place."""
+    """Publish the complete labels and table of each image."""
     jobs = [replace(target, empty=target.work.key in run.empty) for target in _targets(run, todo)]
     for outcome in run.each("finish", finish_image, jobs, item=lambda job: job.work):
         run.record.image(outcome.result)

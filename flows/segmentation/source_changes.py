@@ -1,7 +1,7 @@
-"""A source that changes while it is processed: looked at again at the end, by the digest of its files.
+"""Changes of the source during a run, found at its end by comparing the digests of the files; no pixel is read.
 
-No pixel is read. What came meanwhile is left for the next run; what changed meanwhile was segmented from a mixture
-of two states, and is named as a failure, so nothing is silently half-done.
+New images are left for the next run. A changed image was segmented from a mixture of two states, so it is reported
+as a failure.
 """
 
 from flows.segmentation.plan import Plan, open_source, work_key
@@ -11,26 +11,26 @@ from pipeline.store.places.faults import StoreLost
 
 
 def report_changes(plan: Plan, record: RunRecord) -> None:
-    """Add to a record what came, went or changed in the source since the plan was made."""
+    """Add to a record the images of the source that are new, gone or changed since the plan was made."""
     now = _digests(plan)
     for work in plan.works:
         digest = now.get(work.image.path)
         if digest is None:
-            _changed(record, work.image.path, "it was taken away")
+            _changed(record, work.image.path, "it was removed")
         elif work.key != work_key(work.image.path, digest):
             _changed(record, work.image.path, "its pixels or metadata changed")
     known = {image.path for image in plan.source.images}
     for path in now:
         if path not in known:
             record.missing.append(
-                f"{path}: came while the run was under way; the same command again segments it"
+                f"{path}: appeared during the run; give the same command again to segment it"
             )
 
 
 def _changed(record: RunRecord, path: str, how: str) -> None:
     record.failure(
         image=path, stage="source", where=path or "image",
-        reason=f"{how} while the run was under way; when it is complete, give the same command with --overwrite",
+        reason=f"{how} while the run was under way; once it is complete, give the same command with --overwrite",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A run under way: its plan, its workers, its record, and the images it had to set aside."""
+"""A run in progress: its plan, workers and record, and the images it had to set aside."""
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -25,13 +25,13 @@ def pixels_of(about: TileJob | ImageJob) -> int:
 
 
 def tile_pixels(about: TileJob | ImageJob) -> int:
-    """Pixels of a tile; what is done to a whole image beside its tiles adds none."""
+    """Pixels of a tile; 0 for work on a whole image, which is done beside that on its tiles."""
     return pixels_of(about) if isinstance(about, TileJob) else 0
 
 
 @dataclass
 class Run:
-    """A plan under way."""
+    """A plan in progress."""
 
     plan: Plan
     pool: Pool
@@ -41,14 +41,14 @@ class Run:
     failed: set[str] = field(default_factory=set)
     """Images that were set aside, by their keys in the scratch."""
     empty: set[str] = field(default_factory=set)
-    """Images whose limits say that they hold nothing but noise, by their keys."""
+    """Keys of the images in which the limits found only noise."""
 
     def alive(self, works: Iterable[ImageJob]) -> list[ImageJob]:
         """Images that were not set aside."""
         return [work for work in works if work.key not in self.failed]
 
     def set_aside(self, work: ImageJob, stage: str, where: object, reason: str) -> None:
-        """Name an image that cannot be finished; it is never written as zeros."""
+        """Set an image aside that cannot be finished; it is never written as zeros."""
         self.failed.add(work.key)
         self.record.failure(image=work.image.path, stage=stage, where=str(where), reason=reason)
 
@@ -63,23 +63,23 @@ class Run:
         short: bool | None = None,
         pixels: Callable[[TileJob | ImageJob], int] = pixels_of,
     ) -> Iterator[Outcome]:
-        """Run ``call`` on every piece of work in a bounded window; failures set their image aside.
+        """Run ``call`` on every unit of work, a bounded number at a time; failures set their image aside.
 
         Args:
             stage: name in the record and for the observer.
             call: the function.
-            todo: its arguments, one after the other.
-            item: gives the tile, or the image, that a piece of work is about.
+            todo: the argument of each call.
+            item: returns the tile or image that an argument is about.
             gpu: run on the workers of the network.
-            short: many may travel as one call; default: unless they are for the network.
-            pixels: what a piece adds to the pixels that are done, so that a rate can be told.
+            short: whether many may be sent as one call; by default unless they are for the network.
+            pixels: pixels that a finished call adds, for the rate that is shown.
         """
         if not todo:
             return
         started, done_px, busy_s = time.perf_counter(), 0, 0.0
         self.progress.start(stage, len(todo))
         try:
-            # Closed at once, whatever is raised here: what has not begun is cancelled before the workers go.
+            # Closed after any exception here: calls that have not started are cancelled before the workers stop.
             with closing(self._outcomes(call, todo, gpu, not gpu if short is None else short)) as outcomes:
                 for outcome in outcomes:
                     self.hold.check()

@@ -159,13 +159,13 @@ def _steps_before(steps: Sequence[Any]) -> tuple[dict[str, Any], tuple[Step, ...
     whole: dict[str, Any] = {"kind": "none"}
     pointwise: list[Step] = []
     for step in steps:
-        found = _of_whole_image(step)
+        normalisation = _of_whole_image(step)
         if _keeps_values(step):
             continue
-        if found is None:
+        if normalisation is None:
             pointwise.append(_pointwise(step))
         elif whole["kind"] == "none" and not pointwise:
-            whole = found
+            whole = normalisation
         else:
             raise BadCheckpoint(
                 f"bioimageio: {step.id} after other steps is not known here; run the model elsewhere"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from model.networks.network import Network
-from model.networks.reach import Span
+from model.networks.receptive_field import ReceptiveField
 from model.networks.unet import Block, UNet, UNetShape
 
 GRID = "grid"
@@ -39,16 +39,16 @@ class GridUNet(Network):
     @property
     def halo_px(self) -> int:
         """Pixels that any output depends on to each side at most."""
-        return Span.reach(self.span, stride=self.stride)
+        return ReceptiveField.radius_of(self.receptive_field, stride=self.stride)
 
     @property
     def bytes_per_px(self) -> int:
         """Bytes per pixel: those of the U-Net; the grid has a cell per block and adds less than a map."""
         return self.unet.bytes_per_px + 4
 
-    def span(self, span: Span) -> Span:
+    def receptive_field(self, field: ReceptiveField) -> ReceptiveField:
         """Follow which input pixels the outputs depend on; a cell of the grid counts for each of its pixels."""
-        deepest = span.pool(self.shape.fold)
+        deepest = field.pool(self.shape.fold)
         for level in range(self.shape.poolings + 1):
             deepest = (deepest if level == 0 else deepest.pool(2)).convolve(1).convolve(1)
-        return self.unet.span(span).join(deepest.unfold(self.stride))
+        return self.unet.receptive_field(field).join(deepest.unfold(self.stride))

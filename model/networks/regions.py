@@ -42,7 +42,7 @@ class RegionShape:
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height over width of the anchors."""
     context_px: int = 64
-    """Context that tiles read around the largest object; the network's reach is longer, its influence fades."""
+    """Context that tiles read around the largest object; the receptive field is larger, but its influence fades."""
 
     def __post_init__(self) -> None:
         for name in ("blocks", "anchor_cells", "anchor_ratios"):
@@ -169,7 +169,7 @@ class RegionNetwork(Network):
 
     @property
     def halo_px(self) -> int:
-        """Context around an object, as its shape says: not the exact reach, which is several hundred pixels."""
+        """Context around an object as its shape says; the receptive field is larger, several hundred pixels."""
         return self.shape.context_px
 
     @property

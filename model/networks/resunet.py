@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from model.networks.network import Network
-from model.networks.reach import Span
+from model.networks.receptive_field import ReceptiveField
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,16 +104,16 @@ class ResUNet(Network):
     @property
     def halo_px(self) -> int:
         """Largest distance between an output and an input it depends on, from the arithmetic of the layers."""
-        return Span.reach(self.span, stride=self.stride)
+        return ReceptiveField.radius_of(self.receptive_field, stride=self.stride)
 
     @property
     def bytes_per_px(self) -> int:
         """Sixteen float maps of the first level's width, embeddings and their products."""
         return 4 * (16 * self.shape.width + 4 * self.shape.embedding + self.shape.channels)
 
-    def span(self, span: Span) -> Span:
+    def receptive_field(self, field: ReceptiveField) -> ReceptiveField:
         """Follow which input pixels a value depends on through the layers of ``forward``."""
-        maps, pooled = span.convolve(1).convolve(1), []
+        maps, pooled = field.convolve(1).convolve(1), []
         for _ in range(self.shape.levels):
             maps = maps.convolve(1).convolve(1).pool(2)
             pooled.append(maps)

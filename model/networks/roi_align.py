@@ -21,16 +21,16 @@ def pyramid_align(
 
     ``levels``: maps ``(B, C, h, w)`` from fine to coarse with their ``strides``; ``boxes``: ``(n, 4)`` for each image.
     """
-    out = levels[0].new_zeros((sum(len(own) for own in boxes), levels[0].shape[1], size, size))
+    out = levels[0].new_zeros((sum(len(regions) for regions in boxes), levels[0].shape[1], size, size))
     first = 0
-    for image, own in enumerate(boxes):
-        level = level_of(own, strides)
+    for image, regions in enumerate(boxes):
+        level = level_of(regions, strides)
         for number, (maps, stride) in enumerate(zip(levels, strides, strict=True)):
             chosen = torch.nonzero(level == number)[:, 0]
             if len(chosen):
-                aligned = roi_align(maps[image], own[chosen], stride=stride, size=size)
+                aligned = roi_align(maps[image], regions[chosen], stride=stride, size=size)
                 out = out.index_copy(0, first + chosen, aligned)
-        first += len(own)
+        first += len(regions)
     return out
 
 

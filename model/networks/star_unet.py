@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from model.networks.network import Network
-from model.networks.reach import Span
+from model.networks.receptive_field import ReceptiveField
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class StarUNet(Network):
     @property
     def halo_px(self) -> int:
         """Pixels that an output depends on to each side at most, from the arithmetic of its layers."""
-        return Span.reach(self.span, stride=self.stride)
+        return ReceptiveField.radius_of(self.receptive_field, stride=self.stride)
 
     @property
     def bytes_per_px(self) -> int:
@@ -111,19 +111,19 @@ class StarUNet(Network):
         on_grid = 3 * shape.head_width + 3 * (shape.rays + 1)
         return int(4 * (8 * shape.width + on_grid / shape.grid**2 + shape.channels))
 
-    def span(self, span: Span) -> Span:
+    def receptive_field(self, field: ReceptiveField) -> ReceptiveField:
         """Follow which input pixels a value depends on through the layers of ``forward``."""
         skipped = []
         for _ in self.to_grid:
-            span = span.convolve(1).convolve(1).pool(2)
+            field = field.convolve(1).convolve(1).pool(2)
         for _ in self.down:
-            span = span.convolve(1).convolve(1)
-            skipped.append(span)
-            span = span.pool(2)
-        span = span.convolve(1).convolve(1)
+            field = field.convolve(1).convolve(1)
+            skipped.append(field)
+            field = field.pool(2)
+        field = field.convolve(1).convolve(1)
         for skip in reversed(skipped):
-            span = span.unfold(2).join(skip).convolve(1).convolve(1)
-        return span.convolve(1).unfold(self.shape.grid)
+            field = field.unfold(2).join(skip).convolve(1).convolve(1)
+        return field.convolve(1).unfold(self.shape.grid)
 
 
 def _convolutions(inputs: int, *widths: int) -> nn.Sequential:

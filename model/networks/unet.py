@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from model.networks.network import Network
-from model.networks.reach import Span
+from model.networks.receptive_field import ReceptiveField
 
 MIN_WIDTH = 1
 
@@ -130,7 +130,7 @@ class UNet(Network):
     @property
     def halo_px(self) -> int:
         """Largest distance between an output and an input it depends on, from the arithmetic of the layers."""
-        return Span.reach(self.span, stride=self.stride)
+        return ReceptiveField.radius_of(self.receptive_field, stride=self.stride)
 
     @property
     def bytes_per_px(self) -> int:
@@ -142,9 +142,9 @@ class UNet(Network):
         inside = 8 * max(shape.width, shape.head_width) / shape.fold**2
         return int(4 * (inside + 4 * sum(shape.heads.values()) + shape.channels))
 
-    def span(self, span: Span) -> Span:
+    def receptive_field(self, field: ReceptiveField) -> ReceptiveField:
         """Follow which input pixels a value depends on through the layers of ``forward``."""
-        maps, skipped = span.pool(self.shape.fold), []
+        maps, skipped = field.pool(self.shape.fold), []
         for level in range(self.shape.poolings + 1):
             maps = (maps if level == 0 else maps.pool(2)).convolve(1).convolve(1)
             skipped.append(maps)

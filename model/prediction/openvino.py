@@ -57,8 +57,8 @@ class OpenVinoNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the logits of every head as torch tensors of their own."""
-        found = self._compiled(np.ascontiguousarray(images.numpy()))
-        return {port.get_any_name(): torch.from_numpy(value.copy()) for port, value in found.items()}
+        outputs = self._compiled(np.ascontiguousarray(images.numpy()))
+        return {port.get_any_name(): torch.from_numpy(value.copy()) for port, value in outputs.items()}
 
 
 def _check_precision(precision: str, offered: list[str]) -> None:

@@ -93,7 +93,11 @@ def bank_of(
     hardly differ from their surroundings, or in the other direction than most, are left out.
     """
     rng = np.random.default_rng([seed, 0xB0CE5])
-    places = [(sample, label) for sample, of in enumerate(boxes) for label in range(1, len(of) + 1)]
+    places = [
+        (sample, label)
+        for sample, sample_boxes in enumerate(boxes)
+        for label in range(1, len(sample_boxes) + 1)
+    ]
     if not places:
         return []
     weights = np.array([1 / len(boxes[sample]) for sample, _ in places])

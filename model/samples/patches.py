@@ -74,7 +74,7 @@ class Patches:
         images = [np.ascontiguousarray(image, np.float32) for image, _ in samples]
         self._images = [torch.from_numpy(image) for image in images]
         self._stacks = [torch.from_numpy(stack) for stack in stacks]
-        self._centres = [_centres(of) for of in boxes]
+        self._centres = [_centres(sample_boxes) for sample_boxes in boxes]
         self._prepare = prepare
         self._prepared = [prepare(stack) for stack in stacks]
         levels = [levels_of(*pair) for pair in zip(self._images, self._stacks, strict=True)]

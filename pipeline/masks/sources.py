@@ -153,10 +153,10 @@ def _in_file(path: Path, kind: str, scale: tuple[float, float] | None) -> list[M
 
 def _in_table(path: Path, pixel: tuple[float, float]) -> Iterator[MaskSource]:
     """The objects of a table by image; the image's name is the file's where there is no such column."""
-    found: dict[str, list[MaskObject]] = {}
+    by_image: dict[str, list[MaskObject]] = {}
     for image, item in read_polygon_table(path, scale=pixel):
-        found.setdefault(image, []).append(item)
-    for image, objects in found.items():
+        by_image.setdefault(image, []).append(item)
+    for image, objects in by_image.items():
         name = Path(image).stem if "." in Path(image).name else image
         yield MaskSource(
             name=name or _stem(path),
@@ -216,12 +216,12 @@ def _binary_masks(folder: Path) -> Iterator[MaskSource]:
     groups = [child for child in sorted(folder.iterdir()) if child.is_dir() and child.name != "masks"]
     direct = _pictures(_mask_folder(folder))
     places = [(folder, direct)] if direct else [(child, _pictures(_mask_folder(child))) for child in groups]
-    found = [(place, files) for place, files in places if files]
-    if not found:
+    folders = [(place, files) for place, files in places if files]
+    if not folders:
         raise BadArgument(
             f"{folder}: expected binary masks (one file per object), or a folder of them per image"
         )
-    for place, files in found:
+    for place, files in folders:
         name = place.parent.name if place.name.lower() in ("masks", "mask") else place.name
         yield MaskSource(name=name, where=str(place), read=partial(_one_per_file, files))
 
@@ -262,24 +262,25 @@ def match_sources(
     if len(sources) == len(images) == 1:
         return {images[0].path: sources[0]}, []
     names = _image_names(images, store)
-    found: dict[str, MaskSource] = {}
+    matched: dict[str, MaskSource] = {}
     without: list[str] = []
     for source in sources:
         path = next((names[key] for key in _keys(source.name) if key in names), None)
         if path is None:
             without.append(source.where)
-        elif path in found:
+        elif path in matched:
             raise BadArgument(
-                f"{source.where} and {found[path].where} both fit image {path!r}; choose by --format, or give a --table"
+                f"{source.where} and {matched[path].where} both fit image {path!r}; choose by --format, "
+                "or give a --table"
             )
         else:
-            found[path] = source
-    if not found:
+            matched[path] = source
+    if not matched:
         raise BadArgument(
             f"no name fits: masks {_some(s.name for s in sources)}; images {_some(i.path or store for i in images)}; "
             "rename the files after the images (A_1_0 or A01 for A/1/0), or give a --table with columns file, image"
         )
-    return found, without
+    return matched, without
 
 
 def _by_table(
@@ -294,15 +295,15 @@ def _by_table(
         ) from None
     by_name = {key: source for source in sources for key in (source.name, Path(source.where).name)}
     paths = {image.path for image in images}
-    found: dict[str, MaskSource] = {}
+    matched: dict[str, MaskSource] = {}
     for file, image in pairs:
         source = by_name.get(file) or by_name.get(_stem(Path(file)))
         if source is None or image.strip("/") not in paths:
             what = f"file {file!r}" if source is None else f"image {image!r}"
             raise BadArgument(f"--table {table}: there is no {what}")
-        found[image.strip("/")] = source
-    used = {source.where for source in found.values()}
-    return found, [source.where for source in sources if source.where not in used]
+        matched[image.strip("/")] = source
+    used = {source.where for source in matched.values()}
+    return matched, [source.where for source in sources if source.where not in used]
 
 
 def _image_names(images: Sequence[Image], store: str) -> dict[str, str]:

@@ -123,8 +123,8 @@ def assemble(
         seed: of the bootstrap.
         level: of the confidence intervals.
     """
-    _check_names([found.name for found in measured])
-    images = pd.DataFrame([{"image": found.name, **found.extra, **_row(found)} for found in measured])
+    _check_names([image.name for image in measured])
+    images = pd.DataFrame([{"image": image.name, **image.extra, **_row(image)} for image in measured])
     draw = partial(_confidence, resamples=resamples, seed=seed, level=level)
     summary = _STATED | _numbers(measured)
     summary["image_mean"] = _nested({name: float(images[name].mean()) for name in _pooled(measured)})
@@ -136,10 +136,10 @@ def assemble(
     }
     return Evaluation(
         images=images,
-        matches=pd.concat([found.matches for found in measured], ignore_index=True),
+        matches=pd.concat([image.matches for image in measured], ignore_index=True),
         summary=summary | ({"conditions": conditions} if conditions else {}),
         groups={name: _group_table(name, members, conditions) for name, members in groups.items()},
-        sums=pd.DataFrame([{"image": found.name, **found.sums} for found in measured]),
+        sums=pd.DataFrame([{"image": image.name, **image.sums} for image in measured]),
     )
 
 
@@ -152,13 +152,13 @@ def _check_names(names: list[str]) -> None:
 
 
 def _total(measured: Sequence[Measured]) -> dict[str, float]:
-    return {key: sum(found.sums[key] for found in measured) for key in measured[0].sums}
+    return {key: sum(image.sums[key] for image in measured) for key in measured[0].sums}
 
 
 def _pooled(measured: Sequence[Measured]) -> dict[str, float]:
     """Return every score of the images taken together, by column name."""
     total = _total(measured)
-    ious = np.sort(np.concatenate([found.ious for found in measured]))
+    ious = np.sort(np.concatenate([image.ious for image in measured]))
     values = {**scores(total), "sortedAP": sorted_ap(ious, total["n_truth"], total["n_prediction"])}
     return {name: float(value) for name, value in values.items()}
 
@@ -169,10 +169,10 @@ def _counts(total: Mapping[str, float]) -> dict[str, int]:
     return {name: int(total[name]) for name in ("n_truth", "n_prediction", *kinds)}
 
 
-def _row(found: Measured) -> dict[str, float]:
-    counts = _counts(found.sums)
+def _row(image: Measured) -> dict[str, float]:
+    counts = _counts(image.sums)
     objects = {name: counts.pop(name) for name in ("n_truth", "n_prediction")}
-    return {**objects, **_pooled([found]), **counts}
+    return {**objects, **_pooled([image]), **counts}
 
 
 def _numbers(measured: Sequence[Measured]) -> dict[str, Any]:
@@ -216,8 +216,8 @@ def _confidence(measured: Sequence[Measured], resamples: int, seed: int, level: 
     facts = {"level": level, "resamples": resamples, "seed": seed, "unit": "image"}
     if resamples == 0 or len(measured) < FEWEST:
         return facts
-    sums = pd.DataFrame([found.sums for found in measured])
-    ious = [found.ious for found in measured]
+    sums = pd.DataFrame([image.sums for image in measured])
+    ious = [image.ious for image in measured]
     intervals = bootstrap(sums, ious, resamples=resamples, seed=seed, level=level)
     return {**facts, **_nested({name: list(pair) for name, pair in intervals.items()})}
 
@@ -225,9 +225,9 @@ def _confidence(measured: Sequence[Measured], resamples: int, seed: int, level: 
 def _members(column: str, measured: Sequence[Measured]) -> dict[Any, list[Measured]]:
     """Return the images of each value of a column, the values as numbers where all are, else by their text."""
     members: dict[Any, list[Measured]] = {}
-    for found in measured:
-        if found.extra.get(column) is not None:
-            members.setdefault(found.extra[column], []).append(found)
+    for image in measured:
+        if image.extra.get(column) is not None:
+            members.setdefault(image.extra[column], []).append(image)
     try:
         ordered = sorted(members, key=float)
     except ValueError:
@@ -241,14 +241,14 @@ def _group_table(
     """Return one row of pooled scores per group; conditions also with the ends of their intervals."""
     rows = []
     for value, members in groups.items():
-        counts, found = _counts(_total(members)), _pooled(members)
+        counts, pooled = _counts(_total(members)), _pooled(members)
         ends: dict[str, float] = {}
         if column == CONDITION:
             between = intervals[str(value)]["confidence"]
             for name, path in WITH_INTERVAL.items():
                 pair = reduce(lambda place, key: place.get(key, {}), path, between) or (np.nan, np.nan)
                 ends |= {f"{name}_low": pair[0], f"{name}_high": pair[1]}
-        rows.append({column: value, "images": len(members), **counts, **found, **ends})
+        rows.append({column: value, "images": len(members), **counts, **pooled, **ends})
     return pd.DataFrame(rows)
 
 

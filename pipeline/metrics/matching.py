@@ -119,11 +119,11 @@ def _without_rival(
     chosen, left = [np.zeros(0, np.int64)], np.arange(weight.size)
     for _ in range(ROUNDS):
         ends = truth[left], prediction[left]
-        taken = weight[left] > _best_other(ends[0], weight[left]) + _best_other(ends[1], weight[left])
-        if not taken.any():
+        unrivalled = weight[left] > _best_other(ends[0], weight[left]) + _best_other(ends[1], weight[left])
+        if not unrivalled.any():
             break
-        chosen.append(left[taken])
-        left = left[~(np.isin(ends[0], ends[0][taken]) | np.isin(ends[1], ends[1][taken]))]
+        chosen.append(left[unrivalled])
+        left = left[~(np.isin(ends[0], ends[0][unrivalled]) | np.isin(ends[1], ends[1][unrivalled]))]
     return chosen, left
 
 

@@ -28,11 +28,11 @@ def aji_sums(overlap: Overlap, *, variant: str = "kumar") -> tuple[int, int]:
     truth ids. `plus`: one-to-one with the largest total IoU.
     """
     pairs, chosen = overlap.pairs, _partners(overlap, variant)
-    found = int(pairs.pixels[chosen].sum())
+    shared = int(pairs.pixels[chosen].sum())
     areas = overlap.truth_areas[pairs.truth[chosen]] + overlap.prediction_areas[pairs.prediction[chosen]]
     alone = np.delete(overlap.truth_areas, pairs.truth[chosen]).sum()
     unused = np.delete(overlap.prediction_areas, pairs.prediction[chosen]).sum()
-    return found, int(areas.sum() - found + alone + unused)
+    return shared, int(areas.sum() - shared + alone + unused)
 
 
 def panoptic_sums(overlap: Overlap) -> tuple[int, float]:
@@ -71,12 +71,12 @@ def _partners(overlap: Overlap, variant: str) -> np.ndarray:
 def _each_once(overlap: Overlap) -> np.ndarray:
     pairs = overlap.pairs
     order = np.lexsort((pairs.prediction, -pairs.iou, pairs.truth))
-    taken, served, chosen = set(), set(), []
+    used, served, chosen = set(), set(), []
     for position, truth, prediction in zip(
         order.tolist(), pairs.truth[order].tolist(), pairs.prediction[order].tolist()
     ):
-        if truth not in served and prediction not in taken:
+        if truth not in served and prediction not in used:
             served.add(truth)
-            taken.add(prediction)
+            used.add(prediction)
             chosen.append(position)
     return np.array(chosen, np.int64)

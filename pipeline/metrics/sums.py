@@ -96,13 +96,13 @@ def _precision_scores(sums: Sums) -> dict[str, Any]:
     objects = sums["n_truth"], sums["n_prediction"]
     by_author = {t: (sums[f"author_tp_{t}"], sums[f"author_used_{t}"]) for t in DENSE_THRESHOLDS}
     canonical = {t: (sums[f"tp_{t}"], sums[f"tp_{t}"]) for t in DENSE_THRESHOLDS}
-    found: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
     for suffix, matched in (("", canonical), ("_author", by_author)):
         values = {t: precision.average_precision(*pair, *objects) for t, pair in matched.items()}
-        found |= {f"AP{suffix}_{t}": value for t, value in values.items()}
-        found[f"meanAP{suffix}"] = np.mean([values[t] for t in THRESHOLDS], axis=0)
-        found[f"meanAP_dense{suffix}"] = np.mean(list(values.values()), axis=0)
+        scores |= {f"AP{suffix}_{t}": value for t, value in values.items()}
+        scores[f"meanAP{suffix}"] = np.mean([values[t] for t in THRESHOLDS], axis=0)
+        scores[f"meanAP_dense{suffix}"] = np.mean(list(values.values()), axis=0)
     formulas = (("precision", precision.precision), ("recall", precision.recall), ("F1", precision.f1))
     for name, formula in formulas:
-        found |= {f"{name}_{t}": formula(sums[f"tp_{t}"], *objects) for t in DENSE_THRESHOLDS}
-    return found
+        scores |= {f"{name}_{t}": formula(sums[f"tp_{t}"], *objects) for t in DENSE_THRESHOLDS}
+    return scores

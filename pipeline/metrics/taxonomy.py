@@ -72,10 +72,10 @@ def classify(overlap: Overlap) -> Taxonomy:
         "split": related.inside & ((of_pair == "match") | (of_pair == "split")),
         "inaccurate": related.about,
     }
-    found = {
+    kinds = {
         kind: _any(pairs.prediction, mask, overlap.n_prediction) for kind, mask in prediction_reasons.items()
     }
-    prediction_kind = _first_kind(found, "spurious", overlap.n_prediction)
+    prediction_kind = _first_kind(kinds, "spurious", overlap.n_prediction)
     truth_reasons = {
         "match": related.matched,
         "merged": related.merged,
@@ -108,9 +108,9 @@ def kind_counts(taxonomy: Taxonomy) -> dict[str, int]:
 
 def _relations(overlap: Overlap) -> _Relations:
     pairs = overlap.pairs
-    own = overlap.truth_unshared_areas[pairs.truth]
+    unshared = overlap.truth_unshared_areas[pairs.truth]
     area = overlap.truth_areas[pairs.truth]
-    swallowed = (own > 0) & (pairs.unshared_pixels >= MOST * own)
+    swallowed = (unshared > 0) & (pairs.unshared_pixels >= MOST * unshared)
     greedy = np.bincount(pairs.prediction[swallowed], minlength=overlap.n_prediction) >= 2
     inside = pairs.pixels >= MOST * overlap.prediction_areas[pairs.prediction]
     fragment = inside & (pairs.pixels >= SPECK * area)
@@ -129,30 +129,30 @@ def _truth_kinds(overlap: Overlap, related: _Relations) -> np.ndarray:
     truth, size = overlap.pairs.truth, overlap.n_truth
     own_found, shared_found = overlap.truth_covered(related.fragment)
     fragments = np.bincount(truth[related.fragment], minlength=size)
-    found = {
+    kinds = {
         "match": _any(truth, related.matched, size),
         "merged": _any(truth, related.merged, size),
         "overlap": _overlap_not_handled(overlap, own_found, shared_found),
         "split": (fragments >= 2) & (own_found + shared_found >= MOST * overlap.truth_areas),
         "inaccurate": _any(truth, related.about, size),
     }
-    return _first_kind(found, "missed", size)
+    return _first_kind(kinds, "missed", size)
 
 
 def _overlap_not_handled(overlap: Overlap, own_found: np.ndarray, shared_found: np.ndarray) -> np.ndarray:
     """Say where the shared pixels were given to another object: found without them, or hidden below others."""
-    own = overlap.truth_unshared_areas
-    shared = overlap.truth_areas - own
+    unshared = overlap.truth_unshared_areas
+    shared = overlap.truth_areas - unshared
     _, shared_seen = overlap.truth_covered(np.ones(overlap.pairs.iou.size, bool))
-    without_them = (own > 0) & (own_found >= MOST * own)
-    hidden = (own < MATCH_IOU * overlap.truth_areas) & (shared_seen >= MOST * shared)
+    without_them = (unshared > 0) & (own_found >= MOST * unshared)
+    hidden = (unshared < MATCH_IOU * overlap.truth_areas) & (shared_seen >= MOST * shared)
     return (shared > 0) & (shared_found < MOST * shared) & (without_them | hidden)
 
 
-def _first_kind(found: dict[str, np.ndarray], otherwise: str, size: int) -> np.ndarray:
+def _first_kind(masks: dict[str, np.ndarray], otherwise: str, size: int) -> np.ndarray:
     kinds = np.full(size, otherwise, dtype="<U10")
-    for kind in reversed(found):
-        kinds[found[kind]] = kind
+    for kind in reversed(masks):
+        kinds[masks[kind]] = kind
     return kinds
 
 
@@ -161,19 +161,22 @@ def _any(index: np.ndarray, mask: np.ndarray, size: int) -> np.ndarray:
 
 
 def _partners(
-    overlap: Overlap, own: np.ndarray, other: np.ndarray, kind: np.ndarray, reasons: dict[str, np.ndarray]
+    overlap: Overlap, objects: np.ndarray, other: np.ndarray, kind: np.ndarray, reasons: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return for each object of one side its partner among the pairs that explain its kind.
 
     The pair with most pixels, then the better IoU, then the smaller index.
     """
     pairs = overlap.pairs
-    kind_of_pair = kind[own]
-    explains = np.zeros(own.size, bool)
+    kind_of_pair = kind[objects]
+    explains = np.zeros(objects.size, bool)
     for name, mask in reasons.items():
         explains |= mask & (kind_of_pair == name)
     left = np.flatnonzero(explains)
     left = left[np.lexsort((-other[left], pairs.iou[left], pairs.pixels[left]))]
     partner, iou = np.full(kind.size, -1), np.zeros(kind.size)
-    partner[own[left]], iou[own[left]] = other[left], pairs.iou[left]  # the last write, the best one, stays
+    partner[objects[left]], iou[objects[left]] = (
+        other[left],
+        pairs.iou[left],
+    )  # the last write, the best one, stays
     return partner, iou

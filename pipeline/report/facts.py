@@ -48,20 +48,20 @@ def fact_blocks(facts: Mapping[str, object]) -> tuple[Block, ...]:
 
 def failure_blocks(facts: Mapping[str, object]) -> tuple[Block, ...]:
     """List what failed for good, by name: dictionaries such as image, stage, where, reason."""
-    found = recorded_failures(facts)
-    if not found:
+    failures = recorded_failures(facts)
+    if not failures:
         return ()
-    keys = list(dict.fromkeys(key for entry in found for key in entry))
+    keys = list(dict.fromkeys(key for entry in failures for key in entry))
     table = Table(
         name="failures",
         title="Failures",
         columns=tuple(Column(name=str(key)) for key in keys),
-        rows=tuple(Row(cells=tuple(_value(entry.get(key)) for key in keys)) for entry in found[:LONGEST]),
+        rows=tuple(Row(cells=tuple(_value(entry.get(key)) for key in keys)) for entry in failures[:LONGEST]),
         caption=AGAIN,
-        filterable=len(found) > 10,
+        filterable=len(failures) > 10,
     )
-    more = Note(text=f"{LONGEST:,} of {len(found):,} failures are listed.", tone="warn")
-    return (table, more) if len(found) > LONGEST else (table,)
+    more = Note(text=f"{LONGEST:,} of {len(failures):,} failures are listed.", tone="warn")
+    return (table, more) if len(failures) > LONGEST else (table,)
 
 
 def recorded_failures(facts: Mapping[str, object]) -> list[Mapping[str, object]]:

@@ -76,8 +76,8 @@ class Assigned:
 
 def well_text(text: str) -> str | None:
     """Name of a well as `well_name` writes it, from the ways people do; None for what is no well."""
-    found = WELL.fullmatch(text.strip())
-    return well_name(found[1].upper(), found[2]) if found else None
+    match = WELL.fullmatch(text.strip())
+    return well_name(match[1].upper(), match[2]) if match else None
 
 
 def layout_of(table: pd.DataFrame, *, name: str, column: str = CONDITION) -> Layout:
@@ -145,10 +145,10 @@ def assign(layout: Layout, spots: Iterable[Spot], *, name: str) -> Assigned:
         BadArgument: no place of the layout is in the collection.
     """
     spots = list(spots)
-    there = {layout.place(spot) for spot in spots}
-    strangers = [_name(at) for at in layout.conditions if at not in there]
+    named = {layout.place(spot) for spot in spots}
+    strangers = [_name(at) for at in layout.conditions if at not in named]
     if len(strangers) == len(layout.conditions):
-        known = ", ".join(sorted(_name(at) for at in there if at[1])[:8]) or f"no image has a {layout.key}"
+        known = ", ".join(sorted(_name(at) for at in named if at[1])[:8]) or f"no image has a {layout.key}"
         raise BadArgument(
             f"{name}: none of its {len(strangers)} {layout.key}s ({', '.join(strangers[:5])} ...) is in the data; "
             f"there are: {known}"

@@ -74,10 +74,10 @@ def _anchors(blocks: list) -> frozenset[str]:
 
 def _groups(blocks: list) -> tuple[str, ...]:
     """Wells in the order in which they first appear in tables and galleries."""
-    found: dict[str, None] = {}
+    groups: dict[str, None] = {}
     for block in blocks:
         if isinstance(block, Table):
-            found.update(dict.fromkeys(row.group for row in block.rows if row.group))
+            groups.update(dict.fromkeys(row.group for row in block.rows if row.group))
         elif isinstance(block, Gallery):
-            found.update(dict.fromkeys(picture.group for picture in block.pictures if picture.group))
-    return tuple(found)
+            groups.update(dict.fromkeys(picture.group for picture in block.pictures if picture.group))
+    return tuple(groups)

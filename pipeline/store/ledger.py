@@ -1,7 +1,7 @@
 """The state of a run, beside the data: ``<output>/.platelayer/<run>/``.
 
 A run is named by a fingerprint of everything its result depends on, so changed work gets a new folder and stale
-state is unreachable. Marks are written last and atomically: work with a mark is complete, other work is done again.
+state is never read. Marks are written last and atomically: work with a mark is complete, all other work is repeated.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ ROOT = ".platelayer"
 """Folder in the output store that holds all runs."""
 
 LOCK = f"{ROOT}/lock.json"
-"""Record of the run that holds the output; a run that takes over from a dead one adds a link to it (`_chain`)."""
+"""Lock file of an output; a run that takes over from a dead one adds a further file to the chain (`_chain`)."""
 
 FORMAT = 1
 """Version of the scratch files; it is part of the fingerprint, so another version makes another run."""
@@ -79,8 +79,10 @@ class Ledger:
 
     def write(self, key: str, data: bytes) -> None:
         """Write a blob atomically."""
-        with self.writing():
-            self.output.write_bytes(f"{self.folder}/{key}", data)
+        try:
+            self.output.write_bytes(f"{ROOT}/{self.run}/{key}", data)
+        except BadStore as error:
+            raise BadOutput(str(error)) from None
 
     def read(self, key: str) -> bytes:
         """Read a blob."""
@@ -100,7 +102,7 @@ class Ledger:
         return None if data is None else json.loads(data)
 
     def mark(self, stage: str, image: str, key: str, facts: Mapping[str, Any] | None = None) -> None:
-        """Mark a piece of work as complete; called after its results were written."""
+        """Mark a unit of work as complete; called after its results were written."""
         self.write_json(f"done/{stage}/{image}/{key}", facts or {})
 
     def marks(self, stage: str, image: str) -> set[str]:
@@ -114,7 +116,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Hold:
-    """An output held by a run of this process."""
+    """The lock that a run of this process holds on an output."""
 
     output: Address
     run: str
@@ -125,17 +127,17 @@ class Hold:
         """Raise `RunConflict` when another run took over the output because heartbeats of this one were missing."""
         if self.lost.is_set():
             raise RunConflict(
-                f"{self.output}: another run took this output over while this one was silent; look which of the "
-                "two is wanted, then give its command again"
+                f"{self.output}: another run took this output over because this run sent no heartbeat; decide which "
+                "of the two to keep, then give its command again"
             )
 
 
 @contextmanager
 def held(output: Address, run: str, *, stale_s: float = STALE_S) -> Iterator[Hold]:
-    """Hold an output for one run; a second run is refused with the name of the first.
+    """Lock an output for one run; a second run is refused with the name of the first.
 
-    A holder on this machine whose process is gone is replaced at once, one elsewhere after ``stale_s`` of silence;
-    of any number that try at once, one takes over.
+    The lock of a dead process on this machine is taken over immediately, that of a process elsewhere after ``stale_s``
+    without a heartbeat. If several runs try at the same time, exactly one takes over.
 
     Raises:
         RunConflict: the output is held by a living run.
@@ -175,15 +177,15 @@ def _take(hold: Hold, stale_s: float) -> str:
             )
         place = _link(chain[-1]["token"]) if chain else LOCK
         hold.output.write_new(place, _card(hold))
-        # The answer of `write_new` is not trusted: the chain may have been released meanwhile, and a server that
-        # answers a repeated request "exists already" may mean the file of the first attempt. Read the chain again.
+        # The return value of `write_new` is not sufficient: the chain may have been released meanwhile, and after a
+        # repeated request "exists already" may refer to the file of the first attempt. So the chain is read again.
         if _is_ours(hold, _chain(hold.output)):
             return place
     raise RunConflict(f"{hold.output}: several runs are starting on this output at once; try again")
 
 
 def _release(hold: Hold) -> None:
-    """Remove the chain of lock files, the first one first: after a kill the rest cannot be reached any more."""
+    """Remove the chain of lock files, beginning with the first: if killed in between, the rest cannot be reached."""
     chain = _chain(hold.output)
     if _is_ours(hold, chain):
         for place in (LOCK, *(_link(card["token"]) for card in chain[:-1])):
@@ -191,7 +193,7 @@ def _release(hold: Hold) -> None:
 
 
 def _chain(output: Address) -> list[dict[str, Any]]:
-    """Return the lock files in order, each by a run that took over from the dead one before; the last one holds.
+    """Return the lock files in order: each run took over from a dead one before it, and the last one holds the lock.
 
     A lock file is never overwritten: its name contains the token of the one before, and it is created only if it
     does not exist. So exactly one of several successors wins, and a late one cannot undo that.
@@ -215,11 +217,11 @@ def _is_ours(hold: Hold, chain: list[dict[str, Any]]) -> bool:
 def _read_card(data: bytes) -> dict[str, Any]:
     """Parse a lock file; a damaged one counts as that of a dead holder."""
     try:
-        found = json.loads(data)
+        card = json.loads(data)
     except ValueError:
-        found = None
-    if isinstance(found, dict) and {"run", "host", "pid", "token"} <= found.keys():
-        return found
+        card = None
+    if isinstance(card, dict) and {"run", "host", "pid", "token"} <= card.keys():
+        return card
     return {"run": "?", "host": "?", "pid": 0, "token": hashlib.sha256(data).hexdigest()[:32]}
 
 
@@ -260,7 +262,7 @@ def _is_dead(holder: Mapping[str, Any], stale_s: float) -> bool:
         return time.time() - float(holder.get("beat", 0)) > stale_s
     pid = int(holder["pid"])
     if pid == os.getpid() and holder.get("born") == _born(pid):
-        # A run of this process that could not remove its lock, because the store could not be reached.
+        # An earlier run of this process may have been unable to remove its lock, because the store was unreachable.
         return holder.get("token") not in _held_here
     try:
         os.kill(pid, 0)

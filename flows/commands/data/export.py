@@ -26,9 +26,9 @@ def export(
 ) -> int:
     """Write labels for other programs; overlaps are kept where the format can."""
     job = ExportJob(store=store, format=format, output=output, name=name, unit=unit, overwrite=overwrite)
-    found = write(job)
-    more = f" ... ({len(found.files)} files)" if len(found.files) > MOST_SHOWN else ""
-    sys.stdout.write(f"{found.objects} objects -> {', '.join(found.files[:MOST_SHOWN])}{more}\n")
-    for remark in found.remarks:
+    exported = write(job)
+    more = f" ... ({len(exported.files)} files)" if len(exported.files) > MOST_SHOWN else ""
+    sys.stdout.write(f"{exported.objects} objects -> {', '.join(exported.files[:MOST_SHOWN])}{more}\n")
+    for remark in exported.remarks:
         sys.stdout.write(f"{remark}\n")
     return 0

@@ -53,18 +53,19 @@ def _plane(text: str | None) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[1])
 
 
-def _say(job: ImportJob, found: Imported) -> int:
+def _say(job: ImportJob, imported: Imported) -> int:
     sys.stdout.write(
-        f"{sum(found.objects.values())} objects in {len(found.objects)} image(s) -> labels {job.name!r} of {job.store}"
-        f"{f', {found.layers} layers (objects overlap)' if found.layers > 1 else ''}\n"
+        f"{sum(imported.objects.values())} objects in {len(imported.objects)} image(s) "
+        f"-> labels {job.name!r} of {job.store}"
+        f"{f', {imported.layers} layers (objects overlap)' if imported.layers > 1 else ''}\n"
     )
-    for remark in found.remarks:
+    for remark in imported.remarks:
         sys.stdout.write(f"{remark}\n")
     for what, names in (
-        ("image without masks", found.without_masks),
-        ("masks without image", found.without_image),
+        ("image without masks", imported.without_masks),
+        ("masks without image", imported.without_image),
     ):
         more = f" ... ({len(names)})" if len(names) > MOST_SHOWN else ""
         if names:
             sys.stderr.write(f"{what}: {', '.join(names[:MOST_SHOWN])}{more}\n")
-    return 3 if found.without_image else 0
+    return 3 if imported.without_image else 0

@@ -73,11 +73,11 @@ def tiff(
         incomplete=incomplete,
     )
     origin = {"source": source, "files": scan.files, "names": scan.title, "sidecar": scan.sidecar}
-    found = Understood(images=scan.fields, left_out=scan.left_out, origin=origin)
+    understood = Understood(images=scan.fields, left_out=scan.left_out, origin=origin)
     beside = [f"pixel size, channels and positions from {scan.sidecar}"] if scan.sidecar else []
     heading = f"understood: {scan.files} file(s), read {scan.title}"
-    text = describe(found, heading=heading, notes=[*scan.notes, *beside], spacing_um=pixel_size_um)
-    return _copy(found, text, output, pixel_size_um, incomplete, dry_run, ngff)
+    text = describe(understood, heading=heading, notes=[*scan.notes, *beside], spacing_um=pixel_size_um)
+    return _copy(understood, text, output, pixel_size_um, incomplete, dry_run, ngff)
 
 
 @ingest.command(name="any")
@@ -92,14 +92,14 @@ def other(
 ) -> int:
     """Other formats (CZI, LIF, ND2, OME-TIFF, ...), through bioio where it is installed."""
     scan = bioimage.read(_some_files(source))
-    found = Understood(
+    understood = Understood(
         images=scan.fields,
         left_out=scan.left_out,
         origin={"source": source, "files": scan.files, "names": scan.title},
     )
     heading = f"understood: {scan.files} file(s), read {scan.title}"
-    text = describe(found, heading=heading, notes=scan.notes, spacing_um=pixel_size_um)
-    return _copy(found, text, output, pixel_size_um, incomplete, dry_run, ngff)
+    text = describe(understood, heading=heading, notes=scan.notes, spacing_um=pixel_size_um)
+    return _copy(understood, text, output, pixel_size_um, incomplete, dry_run, ngff)
 
 
 def _some_files(source: str) -> list[SourceFile]:
@@ -112,7 +112,7 @@ def _some_files(source: str) -> list[SourceFile]:
 
 
 def _copy(
-    found: Understood,
+    understood: Understood,
     text: str,
     output: str,
     pixel_size_um: float | None,
@@ -124,9 +124,9 @@ def _copy(
     sys.stdout.write(text)
     sys.stdout.flush()
     if dry_run:
-        return 3 if found.left_out else 0
-    made = copy_images(found, output, spacing_um=pixel_size_um, ngff=ngff, stop=incomplete == "stop")
-    for path in made.left_out.keys() - found.left_out.keys():
+        return 3 if understood.left_out else 0
+    made = copy_images(understood, output, spacing_um=pixel_size_um, ngff=ngff, stop=incomplete == "stop")
+    for path in made.left_out.keys() - understood.left_out.keys():
         sys.stdout.write(f"  LEFT OUT {path}: {made.left_out[path]}\n")
     sys.stdout.write(f"{made.images} of {made.total} image(s) -> {output}\n")
     return 3 if made.left_out else 0
@@ -189,18 +189,18 @@ for _name in DATASETS:
 
 
 def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)[x,](\d+)", text)
-    if not found or not int(found[1]) or not int(found[2]):
+    match = re.fullmatch(r"(\d+)[x,](\d+)", text)
+    if not match or not int(match[1]) or not int(match[2]):
         raise BadArgument(f"--size: expected height x width such as 2048x2048, got {text!r}")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def _wells(text: str | None) -> list[tuple[str, str]]:
     names = [name.strip() for name in (text or "").split(",") if name.strip()]
-    found = [re.fullmatch(r"([A-Za-z]+)(\d+)", name) for name in names]
-    if not all(found):
+    matches = [re.fullmatch(r"([A-Za-z]+)(\d+)", name) for name in names]
+    if not all(matches):
         raise BadArgument(f"--wells: expected names such as A1,B12, got {text!r}")
-    return [(match[1].upper(), str(int(match[2]))) for match in found if match]
+    return [(match[1].upper(), str(int(match[2]))) for match in matches if match]
 
 
 def _say(made: Ingested, output: str) -> int:

@@ -9,33 +9,35 @@ LISTED = 12
 """Names shown before the rest is summed up."""
 
 
-def describe(found: Understood, *, heading: str, notes: Iterable[str], spacing_um: float | None) -> str:
+def describe(understood: Understood, *, heading: str, notes: Iterable[str], spacing_um: float | None) -> str:
     """Return the text that is shown before pixels are copied."""
     lines = [
         heading,
-        *_places(found),
-        f"channels: {_varied(', '.join(image.channels) for image in found.images)}",
-        f"images: {_varied(_size(image) for image in found.images)}",
-        f"pixel size: {_pixel_size(found.images, spacing_um)}",
+        *_places(understood),
+        f"channels: {_varied(', '.join(image.channels) for image in understood.images)}",
+        f"images: {_varied(_size(image) for image in understood.images)}",
+        f"pixel size: {_pixel_size(understood.images, spacing_um)}",
         *(f"note: {note}" for note in notes),
-        *_left_out(found),
+        *_left_out(understood),
     ]
     return "\n".join([lines[0], *(f"  {line}" for line in lines[1:])]) + "\n"
 
 
-def _places(found: Understood) -> Iterator[str]:
+def _places(understood: Understood) -> Iterator[str]:
     wells: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for image in found.images:
+    for image in understood.images:
         if image.well:
             wells[image.well].append(image.path.rpartition("/")[2])
-    total = len(found.images) + len(found.left_out)
+    total = len(understood.images) + len(understood.left_out)
     if not wells:
-        names = [image.path for image in found.images if image.path]
-        yield f"no plate, {len(found.images)} of {total} image(s)" + (f": {_some(names)}" if names else "")
+        names = [image.path for image in understood.images if image.path]
+        yield f"no plate, {len(understood.images)} of {total} image(s)" + (
+            f": {_some(names)}" if names else ""
+        )
         return
     yield f"plate: {len(wells)} well(s): {_some([''.join(well) for well in wells])}"
     numbers = list(dict.fromkeys(field for fields in wells.values() for field in fields))
-    yield f"fields: {len(found.images)} of {total}, numbered {_some(sorted(numbers, key=_by_number))}"
+    yield f"fields: {len(understood.images)} of {total}, numbered {_some(sorted(numbers, key=_by_number))}"
     most = max(len(fields) for fields in wells.values())
     fewer = [
         f"{''.join(well)} ({len(fields)} of {most})" for well, fields in wells.items() if len(fields) < most
@@ -80,8 +82,8 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + rest
 
 
-def _left_out(found: Understood) -> Iterator[str]:
-    for path, reason in list(found.left_out.items())[:LISTED]:
+def _left_out(understood: Understood) -> Iterator[str]:
+    for path, reason in list(understood.left_out.items())[:LISTED]:
         yield f"LEFT OUT {path}: {reason}"
-    if len(found.left_out) > LISTED:
-        yield f"LEFT OUT: {len(found.left_out) - LISTED} more"
+    if len(understood.left_out) > LISTED:
+        yield f"LEFT OUT: {len(understood.left_out) - LISTED} more"

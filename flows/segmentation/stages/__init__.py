@@ -1,1 +1,1 @@
-"""The stages of the main job, from limits to tables, and all of them in one go for a small image."""
+"""The stages of the main job, from limits to tables, and the single call that runs them all for a small image."""

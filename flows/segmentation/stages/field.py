@@ -1,8 +1,8 @@
-"""A field: an image so small that one worker does all stages of it in one go.
+"""A field: an image so small that one worker runs all stages of it in one call.
 
-The functions are those that large images go through, stage by stage; only the place where they keep their state
-differs. It is a draft of the output (`pipeline.store.places.draft`), in memory, of which labels, table and one
-mark are written when all is done. The results are byte for byte the same.
+The functions are those of large images; only their state lives elsewhere, in a draft of the output in memory
+(`pipeline.store.places.draft`), from which labels, table and one mark are written at the end. The results are
+byte for byte the same.
 """
 
 import time
@@ -27,23 +27,23 @@ from flows.segmentation.stages.painting import (
 )
 from pipeline.normalise import Limits, Normalise, limits_of
 from pipeline.stitch import Filters
-from pipeline.store.ome.label_reading import label_origin, labels_path, layer_names
+from pipeline.store.ome.label_images.reading import label_origin, labels_path, layer_names
 from pipeline.store.places.draft import Draft, draft_over
 
 
 @dataclass(frozen=True, kw_only=True)
 class FieldJob:
-    """All a worker has to know to segment a field."""
+    """Everything that a worker needs to segment a field."""
 
     target: Target
     normalise: Normalise
     filters: Filters
     limits: Limits | None
-    """Limits the field shares with others; None: they come from its own pixels."""
+    """Limits that the field shares with others; None where they come from its own pixels."""
     absent_are_zeros: bool
-    """Whether absent chunks are known to be empty, so that none was lost."""
+    """Whether the user declared absent chunks to be empty, so that they are not checked."""
     replaces: bool
-    """Whether there are labels of that name, which stay until the new ones are complete."""
+    """Whether labels of that name exist; they are kept until the new ones are complete."""
 
     @property
     def work(self) -> ImageJob:
@@ -53,16 +53,16 @@ class FieldJob:
 
 @dataclass(frozen=True)
 class FieldResult:
-    """What came of a field."""
+    """The result of a field."""
 
     facts: dict[str, object]
     """Facts of the image, as its mark keeps them."""
     seconds: dict[str, float]
-    """Time spent reading, in the network, and after it."""
+    """Seconds spent reading, in the network, and after it."""
 
 
 def segment_field(job: FieldJob) -> FieldResult:
-    """Segment a field and write its labels, its table and its mark; doing it again writes the same bytes."""
+    """Segment a field and write its labels, its table and its mark; a repetition writes the same bytes."""
     keep_memory()
     if job.replaces and job.target.is_publishing:
         return FieldResult(finish_image(job.target), {})
@@ -86,7 +86,7 @@ def segment_field(job: FieldJob) -> FieldResult:
 
 
 def _read(work: ImageJob, job: FieldJob) -> tuple[ImageJob, Limits]:
-    """The image with its pixels, and its limits from the same read."""
+    """Read the pixels of an image, and take its limits from the same read."""
     if not job.absent_are_zeros:
         with failing_in("check", work):
             stages.check_pixels(work)
@@ -96,7 +96,7 @@ def _read(work: ImageJob, job: FieldJob) -> tuple[ImageJob, Limits]:
 
 
 def _predict(work: ImageJob, limits: Limits) -> float:
-    """Run the network over the tiles; seconds in the network alone."""
+    """Run the network on the tiles; return the seconds spent in the network."""
     seconds = 0.0
     for item in work.items(work.tiles()):
         with failing_in("predict", item):
@@ -105,7 +105,7 @@ def _predict(work: ImageJob, limits: Limits) -> float:
 
 
 def _paint(work: ImageJob, job: FieldJob) -> None:
-    """From layers to labels, staged in the draft."""
+    """Turn the layers into labels, staged in the draft."""
     for item in work.items(work.units()):
         with failing_in("describe", item):
             stages.describe_unit(item)
@@ -117,7 +117,7 @@ def _paint(work: ImageJob, job: FieldJob) -> None:
 
 
 def _publish(work: ImageJob, job: FieldJob, draft: Draft) -> dict[str, Any]:
-    """Put labels and table in their place in the draft, and then the draft in place."""
+    """Publish labels and table inside the draft, then write the draft to the output."""
     with failing_in("finish", work):
         _remove_begun(work, job.target, draft)
         facts = finish_image(replace(job.target, work=work))
@@ -127,7 +127,7 @@ def _publish(work: ImageJob, job: FieldJob, draft: Draft) -> dict[str, Any]:
 
 
 def _remove_begun(work: ImageJob, target: Target, draft: Draft) -> None:
-    """Remove labels of this very work that a failed try, or a start that was killed, had begun to write."""
+    """Remove partly written labels of the same work, left by a failed attempt or a killed run."""
     path, zarr_format = work.image.path, work.image.zarr_format
     for name in layer_names(target.name, read_stitching(work).depth):
         if label_origin(draft, path, name, zarr_format=zarr_format) == target.origin:
@@ -135,7 +135,7 @@ def _remove_begun(work: ImageJob, target: Target, draft: Draft) -> None:
 
 
 def _replace(work: ImageJob, job: FieldJob, draft: Draft) -> dict[str, Any]:
-    """Write what is staged beside the old labels, and exchange them by the journal of publishing."""
+    """Write the staged labels beside the old ones, and exchange them by means of the publishing journal."""
     with failing_in("finish", work):
         keep_objects(work)
         job.target.writer(read_stitching(work).depth)
@@ -147,7 +147,7 @@ def _replace(work: ImageJob, job: FieldJob, draft: Draft) -> dict[str, Any]:
 
 
 def _limits_of(work: ImageJob, normalise: Normalise) -> Limits:
-    """Limits of an image from its own pixels."""
+    """Compute the limits of an image from its own pixels."""
     if normalise.kind == "none":
         return Limits((0.0,) * len(work.channels), (1.0,) * len(work.channels))
     planes = [work.read(plane, work.whole.core) for plane in range(len(work.image.planes))]

@@ -1,7 +1,7 @@
 """Joining: the pieces of an image become its objects, once, in one process.
 
-Reads what describing wrote, decides which pieces are one object, and keeps that as the stitching table in the
-scratch, so that painting, measuring and a restart find it.
+It reads what the stage `describe` wrote, decides which pieces belong to one object, and writes the stitching table
+to the scratch, where painting, measuring and a restart find it.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ JOINED = {*(f"{ROW}{name}" for name in DECIDING), *(f"{OVERLAP}{name}" for name 
 
 @dataclass(frozen=True)
 class Stitching:
-    """Where every piece of an image ended: ``ids`` (0: dropped) and output ``layers``, unit after unit."""
+    """The object of every piece of an image: ``ids`` (0: dropped) and output ``layers``, unit after unit."""
 
     units: dict[str, slice]
     """Rows of each unit, by its key."""
@@ -42,7 +42,7 @@ class Stitching:
     saturated: np.ndarray
     """Share of clipped pixels of each measured channel, likewise."""
     ambiguous: int = 0
-    """Objects that could have been matched with more than one of another tile, and so were not."""
+    """Number of objects that match several objects of another tile equally well, and so were not joined."""
 
     def of(self, unit: TileJob) -> tuple[np.ndarray, np.ndarray]:
         """Ids and layers of the pieces of a unit."""
@@ -61,7 +61,7 @@ class Stitching:
 
 
 def join_image(work: ImageJob, filters: Filters) -> int:
-    """Reduce an image, all planes, and write its stitching table; the number of objects."""
+    """Join the pieces of an image, all planes, and write its stitching table; return the number of objects."""
     names: list[str] = []
     starts, ids, layers, pairs = [0], [], [], []
     qualities: list[Columns] = []
@@ -73,8 +73,8 @@ def join_image(work: ImageJob, filters: Filters) -> int:
         qualities += [_quality(part) for part in parts]
         names += [item.key for item in items]
         starts += [starts[-1] + int(n) for n in np.cumsum(counts)]
-        own, layer = objects.painted(0, int(sum(counts)))
-        ids.append(np.where(own > 0, own + np.uint32(base), np.uint32(0)))
+        numbers, layer = objects.painted(0, int(sum(counts)))
+        ids.append(np.where(numbers > 0, numbers + np.uint32(base), np.uint32(0)))
         layers.append(layer)
         pairs.append((objects.pairs + base + 1).astype(np.uint32))
         base += len(objects)
@@ -92,7 +92,7 @@ def join_image(work: ImageJob, filters: Filters) -> int:
 
 
 def read_pieces(items: Sequence[TileJob], *, wanted: Callable[[str], bool]) -> list[Columns]:
-    """The wanted columns of what describing wrote of some units, in order: of all units of a large image, few fit."""
+    """Read some columns of the pieces of units, in order; all columns of a large image would not fit into memory."""
 
     def read(item: TileJob) -> Columns:
         columns = from_bytes(item.work.ledger.read(pieces_keys(item)[0]))
@@ -102,7 +102,7 @@ def read_pieces(items: Sequence[TileJob], *, wanted: Callable[[str], bool]) -> l
 
 
 def _read_parts(items: Sequence[TileJob]) -> list[Columns]:
-    """All that joining needs of what describing wrote of some units."""
+    """Read the columns of the pieces of units that joining needs."""
     return read_pieces(items, wanted=lambda name: not name.startswith((ROW, OVERLAP)) or name in JOINED)
 
 
@@ -119,7 +119,7 @@ def _saturation(work: ImageJob, qualities: Sequence[Columns], channel: int) -> f
 def _join_plane(
     work: ImageJob, items: Sequence[TileJob], parts: Sequence[Columns], filters: Filters
 ) -> tuple[Objects, list[int], int]:
-    """Objects of a plane, the number of pieces of each unit, and the number of ambiguous matches."""
+    """Return the objects of a plane, the number of pieces of each unit, and the number of ambiguous matches."""
     counts = [len(part["layer"]) for part in parts]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     rows = {name: np.concatenate([part.pop(f"{ROW}{name}") for part in parts]) for name in DECIDING}
@@ -142,13 +142,13 @@ def _border(part: Columns) -> tuple[Spans, np.ndarray]:
 
 
 def _match_links(items: Sequence[TileJob], parts: Sequence[Columns], offsets: np.ndarray) -> np.ndarray:
-    """Local ids of both tiles become numbers of pieces; an object without a pixel in the core has none."""
+    """Translate links between local ids into pairs of pieces; an object without a pixel in the core has no piece."""
     place = {(item.tile.row, item.tile.column): number for number, item in enumerate(items)}
     links = []
     for number, part in enumerate(parts):
-        for own, theirs, row, column in part["links"].tolist():
+        for label, theirs, row, column in part["links"].tolist():
             other = place[row, column]
-            a, b = _piece_of(part["ids"], own), _piece_of(parts[other]["ids"], theirs)
+            a, b = _piece_of(part["ids"], label), _piece_of(parts[other]["ids"], theirs)
             if a is not None and b is not None:
                 links.append((offsets[number] + a, offsets[other] + b))
     return np.array(links, np.int64).reshape(-1, 2)
@@ -165,12 +165,12 @@ def stitching_key(work: ImageJob) -> str:
 
 
 def is_joined(work: ImageJob) -> bool:
-    """Whether the stitching table is there."""
+    """Whether the stitching table of an image has been written."""
     return work.ledger.find(stitching_key(work)) is not None
 
 
 def read_stitching(work: ImageJob) -> Stitching:
-    """The stitching table of an image."""
+    """Read the stitching table of an image."""
     columns = from_bytes(work.ledger.read(stitching_key(work)))
     starts = columns["starts"].tolist()
     names = columns["names"].tobytes().decode().split("\n")

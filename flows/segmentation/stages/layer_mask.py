@@ -1,7 +1,7 @@
 """The layer mask of an image: one bit per layer and pixel, the scratch between the network and all that follows.
 
-It is stored as the chunks of a zarr array ``(plane, y, x)``, one chunk per tile core, so that tiles never share a
-file. Chunks are encoded and decoded here and not by zarr, whose event loop costs more than a small chunk does.
+It is stored like the chunks of a zarr array ``(plane, y, x)``, one chunk per tile core, so that tiles never share a
+file. This module encodes and decodes the chunks itself, because zarr's event loop costs more than a small chunk.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from flows.execution.parallel import parallel_map
 from flows.segmentation.image_job import ImageJob, TileJob
 from pipeline.errors import BadStore
 from pipeline.segment import bits_dtype
-from pipeline.tiling import Box, Tile, round_up
+from pipeline.tiling import Box, Tile
 
 
 def write_mask(item: TileJob, bits: np.ndarray) -> None:
@@ -59,7 +59,7 @@ def _read_chunk(work: ImageJob, plane: int, tile: Tile) -> np.ndarray:
 
 def _tiles_over(work: ImageJob, box: Box) -> Iterator[Tile]:
     """Tiles of the network whose cores meet a box."""
-    side = _side(work)
+    side = work.core
     for row in range(box.y0 // side, (box.y1 - 1) // side + 1):
         for column in range(box.x0 // side, (box.x1 - 1) // side + 1):
             if (tile := work.tile(row, column)) is not None:
@@ -72,11 +72,7 @@ def _key(work: ImageJob, plane: int, tile: Tile) -> str:
 
 def _chunk_shape(work: ImageJob) -> tuple[int, int]:
     height, width = work.extent
-    return min(_side(work), height), min(_side(work), width)
-
-
-def _side(work: ImageJob) -> int:
-    return round_up(work.core, work.traits.stride)
+    return min(work.core, height), min(work.core, width)
 
 
 def _dtype(work: ImageJob) -> np.dtype:

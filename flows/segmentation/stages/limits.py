@@ -1,7 +1,7 @@
 """Normalisation limits of the images of a run, from exact histograms over the scope of the job.
 
-They are found once and kept in the scratch, so an image that is repaired later sees the same numbers as its
-neighbours. Where images share limits and one of them cannot be read, all of them are set aside.
+They are computed once and kept in the scratch, so that an image that is repaired later gets the same limits as the
+others. Where images share limits and one of them cannot be read, all of them are set aside.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ class Scope:
 
     @property
     def dtype(self) -> np.dtype:
-        """A type that holds the pixels of all images."""
+        """The dtype that holds the pixels of all images."""
         return np.result_type(*(work.dtype for work in self.works))
 
     @property
@@ -46,7 +46,7 @@ class Scope:
 
 
 def find_limits(run: Run, group: Sequence[ImageJob], todo: Sequence[ImageJob]) -> dict[str, Limits]:
-    """Limits by the key of each image that is not set aside; ``group`` holds the scopes of ``todo`` whole."""
+    """Return the limits by key of every image that is not set aside; ``group`` holds complete scopes of ``todo``."""
     wanted = {work.key for work in todo}
     scopes = [s for s in scopes_of(run.plan, group) if wanted & {work.key for work in s.works}]
     known: dict[str, Limits | None] = {}
@@ -77,8 +77,8 @@ def _place(scope: Scope) -> str:
 
 
 def _known(plan: Plan, scope: Scope) -> Limits | None:
-    found = plan.ledger.find_json(_place(scope))
-    return Limits(**{name: tuple(values) for name, values in found.items()}) if found else None
+    document = plan.ledger.find_json(_place(scope))
+    return Limits(**{name: tuple(values) for name, values in document.items()}) if document else None
 
 
 def _check_pixels(run: Run, scopes: Iterable[Scope]) -> None:
@@ -91,18 +91,18 @@ def _check_pixels(run: Run, scopes: Iterable[Scope]) -> None:
 
 
 def _whole(run: Run, scopes: Iterable[Scope]) -> list[Scope]:
-    """Scopes without an image that was set aside; the others lose all their images."""
+    """Return the scopes in which no image was set aside; in the others all images are set aside."""
     whole = []
     for scope in scopes:
         alive = run.alive(scope.works)
         if len(alive) == len(scope.works):
             whole.append(scope)
             continue
-        gone = next(str(work) for work in scope.works if work.key in run.failed)
+        failed = next(str(work) for work in scope.works if work.key in run.failed)
         for work in alive:
             run.set_aside(
                 work, "limits", work,
-                f"it shares its normalisation with {gone}, which cannot be read; mend that image, or use "
+                f"it shares its normalisation with {failed}, which cannot be read; mend that image, or use "
                 "normalise.scope=image",
             )  # fmt: skip
     return whole

@@ -1,4 +1,4 @@
-"""Measuring: the object table of an image, from what describing wrote and joining decided."""
+"""Measuring: the object table of an image, from the rows of its pieces and the stitching table."""
 
 from collections.abc import Iterator
 
@@ -37,12 +37,12 @@ def measure_objects(work: ImageJob) -> bytes:
 
 
 def keep_objects(work: ImageJob) -> None:
-    """Measure the objects of an image and keep their table in the scratch."""
+    """Measure the objects of an image and write their table to the scratch."""
     work.ledger.write(table_key(work), measure_objects(work))
 
 
 def find_objects(work: ImageJob) -> bytes | None:
-    """The object table of an image from the scratch; None where it was not kept."""
+    """Read the object table of an image from the scratch; None where there is none."""
     return work.ledger.find(table_key(work))
 
 
@@ -52,7 +52,7 @@ def table_key(work: ImageJob) -> str:
 
 
 def _rows(part: Columns, owner: np.ndarray) -> Columns:
-    """Additive rows of a unit's pieces, with what each shares with no other object that is kept."""
+    """Additive rows of the pieces of a unit, with the pixels that each shares with no other remaining object."""
     rows, overlapping = (
         {name.removeprefix(prefix): column for name, column in part.items() if name.startswith(prefix)}
         for prefix in (ROW, OVERLAP)
@@ -66,12 +66,12 @@ def _table(
     """Rows of the object table, in parts; one without rows when there are no objects."""
     for start in range(0, max(len(layer), 1), ROW_GROUP):
         part = slice(start, start + ROW_GROUP)
-        own = {name: column[part] for name, column in rows.items()}
+        selected = {name: column[part] for name, column in rows.items()}
         columns = {
             **_identity(work, plane, base + start, layer[part]),
-            **measure.object_columns(own, work.measured_names, work.image.spacing_um),
+            **measure.object_columns(selected, work.measured_names, work.image.spacing_um),
             "overlap_labels": partners[part],
-            "tiles_spanned": _tiles_spanned(work, own),
+            "tiles_spanned": _tiles_spanned(work, selected),
         }
         arrays = [numbers(c) if isinstance(c, np.ndarray) else c for c in columns.values()]
         yield pa.Table.from_arrays(arrays, names=list(columns))
@@ -80,7 +80,7 @@ def _table(
 def _identity(
     work: ImageJob, plane: int, before: int, layers: np.ndarray
 ) -> dict[str, np.ndarray | pa.StringArray]:
-    """Which objects these are: ids after ``before``, and where."""
+    """The identifying columns of objects: ids counted on from ``before``, well, field and plane."""
     image, count = work.image, len(layers)
     row, column = image.well or ("", "")
     t, z = image.planes[plane]
@@ -106,6 +106,6 @@ def _partners(stitching: Stitching) -> pa.ListArray:
 
 
 def _tiles_spanned(work: ImageJob, rows: Columns) -> np.ndarray:
-    """Tiles of the network that the bounding box meets: the one column that speaks of the tiling."""
+    """Number of network tiles that a bounding box intersects: the only column that depends on the tiling."""
     down = (rows["y1"] - 1) // work.core - rows["y0"] // work.core + 1
     return (down * ((rows["x1"] - 1) // work.core - rows["x0"] // work.core + 1)).astype(np.int64)

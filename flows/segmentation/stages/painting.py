@@ -1,10 +1,10 @@
 """Painting and publishing: the last stages, on any worker.
 
-paint    pieces and their place in the stitching table -> labels and their pyramid, in the staging place
-         beside it, of a large image: the object table
-complete of a large image: the levels that no block writes
-finish   labels and table of an image, complete, to their place
-Doing a piece of work twice writes the same bytes.
+paint     runs and stitching table -> labels and their pyramid, in the staging folder;
+          for a large image also the object table
+complete  the coarse levels of a large image that no block writes
+finish    complete labels and table are published at their place
+Repeating a unit of work writes the same bytes.
 """
 
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ from pipeline.errors import BadStore, RunConflict
 from pipeline.spans import Runs
 from pipeline.spans import paint as painted
 from pipeline.store.ome.groups import join, read_json
-from pipeline.store.ome.label_layout import layout_for
-from pipeline.store.ome.label_reading import labels_path
-from pipeline.store.ome.label_writing import JOURNAL
+from pipeline.store.ome.label_images.layout import layout_for
+from pipeline.store.ome.label_images.reading import labels_path
+from pipeline.store.ome.label_images.writing import JOURNAL
 from pipeline.store.ome.labels import LabelWriter, create_labels, publish
 from pipeline.store.ome.tables import write_encoded
 
@@ -36,22 +36,22 @@ class Target:
     work: ImageJob
     name: str
     origin: str
-    """What the labels say of the work they come from."""
+    """Fingerprint of the work, which the labels carry."""
     overwrite: bool
     empty: bool = False
-    """Whether the limits found nothing but noise in the image."""
+    """Whether the limits found only noise in the image."""
 
     def __str__(self) -> str:
         return str(self.work)
 
     @property
     def journal(self) -> str:
-        """Key of the journal of publishing, by which a run knows labels that it has begun to put in place."""
+        """Key of the publishing journal, by which a run recognises labels whose publication it had started."""
         return join(staging(self.work), labels_path(self.work.image.path), f"{self.name}.{JOURNAL}")
 
     @property
     def is_publishing(self) -> bool:
-        """Whether all is staged and an earlier start has begun to put it in place."""
+        """Whether everything is staged and an earlier start has begun to publish it."""
         journal = read_json(self.work.ledger.output, self.journal)
         return journal is not None and not journal.get("done")
 
@@ -71,13 +71,13 @@ def staging(work: ImageJob) -> str:
 
 
 def image_mark(work: ImageJob) -> str:
-    """Key of the last mark of an image: it is complete."""
+    """Key of the mark of a complete image, which is written last."""
     return f"{work.ledger.folder}/images/{work.key}.json"
 
 
 @dataclass(frozen=True)
 class PaintItem:
-    """A block to paint: the units that meet it, with id and output layer of each of their pieces."""
+    """A block to paint: the units that intersect it, with id and output layer of each of their pieces."""
 
     item: TileJob
     units: tuple[TileJob, ...]
@@ -90,27 +90,27 @@ class PaintItem:
 
 
 def paint_items(target: Target) -> list[PaintItem]:
-    """The blocks of an image that were not painted yet."""
+    """The blocks of an image without a mark."""
     work = target.work
     stitching = read_stitching(work)
     writer = target.writer(stitching.depth)
     marks = work.ledger.marks("paint", work.key)
     if writer.fresh and marks:
-        # Marks of labels that were taken away since say nothing about these.
+        # Marks of labels that were removed since do not count.
         work.ledger.forget(f"done/paint/{work.key}")
         marks = set()
-    found = []
+    blocks = []
     for item in work.items(work.blocks()):
         if item.key not in marks:
             units = tuple(TileJob(work, item.plane, unit) for unit in work.units_over(item.tile))
-            of = [stitching.of(unit) for unit in units]
-            ids, layers = tuple(ids for ids, _ in of), tuple(layers for _, layers in of)
-            found.append(PaintItem(item, units, ids, layers, writer))
-    return found
+            stitched = [stitching.of(unit) for unit in units]
+            ids, layers = tuple(ids for ids, _ in stitched), tuple(layers for _, layers in stitched)
+            blocks.append(PaintItem(item, units, ids, layers, writer))
+    return blocks
 
 
 def paint_block(todo: PaintItem) -> None:
-    """Write a block of every output layer that has something in it, and its part of the pyramids."""
+    """Write a block of every output layer that is not empty in it, and its part of the pyramids."""
     keep_memory()
     item, work = todo.item, todo.item.work
     core = item.tile.core
@@ -128,7 +128,7 @@ def paint_block(todo: PaintItem) -> None:
 
 
 def _placed(todo: PaintItem) -> tuple[Runs, np.ndarray]:
-    """Runs of the objects in a block, in block coordinates, with their ids; sorted by output layer, and that."""
+    """Return the runs of the objects in a block, in block coordinates, with their ids, and the output layer of each."""
     parts, core = [], todo.item.tile.core
     for unit, ids, layers in zip(todo.units, todo.ids, todo.layers):
         here = unit.tile.core
@@ -153,12 +153,12 @@ def _strips(runs: Runs, shape: tuple[int, int], width: int) -> Iterator[np.ndarr
 
 
 def large(target: Target) -> bool:
-    """Whether an image is worth several workers when its blocks are done; others are finished in one go."""
+    """Whether an image is so large that several workers complete its pyramid; others are completed in one call."""
     return layout_for(target.work.image).has_coarse_levels
 
 
 def paint_or_measure(todo: PaintItem | Target) -> None:
-    """Write a block, or measure the objects of an image: that needs no block and takes as long as several."""
+    """Write a block, or measure the objects of an image, which needs no block and takes as long as several."""
     if isinstance(todo, PaintItem):
         paint_block(todo)
     else:
@@ -167,7 +167,7 @@ def paint_or_measure(todo: PaintItem | Target) -> None:
 
 @dataclass(frozen=True)
 class CoarseLevels:
-    """What one layer of a large image lacks when its blocks are painted."""
+    """The coarse levels of one layer of a large image, made after its blocks are painted."""
 
     target: Target
     writer: LabelWriter
@@ -184,21 +184,21 @@ def coarse_levels(target: Target) -> list[CoarseLevels]:
 
 
 def coarsen(todo: CoarseLevels) -> None:
-    """Make the coarse levels of a layer; doing it again writes the same bytes."""
+    """Make the coarse levels of a layer; a repetition writes the same bytes."""
     with todo.target.work.ledger.writing():
         todo.writer.coarsen(todo.layer)
 
 
 def finish_image(target: Target) -> dict[str, object]:
-    """Show labels and table of an image, complete, at their place; facts of the image, kept as its last mark."""
+    """Publish the complete labels and table of an image; return the facts that are written as its last mark."""
     work, output = target.work, target.work.ledger.output
     stitching = read_stitching(work)
-    # Measured first: labels are not shown when their table cannot be made.
+    # Measured first, so that no labels are published when their table cannot be made.
     table = find_objects(work) or measure_objects(work)
     try:
         publish(target.writer(stitching.depth), overwrite=target.overwrite, coarsened=True)
     except RunConflict as error:
-        # A deeper layer found its name taken: a matter of this image, the others go on.
+        # The name of a deeper layer exists already; that concerns this image only, so it is set aside.
         raise BadStore(str(error)) from None
     with work.ledger.writing():
         write_encoded(output, work.image.path, target.name, table, region=target.name)

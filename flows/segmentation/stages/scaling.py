@@ -1,4 +1,4 @@
-"""At which scale a job sees its images: the level of the pyramid, and the factor to the scale of the model."""
+"""The scale at which images are segmented: the pyramid level, and the factor to the scale of the model."""
 
 from dataclasses import replace
 from math import ceil, sqrt
@@ -9,17 +9,17 @@ from pipeline.segment import Traits
 from pipeline.store.ome.collection import Collection, Image
 
 SAME_SCALE = 1.05
-"""Pixel sizes that differ by less than this factor count as equal: nothing is resampled."""
+"""Pixel sizes that differ by less than this factor are treated as equal: nothing is resampled."""
 
 OTHER_SCALE = 1.5
-"""Pixel sizes that differ from the model's by more than this factor are announced."""
+"""Pixel sizes that differ from the model's by more than this factor are reported to the user."""
 
 SMALLEST, LARGEST = 0.05, 20.0
 """Range of the factor of resampling."""
 
 
 def at_level(source: Collection, level: int | None, pixel_size_um: float | None) -> Collection:
-    """The images of a source on a level of their pyramids: one by number, or the coarsest with pixels of that size."""
+    """Select a pyramid level of every image: by its number, or the coarsest whose pixels are not too large."""
     if pixel_size_um is not None:
         return replace(source, images=tuple(_no_coarser(image, pixel_size_um) for image in source.images))
     if not level:
@@ -29,13 +29,13 @@ def at_level(source: Collection, level: int | None, pixel_size_um: float | None)
 
 def _no_coarser(image: Image, pixel_size_um: float) -> Image:
     """The coarsest level whose pixels are no larger than ``pixel_size_um``, or the finest."""
-    found = image
+    chosen = image
     for level in range(1, len(image.levels)):
         coarser = image.at_level(level)
         if _spacing(coarser, "--pixel-size") > SAME_SCALE * pixel_size_um:
             break
-        found = coarser
-    return found
+        chosen = coarser
+    return chosen
 
 
 def factor_of(image: Image, job: SegmentJob, traits: Traits) -> float:
@@ -80,7 +80,7 @@ def least_area(factor: float, traits: Traits) -> int:
 
 
 def scale_notes(images: tuple[Image, ...], factors: tuple[float, ...], traits: Traits) -> list[str]:
-    """What a user should know of the scale: what is resampled, or pixel sizes far from those of the model."""
+    """Notes for the user on the scale: which images are resampled, and pixel sizes far from those of the model."""
     notes = []
     resampled = sorted({round(factor, 4) for factor in factors if factor != 1})
     if resampled:

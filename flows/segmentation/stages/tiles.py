@@ -1,9 +1,9 @@
 """The stages of the main job, as plain functions that run on any worker.
 
-predict   read core and halo, normalise, network, layers      -> scratch: layer mask, or the tile's own stack
+predict   read core and halo, normalise, network, layers      -> scratch: layer mask, or the label stack of the tile
 describe  scratch -> components, rows, border, spans          -> scratch: pieces
-Joining and painting have rooms of their own. Each stage writes its result whole and then its mark; doing a piece
-of work twice writes the same bytes.
+Joining and painting have modules of their own. Each stage writes its whole result and then its mark; repeating a
+unit of work writes the same bytes.
 """
 
 import time
@@ -24,17 +24,17 @@ from pipeline.normalise import Limits
 from pipeline.segment import bits, bits_dtype, checked_answer
 from pipeline.spans import Runs, runs_of, spans_of_bits, spans_of_stack
 from pipeline.stitch import Pieces, border_spans, describe, from_bytes, to_bytes
-from pipeline.store.ome.chunk_presence import check_chunks
+from pipeline.store.ome.chunks.presence import check_chunks
 from pipeline.tiling import Box, Tile
 
 
 def ready(segmenter: SegmenterRef) -> None:
-    """Load a segmenter, so that one that cannot be loaded, or a GPU that is not there, is told before any work."""
+    """Load a segmenter, so that a segmenter that cannot be loaded or a missing GPU is reported before any work."""
     loaded(segmenter)
 
 
 def check_pixels(work: ImageJob) -> None:
-    """Refuse an image of which chunks were lost: they would read as zeros."""
+    """Refuse an image with lost chunks, which would be read as zeros."""
     check_chunks(work.image)
 
 
@@ -53,7 +53,7 @@ def count_levels(job: tuple[TileJob, Bins]) -> Histogram:
 
 
 def predict(job: tuple[TileJob, Limits]) -> dict[str, Any]:
-    """Segment a tile and keep what lies in its core (touch) or in its whole read (match); seconds it took."""
+    """Segment a tile and write the layers of its core (touch) or the stack of its read (match); return the seconds."""
     keep_memory()
     item, limits = job
     work, tile = item.work, item.tile
@@ -74,7 +74,7 @@ def predict(job: tuple[TileJob, Limits]) -> dict[str, Any]:
 
 
 def _network_input(item: TileJob, limits: Limits) -> np.ndarray:
-    """Normalised pixels of what a tile reads, at the scale of the network."""
+    """Read and normalise the pixels of a tile, at the scale of the network."""
     work, box = item.work, item.tile.read
     rescaling = work.rescaling
     seen = rescaling.outer(box) if rescaling else box
@@ -109,17 +109,17 @@ ROW, BORDER, OVERLAP, QUALITY = "row.", "border.", "overlap.", "quality."
 focus and saturation."""
 
 RUNS = ".runs.safetensors"
-"""End of the key that is written last: a unit that has it was described."""
+"""Ending of the key that `describe_unit` writes last: a unit with such a key has been described."""
 
 
 def pieces_keys(item: TileJob) -> tuple[str, str]:
-    """Keys of what `describe_unit` writes: what joining needs, and then the runs that painting needs."""
+    """Keys that `describe_unit` writes: the rows for joining and measuring, then the runs for painting."""
     place = f"pieces/{item.work.key}/{item.key}"
     return f"{place}.rows.safetensors", f"{place}{RUNS}"
 
 
 def describe_unit(item: TileJob) -> int:
-    """Find the pieces of a unit, measure them and write what joining and painting need; their number."""
+    """Find and measure the pieces of a unit and write their rows and runs; return their number."""
     keep_memory()
     work, core = item.work, item.tile.core
     block = work.read(item.plane, core, work.measured)
@@ -151,16 +151,16 @@ def _cells(item: TileJob, block: np.ndarray) -> np.ndarray:
 
 
 def _run_columns(pieces: Pieces, core: Box) -> dict[str, np.ndarray]:
-    """The runs of a unit, in its coordinates; small numbers, because memory touched first is slow."""
-    own, place = runs_of(pieces.spans, pieces.span_piece), np.min_scalar_type(max(core.shape))
-    columns = {"y": own.y, "x0": own.x0, "x1": own.x1}
+    """The runs of a unit as columns of the smallest integer type, in coordinates of the unit."""
+    runs, place = runs_of(pieces.spans, pieces.span_piece), np.min_scalar_type(max(core.shape))
+    columns = {"y": runs.y, "x0": runs.x0, "x1": runs.x1}
     return {name: column.astype(place) for name, column in columns.items()} | {
-        "piece": own.value.astype(np.uint32)
+        "piece": runs.value.astype(np.uint32)
     }
 
 
 def read_runs(item: TileJob) -> Runs:
-    """The runs of a unit, in its coordinates, with the numbers of its pieces."""
+    """Read the runs of a unit, in its coordinates, with the numbers of their pieces."""
     table = from_bytes(item.work.ledger.read(pieces_keys(item)[1]))
     y, x0, x1 = (table[name].astype(np.int32) for name in ("y", "x0", "x1"))
     return Runs(y, x0, x1, table["piece"])
@@ -173,25 +173,25 @@ def _border_columns(pieces: Pieces, core: Box) -> dict[str, np.ndarray]:
 
 
 def _describe_stack(item: TileJob, channels: Sequence[np.ndarray]) -> tuple[Pieces, dict[str, np.ndarray]]:
-    """Pieces of a tile that numbered its objects itself, and their links to the tiles after it."""
+    """Pieces of a tile whose segmenter numbers objects, and their links to the following tiles."""
     work, tile = item.work, item.tile
     stack = _read_stack(work, item.key)
     y, x = tile.core.within(tile.read)
     spans, stretches, ids = spans_of_stack(np.ascontiguousarray(stack[:, y, x]))
-    own, piece = np.unique(ids, return_inverse=True)
+    labels, piece = np.unique(ids, return_inverse=True)
     pieces = describe(spans, stretches, tile.core, work.frame(item.plane), channels=channels, piece=piece)
     links, ambiguous = [], 0
     for other in _later_neighbours(work, tile):
         band = tile.read.intersection(other.read)
-        there = _read_stack(work, f"{item.plane}_{other.key}")
+        neighbour = _read_stack(work, f"{item.plane}_{other.key}")
         matches = match_links(
-            stack[(slice(None), *band.within(tile.read))], there[(slice(None), *band.within(other.read))]
+            stack[(slice(None), *band.within(tile.read))], neighbour[(slice(None), *band.within(other.read))]
         )
         place = np.full((len(matches.pairs), 2), (other.row, other.column))
         links.append(np.concatenate([matches.pairs, place], axis=1))
         ambiguous += len(matches.ambiguous)
     table = np.concatenate(links or [np.zeros((0, 4), np.int64)])
-    return pieces, {"ids": own, "links": table, "ambiguous": np.array(ambiguous)}
+    return pieces, {"ids": labels, "links": table, "ambiguous": np.array(ambiguous)}
 
 
 def _read_stack(work: ImageJob, key: str) -> np.ndarray:
@@ -199,7 +199,7 @@ def _read_stack(work: ImageJob, key: str) -> np.ndarray:
 
 
 def _later_neighbours(work: ImageJob, tile: Tile) -> list[Tile]:
-    """The neighbours to the right and below, so that each pair of tiles is compared once."""
+    """The right neighbour and those below, so that each pair of tiles is compared once."""
     steps = ((0, 1), (1, -1), (1, 0), (1, 1))
-    found = [work.tile(tile.row + down, tile.column + right) for down, right in steps]
-    return [other for other in found if other is not None]
+    neighbours = [work.tile(tile.row + down, tile.column + right) for down, right in steps]
+    return [other for other in neighbours if other is not None]

@@ -14,11 +14,11 @@ Offset = tuple[int, int]
 
 def offsets(ranges: Sequence[int], neighbours: int) -> list[Offset]:
     """Return two offsets per range r, (-r, 0) and (0, -r), and with 8 ``neighbours`` the diagonal ones too."""
-    found: list[Offset] = []
+    steps: list[Offset] = []
     for r in ranges:
-        found += [(-r, 0), (0, -r)]
-        found += [(-r, -r), (-r, r)] if neighbours == 8 else []
-    return found
+        steps += [(-r, 0), (0, -r)]
+        steps += [(-r, -r), (-r, r)] if neighbours == 8 else []
+    return steps
 
 
 def unit(embeddings: torch.Tensor) -> torch.Tensor:
@@ -45,8 +45,8 @@ def affinities(first: torch.Tensor, second: torch.Tensor, pairs: Sequence[Offset
 
     Pairs that leave the image are 0.
     """
-    found = []
+    bands = []
     for offset in pairs:
         valid = inside(first.shape[-2:], offset, first.device)
-        found.append((first * shifted(second, offset)).sum(1) * valid)
-    return torch.stack(found, dim=1)
+        bands.append((first * shifted(second, offset)).sum(1) * valid)
+    return torch.stack(bands, dim=1)

@@ -186,8 +186,8 @@ def apart(means: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
         done = decided.index_select(0, second)
         waits = _sum_by((surer & ~done).float(), first, objects)
         place = first * layers + chosen.index_select(0, second)
-        taken = _sum_by(done.float(), place, objects * layers).view(objects, layers) > 0
-        free = torch.where(taken & ~taken.all(1, keepdim=True), -1.0, means).argmax(1)
+        occupied = _sum_by(done.float(), place, objects * layers).view(objects, layers) > 0
+        free = torch.where(occupied & ~occupied.all(1, keepdim=True), -1.0, means).argmax(1)
         ready = ~decided & ((waits == 0) | (number == ROUNDS))
         chosen, decided = torch.where(ready, free, chosen), decided | ready
     return chosen

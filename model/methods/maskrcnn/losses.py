@@ -42,11 +42,15 @@ def box_losses(
     scores: torch.Tensor, deltas: torch.Tensor, regions: Sequence[Regions], targets: Targets
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the losses of classes (cross entropy) and of the corrections of regions, mean over all regions."""
-    truth = torch.cat([_classes(own) for own in regions])
+    truth = torch.cat([_classes(region) for region in regions])
     wanted = torch.cat(
         [
-            corrections(own.boxes[: len(own.objects)], objects.boxes[own.objects], REFINED)
-            for own, objects in zip(regions, targets.images, strict=True)
+            corrections(
+                region.boxes[: len(region.objects)],
+                objects.boxes[region.objects],
+                REFINED,
+            )
+            for region, objects in zip(regions, targets.images, strict=True)
         ]
     )
     count = max(len(truth), 1)
@@ -58,8 +62,12 @@ def mask_loss(logits: torch.Tensor, regions: Sequence[Regions], targets: Targets
     """Return the mean cross entropy of the masks ``(M, s, s)`` of all regions with an object; 0 without one."""
     wanted = torch.cat(
         [
-            objects.seen_through(own.boxes[: len(own.objects)], own.objects, size=logits.shape[-1])
-            for own, objects in zip(regions, targets.images, strict=True)
+            objects.seen_through(
+                region.boxes[: len(region.objects)],
+                region.objects,
+                size=logits.shape[-1],
+            )
+            for region, objects in zip(regions, targets.images, strict=True)
         ]
     )
     loss = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")

@@ -47,16 +47,16 @@ class TrainingPlan:
 
     def for_boxes(self, proposed: Proposed) -> Sequence[torch.Tensor]:
         """Return the drawn regions of every image."""
-        found = propose(self.shape, proposed, size=self.size, limits=self.limits)
+        proposals = propose(self.shape, proposed, size=self.size, limits=self.limits)
         self.regions = [
             self._drawn(torch.cat([boxes, objects.boxes]), objects.boxes)
-            for boxes, objects in zip(found, self.targets.images, strict=True)
+            for boxes, objects in zip(proposals, self.targets.images, strict=True)
         ]
-        return [own.boxes for own in self.regions]
+        return [region.boxes for region in self.regions]
 
     def for_masks(self, scores: torch.Tensor, deltas: torch.Tensor) -> Sequence[torch.Tensor]:
         """Return the regions that show an object."""
-        return [own.boxes[: len(own.objects)] for own in self.regions]
+        return [region.boxes[: len(region.objects)] for region in self.regions]
 
     def _drawn(self, boxes: torch.Tensor, truth: torch.Tensor) -> Regions:
         chosen = assign(boxes, truth, low=0.5, high=0.5)
@@ -92,9 +92,9 @@ class InferencePlan:
         """Return the boxes of the objects of every image, the likeliest first."""
         first = 0
         for proposals in self.proposals:
-            own = slice(first, first + len(proposals))
+            part = slice(first, first + len(proposals))
             first += len(proposals)
-            self._detect(proposals, scores[own].softmax(1)[:, 1], deltas[own])
+            self._detect(proposals, scores[part].softmax(1)[:, 1], deltas[part])
         return self.boxes
 
     def _detect(self, proposals: torch.Tensor, scores: torch.Tensor, deltas: torch.Tensor) -> None:

@@ -71,11 +71,11 @@ def _of_image(
     for count in counts:
         best = objectness[first : first + count].topk(min(per_block(limits.before, size), count))
         index = first + best.indices
-        own = clipped(corrected(anchors[index], deltas[index], PLAIN), size)
-        wide = (own[:, 2:] - own[:, :2]).amin(1) >= 1
-        own, score = own[wide], best.values[wide]
-        kept = torch.from_numpy(_kept(own, score, limits.iou)).to(own.device)
-        boxes.append(own[kept])
+        kept_boxes = clipped(corrected(anchors[index], deltas[index], PLAIN), size)
+        wide = (kept_boxes[:, 2:] - kept_boxes[:, :2]).amin(1) >= 1
+        kept_boxes, score = kept_boxes[wide], best.values[wide]
+        kept = torch.from_numpy(_kept(kept_boxes, score, limits.iou)).to(kept_boxes.device)
+        boxes.append(kept_boxes[kept])
         scores.append(score[kept])
         first += count
     every, of_all = torch.cat(boxes), torch.cat(scores)

@@ -51,8 +51,8 @@ class Objects:
             y.clamp(0, height - 1)[:, :, None],
             x.clamp(0, width - 1)[:, None, :],
         ]
-        own = ((ids == self.labels[objects][:, None, None]) & inside).float()
-        return own.reshape(-1, size, SAMPLES, size, SAMPLES).mean((2, 4))
+        visible = ((ids == self.labels[objects][:, None, None]) & inside).float()
+        return visible.reshape(-1, size, SAMPLES, size, SAMPLES).mean((2, 4))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,23 +63,23 @@ def ray_distances(stack: np.ndarray, layer: np.ndarray, *, rays: int, grid: int)
     along x, sine along y) and is followed in steps of one pixel until it leaves the object or the image; the last
     step is shortened by half a pixel, as in the authors' code.
     """
-    own = np.take_along_axis(stack, layer[None], 0)[0][::grid, ::grid]
-    out = np.zeros((rays, *own.shape), np.float32)
+    labels = np.take_along_axis(stack, layer[None], 0)[0][::grid, ::grid]
+    out = np.zeros((rays, *labels.shape), np.float32)
     for k, angle in enumerate(2 * np.pi / rays * np.arange(rays)):
         dy, dx = np.sin(angle), np.cos(angle)
-        steps = _steps_inside(stack, layer[::grid, ::grid], own, dy=dy, dx=dx, grid=grid)
-        out[k] = np.where(own > 0, steps + 0.5 / max(abs(dy), abs(dx)), 0)
+        steps = _steps_inside(stack, layer[::grid, ::grid], labels, dy=dy, dx=dx, grid=grid)
+        out[k] = np.where(labels > 0, steps + 0.5 / max(abs(dy), abs(dx)), 0)
     return out
 
 
 def _steps_inside(
-    stack: np.ndarray, layer: np.ndarray, own: np.ndarray, *, dy: float, dx: float, grid: int
+    stack: np.ndarray, layer: np.ndarray, own_labels: np.ndarray, *, dy: float, dx: float, grid: int
 ) -> np.ndarray:
     """Return how many whole steps along (dy, dx) end in the object that the pixel itself is in."""
     height, width = stack.shape[1:]
-    y, x = np.nonzero(own)
-    labels, layers = own[y, x], layer[y, x]
-    steps, alive = np.zeros(own.shape, np.int64), np.arange(len(y))
+    y, x = np.nonzero(own_labels)
+    labels, layers = own_labels[y, x], layer[y, x]
+    steps, alive = np.zeros(own_labels.shape, np.int64), np.arange(len(y))
     at_y, at_x, step = y * grid, x * grid, 0
     while len(alive):
         step += 1

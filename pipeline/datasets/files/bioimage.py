@@ -99,21 +99,21 @@ def read(files: Sequence[SourceFile]) -> Scan[Scene]:
         BadArgument: bioio or the reader of a format is not installed.
         BadStore: a file that cannot be read.
     """
-    found: list[tuple[SourceFile, int, str, Any]] = []
+    scenes_of_files: list[tuple[SourceFile, int, str, Any]] = []
     for file in files:
         with _faults(file.place):
             image = _open(file.place, 0)
             names = _scene_names(image)
-            found += [(file, index, name, len(names)) for index, name in enumerate(names)]
+            scenes_of_files += [(file, index, name, len(names)) for index, name in enumerate(names)]
     named = [
         SourceFile(place=file.place, relative=_scene_name(_base(file) if len(files) > 1 else "", name, count))
-        for file, _, name, count in found
+        for file, _, name, count in scenes_of_files
     ]
     places, title = _places(named)
-    paths = store_paths(places) if len(found) > 1 else [""]
+    paths = store_paths(places) if len(scenes_of_files) > 1 else [""]
     scenes = tuple(
         _described(file.place, index, name, path, place.well)
-        for (file, index, name, _), path, place in zip(found, paths, places, strict=True)
+        for (file, index, name, _), path, place in zip(scenes_of_files, paths, places, strict=True)
     )
     return Scan(fields=scenes, left_out={}, files=len(files), title=title, notes=())
 

@@ -39,13 +39,13 @@ class Grid:
 
     def missing(self, places: Sequence[Place]) -> list[Index]:
         """Return what an image with files at these places lacks."""
-        found = {(place.channel, place.t, place.z) for place in places}
+        present = {(place.channel, place.t, place.z) for place in places}
         return [
             (channel, t, z)
             for channel in self.channels
             for t in self.times
             for z in self.depths
-            if (channel, t, z) not in found
+            if (channel, t, z) not in present
         ]
 
 

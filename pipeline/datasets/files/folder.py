@@ -163,16 +163,16 @@ def _grids(places: Mapping[Key, Sequence[Place]]) -> dict[Key, Grid]:
     Raises:
         BadArgument: channels that have different planes in all images.
     """
-    everything = [place for found in places.values() for place in found]
+    everything = [place for group in places.values() for place in group]
     channels = _natural({place.channel for place in everything})
     if any(place.well for place in everything):
         _check_even(everything, channels)
         common = _grid(everything, channels)
         return dict.fromkeys(places, common)
-    varies = any(len({place.channel for place in found}) > 1 for found in places.values())
+    varies = any(len({place.channel for place in group}) > 1 for group in places.values())
     return {
-        key: _grid(found, channels if varies else _natural({place.channel for place in found}))
-        for key, found in places.items()
+        key: _grid(group, channels if varies else _natural({place.channel for place in group}))
+        for key, group in places.items()
     }
 
 
@@ -186,8 +186,8 @@ def _grid(places: Sequence[Place], channels: Sequence[str]) -> Grid:
 
 def _check_even(places: Sequence[Place], channels: Sequence[str]) -> None:
     planes = {name: {(p.t, p.z) for p in places if p.channel == name} for name in channels}
-    if len({frozenset(found) for found in planes.values()}) > 1:
-        counts = ", ".join(f"{name}: {len(found)}" for name, found in planes.items())
+    if len({frozenset(keys) for keys in planes.values()}) > 1:
+        counts = ", ".join(f"{name}: {len(keys)}" for name, keys in planes.items())
         raise BadArgument(
             f"channels have different numbers of planes and times in all fields ({counts}): either files are "
             "missing, or the channels were recorded differently; then ingest them one at a time by a glob"

@@ -94,12 +94,12 @@ def _pieces(name: str, start: int, stop: int) -> list[tuple[int, int]]:
 def _meanings(text: str) -> tuple[Meaning, ...]:
     counted = _counted(re.sub(r"[^A-Za-z0-9]", "", text))
     other = counted or ({"channel": text} if _is_channel(text) else None)
-    found: list[Meaning] = [other] if other else []
+    meanings: list[Meaning] = [other] if other else []
     well = _WELL.fullmatch(text)
     # In lower case f1 is a field and c1 a channel.
     if well and int(well["column"]) > 0 and not (other and well["row"].islower()):
-        found.append({"well": f"{well['row'].upper()}{int(well['column'])}"})
-    return tuple(found)
+        meanings.append({"well": f"{well['row'].upper()}{int(well['column'])}"})
+    return tuple(meanings)
 
 
 def _counted(text: str) -> dict[str, str] | None:
@@ -202,8 +202,8 @@ def _is_padded(column: Sequence[Part]) -> bool:
 def _cannot_be_else(column: Sequence[Part], columns: Sequence[Sequence[Part]]) -> bool:
     """Whether other parts say already what this one could say if it were no well: ``C01_DAPI``."""
     others = {kind for part in column for m in part.meanings if "well" not in m for kind in m}
-    taken = {kind for other in columns if other is not column for kind in _sole_kinds(other)}
-    return bool(others) and others <= taken and _is_padded(column)
+    claimed = {kind for other in columns if other is not column for kind in _sole_kinds(other)}
+    return bool(others) and others <= claimed and _is_padded(column)
 
 
 def _sole_kinds(column: Sequence[Part]) -> set[str]:
@@ -240,8 +240,8 @@ def _places(
     files: Sequence[SourceFile], columns: Sequence[Sequence[Part]], well: int
 ) -> dict[SourceFile, Place]:
     kinds = [_kinds(column, is_well=index == well) for index, column in enumerate(columns)]
-    for index, (column, found) in enumerate(zip(columns, kinds, strict=True)):
-        if not found and _varies(column):
+    for index, (column, chosen) in enumerate(zip(columns, kinds, strict=True)):
+        if not chosen and _varies(column):
             raise _not_understood(files, columns, well, index)
     for kind in ("field", "z", "t", "channel"):
         _keep_one(kind, kinds, columns, files)
@@ -294,7 +294,7 @@ def _keep_one(
     kind: str, kinds: list[frozenset[str]], columns: Sequence[Sequence[Part]], files: Sequence[SourceFile]
 ) -> None:
     """Let one column only say a kind: the one that differs between files, else the last."""
-    saying = [index for index, found in enumerate(kinds) if kind in found]
+    saying = [index for index, options in enumerate(kinds) if kind in options]
     varying = [index for index in saying if _varies(columns[index]) and "well" not in kinds[index]]
     if len(varying) > 1:
         texts = " and ".join(repr(columns[index][0].text) for index in varying)
@@ -307,17 +307,17 @@ def _keep_one(
 
 
 def _place(parts: Sequence[Part], kinds: Sequence[frozenset[str]]) -> Place:
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for part, wanted in zip(parts, kinds, strict=True):
         for meaning in part.meanings:
             if wanted and wanted <= frozenset(meaning) and ("well" in meaning) == ("well" in wanted):
-                found |= {kind: text for kind, text in meaning.items() if kind in wanted}
+                values |= {kind: text for kind, text in meaning.items() if kind in wanted}
                 break
-    row = found["well"].rstrip("0123456789")
+    row = values["well"].rstrip("0123456789")
     return Place(
-        well=(row, found["well"].removeprefix(row)),
-        field=str(int(found.get("field", "0"))),
-        channel=found.get("channel", ""),
-        t=int(found.get("t", "0")),
-        z=int(found.get("z", "0")),
+        well=(row, values["well"].removeprefix(row)),
+        field=str(int(values.get("field", "0"))),
+        channel=values.get("channel", ""),
+        t=int(values.get("t", "0")),
+        z=int(values.get("z", "0")),
     )

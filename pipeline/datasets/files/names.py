@@ -170,15 +170,15 @@ def _by_parts(files: Sequence[SourceFile]) -> Reading:
 
 
 def _check_apart(reading: Reading) -> None:
-    taken: dict[Place, SourceFile] = {}
+    owners: dict[Place, SourceFile] = {}
     for file, place in reading.places.items():
         known = replace(place, channel=place.channel.lower())
-        if known in taken:
+        if known in owners:
             raise BadArgument(
-                f"{taken[known]} and {file} have the same place ({place}), read {reading.title}; leave one out by a "
+                f"{owners[known]} and {file} have the same place ({place}), read {reading.title}; leave one out by a "
                 "glob, or give a --pattern that tells them apart"
             )
-        taken[known] = file
+        owners[known] = file
 
 
 _AXES = frozenset(("z", "t", "channel"))
@@ -196,8 +196,8 @@ def places_by_image(files: Sequence[SourceFile]) -> dict[SourceFile, Place]:
 
 
 def _counted(part: Part) -> Counted | None:
-    found = next((meaning for meaning in part.meanings if frozenset(meaning) <= _AXES), None)
-    return (part, found) if found else None
+    counted = next((meaning for meaning in part.meanings if frozenset(meaning) <= _AXES), None)
+    return (part, counted) if counted else None
 
 
 def _differing(said: Mapping[SourceFile, Sequence[Counted]]) -> frozenset[str]:
@@ -206,7 +206,7 @@ def _differing(said: Mapping[SourceFile, Sequence[Counted]]) -> frozenset[str]:
     for file, items in said.items():
         groups[_without(file.stem, [part for part, _ in items])].append(_merged(items))
     return frozenset(
-        axis for group in groups.values() for axis in _AXES if len({found.get(axis) for found in group}) > 1
+        axis for group in groups.values() for axis in _AXES if len({values.get(axis) for values in group}) > 1
     )
 
 
@@ -225,11 +225,11 @@ def _without(name: str, parts: Sequence[Part]) -> str:
 
 def _place(file: SourceFile, items: Sequence[Counted], axes: frozenset[str]) -> Place:
     cut = [(part, meaning) for part, meaning in items if axes & meaning.keys()]
-    found = _merged(cut)
+    values = _merged(cut)
     name = _without(file.stem, [part for part, _ in cut]).strip("/")
     return Place(
         image=name or "image",
-        channel=found.get("channel", "") or _merged(items).get("channel", ""),
-        t=int(found.get("t", "0")),
-        z=int(found.get("z", "0")),
+        channel=values.get("channel", "") or _merged(items).get("channel", ""),
+        t=int(values.get("t", "0")),
+        z=int(values.get("z", "0")),
     )

@@ -45,17 +45,17 @@ def place_of(groups: Mapping[str, str | None], *, where: str, plate_wells: int =
     Raises:
         BadArgument: a row or column that no plate has, or a field that is not letters and digits.
     """
-    found = {name: value for name, value in groups.items() if value}
-    field = _field(found)
+    values = {name: value for name, value in groups.items() if value}
+    field = _field(values)
     if not re.fullmatch(r"[A-Za-z0-9]+", field):
         raise BadArgument(f"{where}: expected letters and digits as field, got {field!r}; change the pattern")
     return Place(
-        well=_well(found, where, plate_wells),
-        image=found.get("image", ""),
+        well=_well(values, where, plate_wells),
+        image=values.get("image", ""),
         field=field,
-        channel=channel_name(found.get("channel", "")),
-        t=_number(found.get("t", "0")),
-        z=_number(found.get("z", "0")),
+        channel=channel_name(values.get("channel", "")),
+        t=_number(values.get("t", "0")),
+        z=_number(values.get("z", "0")),
     )
 
 
@@ -74,20 +74,20 @@ def channel_name(text: str) -> str:
     return first if dash and first == second else text
 
 
-def _well(found: Mapping[str, str], where: str, plate_wells: int) -> tuple[str, str] | None:
-    if "well_number" in found:
-        index = int(found["well_number"]) - 1
+def _well(values: Mapping[str, str], where: str, plate_wells: int) -> tuple[str, str] | None:
+    if "well_number" in values:
+        index = int(values["well_number"]) - 1
         if not 0 <= index < plate_wells:
             raise BadArgument(
-                f"{where}: well {found['well_number']} is not in a plate of {plate_wells}; give --plate-wells"
+                f"{where}: well {values['well_number']} is not in a plate of {plate_wells}; give --plate-wells"
             )
         row, column = divmod(index, PLATE_COLUMNS[plate_wells])
         return row_name(row + 1), str(column + 1)
-    if "row0" in found:
-        return row_name(int(found["row0"]) + 1), str(int(found["column0"]) + 1)
-    if "row" not in found:
+    if "row0" in values:
+        return row_name(int(values["row0"]) + 1), str(int(values["column0"]) + 1)
+    if "row" not in values:
         return None
-    return _checked_well(found["row"], found.get("column", ""), where)
+    return _checked_well(values["row"], values.get("column", ""), where)
 
 
 def _checked_well(row: str, column: str, where: str) -> tuple[str, str]:
@@ -99,10 +99,10 @@ def _checked_well(row: str, column: str, where: str) -> tuple[str, str]:
     return letters, str(int(column))
 
 
-def _field(found: Mapping[str, str]) -> str:
-    if "field_x" in found:
-        return f"X{int(found['field_x'])}Y{int(found['field_y'])}"
-    text = found.get("field", "0")
+def _field(values: Mapping[str, str]) -> str:
+    if "field_x" in values:
+        return f"X{int(values['field_x'])}Y{int(values['field_y'])}"
+    text = values.get("field", "0")
     return str(int(text)) if text.isdecimal() else text
 
 

@@ -30,11 +30,11 @@ class Scan(Generic[Item]):
 
 def store_paths(places: Sequence[Place]) -> list[str]:
     """Return the path of every image in its store: row, column and field, or its name in safe letters."""
-    taken: set[str] = set()
+    used: set[str] = set()
     paths: list[str] = []
     for place in places:
-        path = "/".join((*place.well, place.field)) if place.well else _free(_safe(place.image), taken)
-        taken.add(path.lower())
+        path = "/".join((*place.well, place.field)) if place.well else _free(_safe(place.image), used)
+        used.add(path.lower())
         paths.append(path)
     return paths
 
@@ -45,8 +45,8 @@ def _safe(name: str) -> str:
     return f"{plain}_image" if plain.lower() in ("ome", "zarr.json") else plain
 
 
-def _free(name: str, taken: set[str]) -> str:
-    found, number = name, 2
-    while found.lower() in taken:
-        found, number = f"{name}_{number}", number + 1
-    return found
+def _free(name: str, used: set[str]) -> str:
+    candidate, number = name, 2
+    while candidate.lower() in used:
+        candidate, number = f"{name}_{number}", number + 1
+    return candidate

@@ -59,11 +59,13 @@ def read_sidecar(beside: SourceFile) -> Sidecar:
     data = beside.neighbour(YOKOGAWA_DETAIL).read_or_none()
     if data is None:
         return Sidecar()
-    found = _guarded(YOKOGAWA_DETAIL, data, lambda detail: _with_settings(_yokogawa(detail), detail, beside))
+    sidecar = _guarded(
+        YOKOGAWA_DETAIL, data, lambda detail: _with_settings(_yokogawa(detail), detail, beside)
+    )
     records = beside.neighbour(YOKOGAWA_DATA).read_or_none()
-    if records is None or not found.source:
-        return found
-    return replace(found, positions_um=_guarded(YOKOGAWA_DATA, records, _yokogawa_positions).positions_um)
+    if records is None or not sidecar.source:
+        return sidecar
+    return replace(sidecar, positions_um=_guarded(YOKOGAWA_DATA, records, _yokogawa_positions).positions_um)
 
 
 def _guarded(name: str, data: bytes, read: Callable[[bytes], Sidecar]) -> Sidecar:
@@ -100,16 +102,16 @@ def _harmony(data: bytes) -> Sidecar:
     for name, node in _elements(data):
         if name not in ("Image", "Entry"):
             continue
-        found = _texts(node)
-        number = node.get("ChannelID") or found.get("ChannelID", "")
-        if number and found.get("ChannelName"):
-            channels.setdefault(number, found["ChannelName"])
+        texts = _texts(node)
+        number = node.get("ChannelID") or texts.get("ChannelID", "")
+        if number and texts.get("ChannelName"):
+            channels.setdefault(number, texts["ChannelName"])
         spacing = spacing or _pair(_metres(node, "ImageResolutionY"), _metres(node, "ImageResolutionX"))
         y, x = (_metres(node, f"Position{axis}", signed=True) for axis in "YX")
-        if y is not None and x is not None and found.get("Row", "").isdecimal():
-            well = row_name(int(found["Row"])), str(int(found["Col"]))
+        if y is not None and x is not None and texts.get("Row", "").isdecimal():
+            well = row_name(int(texts["Row"])), str(int(texts["Col"]))
             # Stages count upwards, images downwards.
-            positions.setdefault((well, str(int(found["FieldID"]))), (-y, x))
+            positions.setdefault((well, str(int(texts["FieldID"]))), (-y, x))
     return Sidecar(spacing_um=spacing, channels=_distinct(channels), positions_um=positions)
 
 
@@ -138,41 +140,41 @@ def _yokogawa(detail: bytes) -> Sidecar:
     spacing: Spacing | None = None
     wells: int | None = None
     for name, node in _elements(detail):
-        found = _attributes(node)
+        attributes = _attributes(node)
         if name == "MeasurementChannel" and spacing is None:
             spacing = _pair(
-                micrometres(found.get("VerticalPixelDimension"), "um"),
-                micrometres(found.get("HorizontalPixelDimension"), "um"),
+                micrometres(attributes.get("VerticalPixelDimension"), "um"),
+                micrometres(attributes.get("HorizontalPixelDimension"), "um"),
             )
-        if name == "MeasurementDetail" and found.get("RowCount"):
-            count = int(found["RowCount"]) * int(found.get("ColumnCount", "0"))
+        if name == "MeasurementDetail" and attributes.get("RowCount"):
+            count = int(attributes["RowCount"]) * int(attributes.get("ColumnCount", "0"))
             wells = count if count in PLATE_COLUMNS else None
     return Sidecar(spacing_um=spacing, plate_wells=wells)
 
 
-def _with_settings(found: Sidecar, detail: bytes, beside: SourceFile) -> Sidecar:
+def _with_settings(sidecar: Sidecar, detail: bytes, beside: SourceFile) -> Sidecar:
     """Add the names of channels from the settings that the detail file names."""
     named = next((_attributes(node) for name, node in _elements(detail) if name == "MeasurementDetail"), {})
     settings = named.get("MeasurementSettingFileName", "")
     data = beside.neighbour(settings).read_or_none() if settings and "/" not in settings else None
     if data is None:
-        return found
+        return sidecar
     channels: dict[str, str] = {}
     for name, node in _elements(data):
         said = _attributes(node)
         target = said.get("Target") or said.get("Fluorophore")
         if name == "Channel" and said.get("Ch", "").isdecimal() and target:
             channels.setdefault(str(int(said["Ch"])), target)
-    return replace(found, channels=_distinct(channels))
+    return replace(sidecar, channels=_distinct(channels))
 
 
 def _yokogawa_positions(records: bytes) -> Sidecar:
     positions: dict[FieldKey, tuple[float, float]] = {}
     for name, node in _elements(records):
-        found = _attributes(node)
-        if name == "MeasurementRecord" and found.get("Type") == "IMG" and "X" in found:
-            well = row_name(int(found["Row"])), str(int(found["Column"]))
+        attributes = _attributes(node)
+        if name == "MeasurementRecord" and attributes.get("Type") == "IMG" and "X" in attributes:
+            well = row_name(int(attributes["Row"])), str(int(attributes["Column"]))
             # Stages count upwards, images downwards.
-            position = (-float(found["Y"]), float(found["X"]))
-            positions.setdefault((well, str(int(found["FieldIndex"]))), position)
+            position = (-float(attributes["Y"]), float(attributes["X"]))
+            positions.setdefault((well, str(int(attributes["FieldIndex"]))), position)
     return Sidecar(positions_um=positions)

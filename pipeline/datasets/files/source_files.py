@@ -96,12 +96,12 @@ def find_tiffs(source: str | Path | Iterable[Path]) -> list[SourceFile]:
         BadStore: no such source, or no TIFF file in it.
     """
     if isinstance(source, str | Path):
-        found = find_files(str(source))
+        files = find_files(str(source))
     else:
-        found = [SourceFile(place=str(path), relative=Path(path).as_posix()) for path in source]
-    tiffs = sorted(file for file in found if _is_tiff(file))
+        files = [SourceFile(place=str(path), relative=Path(path).as_posix()) for path in source]
+    tiffs = sorted(file for file in files if _is_tiff(file))
     if not tiffs:
-        raise BadStore(f"expected TIFF files at {str(source)!r}, found none{_advice(found)}")
+        raise BadStore(f"expected TIFF files at {str(source)!r}, found none{_advice(files)}")
     return tiffs
 
 
@@ -115,12 +115,12 @@ def _is_tiff(file: SourceFile) -> bool:
     return file.name.lower().endswith(TIFF_SUFFIXES) and "_thumb" not in file.name.lower() and not hidden
 
 
-def _advice(found: list[SourceFile]) -> str:
-    if not found:
+def _advice(files: list[SourceFile]) -> str:
+    if not files:
         return "; check the spelling, and quote a glob, as in 'folder/*.tif'"
-    names = ", ".join(file.name for file in found[:_SHOWN])
+    names = ", ".join(file.name for file in files[:_SHOWN])
     return (
-        f", but {len(found)} other file(s) ({names}{', ...' if len(found) > _SHOWN else ''}); other formats "
+        f", but {len(files)} other file(s) ({names}{', ...' if len(files) > _SHOWN else ''}); other formats "
         "are read by 'platelayer ingest any'"
     )
 
@@ -132,10 +132,10 @@ def _on_disk(text: str) -> list[SourceFile]:
     root, pattern = (path, None) if path.is_dir() else _split_glob(path)
     if not root.is_dir():
         return []
-    found = root.rglob("*") if pattern is None else root.glob(pattern)
+    paths = root.rglob("*") if pattern is None else root.glob(pattern)
     files = [
         SourceFile(place=str(item), relative=item.relative_to(root).as_posix())
-        for item in found
+        for item in paths
         if item.is_file()
     ]
     return _own_files_first(files) if pattern is None else files

@@ -153,9 +153,9 @@ def _images_among(opened: tifffile.TiffFile, file: SourceFile) -> tuple[list[int
     if len(series) == 1:
         return [0], 0
     if series[0].kind in ("ome", "shaped"):
-        own = own_series(opened)
-        chosen = [n for n in own if not _OVERVIEW.search(series[n].name or "")] or own[:1]
-        return chosen, len(own) - len(chosen)
+        complete = own_series(opened)
+        chosen = [n for n in complete if not _OVERVIEW.search(series[n].name or "")] or complete[:1]
+        return chosen, len(complete) - len(chosen)
     sizes = [tuple(item.shape[item.axes.index(axis)] for axis in "YX") for item in series]
     if all(h < sizes[0][0] and w < sizes[0][1] for h, w in sizes[1:]):
         return [0], len(series) - 1
@@ -180,8 +180,8 @@ def _image(opened: tifffile.TiffFile, number: int, file: SourceFile, pages: str 
 def _axes(letters: str, shape: tuple[int, ...], file: SourceFile, pages: str | None) -> tuple[str, ...]:
     """Return what each stored axis is; empty for one of length 1 that means nothing here."""
     named = [_axis(letter, length, file, pages) for letter, length in zip(letters, shape, strict=True)]
-    found = [axis for axis in named if axis]
-    if len(set(found)) < len(found) or found.count("y") != 1 or found.count("x") != 1:
+    axes = [axis for axis in named if axis]
+    if len(set(axes)) < len(axes) or axes.count("y") != 1 or axes.count("x") != 1:
         raise BadArgument(
             f"{file}: expected each of t, c, z, y, x at most once, got axes {letters!r} of lengths {shape}"
         )

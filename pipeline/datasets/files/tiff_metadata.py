@@ -41,12 +41,12 @@ class ImageMetadata:
 
 def image_metadata(file: tifffile.TiffFile, series: int) -> ImageMetadata:
     """Return the metadata of the image that is series number ``series`` of a file."""
-    found = file.series[series]
+    described = file.series[series]
     if file.is_ome and file.ome_metadata:
-        return _of_ome(file, found.name, series)
+        return _of_ome(file, described.name, series)
     if file.is_imagej and file.imagej_metadata:
         return ImageMetadata(spacing_um=_of_imagej(file))
-    colours = ("red", "green", "blue", "alpha")[: found.shape[-1]] if found.axes.endswith("S") else ()
+    colours = ("red", "green", "blue", "alpha")[: described.shape[-1]] if described.axes.endswith("S") else ()
     return ImageMetadata(channels=colours, spacing_um=_of_slide(file) if file.is_svs else None)
 
 

@@ -71,18 +71,18 @@ class Pixels(Protocol):
 def open_pixels(file: SourceFile, series: int) -> Iterator[Pixels]:
     """Open one series of a file for reading regions."""
     with open_tiff(file) as opened:
-        found = opened.series[series]
-        if found.dataoffset is not None:
-            dtype = np.dtype(found.dtype).newbyteorder(opened.byteorder)
+        chosen = opened.series[series]
+        if chosen.dataoffset is not None:
+            dtype = np.dtype(chosen.dtype).newbyteorder(opened.byteorder)
             yield PlainPixels(
                 handle=opened.filehandle,
-                offset=found.dataoffset,
-                shape=tuple(found.shape),
-                axes=found.axes,
+                offset=chosen.dataoffset,
+                shape=tuple(chosen.shape),
+                axes=chosen.axes,
                 dtype=dtype,
             )
             return
-        store = found.aszarr(level=0)
+        store = chosen.aszarr(level=0)
         try:
             yield CodedPixels(zarr.open_array(store, mode="r"))
         finally:

@@ -59,15 +59,15 @@ def _volumes(source: Path | str) -> dict[str, tuple[Path, Path | None]]:
     for path in find_files(source, "AC[34]_*", what="volumes AC3_inputs and AC4_inputs (.h5, .tif)"):
         if path.suffix.lower() in (".h5", ".hdf5", ".hdf", ".tif", ".tiff"):
             files.setdefault(path.stem, path)
-    found = {
+    volumes = {
         v: (files[f"{v}_inputs"], files.get(f"{v}_labels")) for v in ("AC3", "AC4") if f"{v}_inputs" in files
     }
-    if not found:
+    if not volumes:
         raise BadStore(f"{NAME}: expected AC3_inputs or AC4_inputs in {str(source)!r}, got {sorted(files)}")
-    for volume, (image, truth) in found.items():
+    for volume, (image, truth) in volumes.items():
         if truth is not None and _shape(truth) != _shape(image):
             raise BadStore(f"{volume}: expected labels of shape {_shape(image)}, got {_shape(truth)}")
-    return found
+    return volumes
 
 
 def _shape(path: Path) -> tuple[int, ...]:

@@ -45,8 +45,8 @@ def read(source: Path | str, *, split: str = "all", min_area_px: int = MIN_AREA_
         BadStore: no images, or none of them has a truth.
     """
     check_split(split, SPLITS, dataset=NAME)
-    found = find_files(source, "*_*w[13].[tT][iI][fF]", what="CCDB 6843 images (<name>w1.TIF)")
-    images = {path.stem[:-2]: path for path in found}
+    paths = find_files(source, "*_*w[13].[tT][iI][fF]", what="CCDB 6843 images (<name>w1.TIF)")
+    images = {path.stem[:-2]: path for path in paths}
     truths = _truths(source)
     names = names_of(split, images, split_of, dataset=NAME)
     return (_sample(name, images[name], truths.get(name, []), min_area_px) for name in names)

@@ -43,8 +43,8 @@ def read(source: Path | str, *, split: str = "all", subset: str = "A1") -> Itera
     check_split(split, SPLITS, dataset=NAME)
     if subset not in SUBSETS:
         raise BadArgument(f"{NAME}: expected a subset out of {', '.join(SUBSETS)}, got {subset!r}")
-    found = find_files(source, "*_rgb.png", what="CVPPP plants (<plant>_rgb.png)")
-    images = {_name(path): path for path in found if _subset(path) == subset}
+    paths = find_files(source, "*_rgb.png", what="CVPPP plants (<plant>_rgb.png)")
+    images = {_name(path): path for path in paths if _subset(path) == subset}
     names = names_of(split, images, lambda name: _split(name, images[name]), dataset=NAME)
     return (_sample(name, images[name]) for name in names)
 

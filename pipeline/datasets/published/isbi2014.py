@@ -97,10 +97,10 @@ def _images_beside(truth: Path, count: int) -> dict[int, Callable[[], np.ndarray
     if packed.is_file():
         return {n: cell.array for n, cell in enumerate(cells(packed, variable), start=1) if n <= count}
     single = {n: truth.with_name(f"{n}.tif") for n in range(1, count + 1)}
-    found = {n: path for n, path in single.items() if path.is_file()}
-    if not found:
+    existing = {n: path for n, path in single.items() if path.is_file()}
+    if not existing:
         raise BadStore(f"expected {name!r} or 1.tif, 2.tif, ... beside {str(truth)!r}, found neither")
-    return {n: partial(read_plane, path) for n, path in found.items()}
+    return {n: partial(read_plane, path) for n, path in existing.items()}
 
 
 def _sample(name: str, image: Callable[[], np.ndarray], masks: Cell) -> Sample:

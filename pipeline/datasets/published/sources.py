@@ -42,9 +42,9 @@ def find_files(source: Path | str, pattern: str, *, what: str) -> list[Path]:
     if not root.is_dir():
         raise BadStore(f"expected a folder with {what}, but there is no folder {str(root)!r}")
     for depth in range(MAX_DEPTH + 1):
-        found = sorted(path for path in root.glob("*/" * depth + pattern) if _counts(path))
-        if found:
-            return found
+        paths = sorted(path for path in root.glob("*/" * depth + pattern) if _counts(path))
+        if paths:
+            return paths
     raise BadStore(
         f"expected {what} ({pattern!r}) in {str(root)!r}, found none down to {MAX_DEPTH} folders; "
         "unpack the archives of the source there or name another folder"

@@ -220,12 +220,12 @@ def _paint(placed: _Placed, label: int, light: np.ndarray, truth: np.ndarray, y0
 @lru_cache(maxsize=_CACHED_CELLS)
 def _settled(kind: str, seed: int, density: float, row: int, column: int) -> tuple[_Placed, ...]:
     """Return the objects of a grid cell with their layers, after the neighbours that come before it."""
-    own = _colour(row, column)
+    label = _colour(row, column)
     before = [
         placed
         for r in (row - 1, row, row + 1)
         for c in (column - 1, column, column + 1)
-        if _colour(r, c) < own
+        if _colour(r, c) < label
         for placed in _settled(kind, seed, density, r, c)
     ]
     here: list[_Placed] = []
@@ -242,18 +242,18 @@ def _colour(row: int, column: int) -> int:
 
 def _free_layer(shape: Shape, others: list[_Placed], kind: Kind) -> int | None:
     """Return the smallest layer free of others; ``None`` if there is none or too much would be shared."""
-    taken: set[int] = set()
+    used: set[int] = set()
     area, shared = int(shape.mask.sum()), 0
     for other in others:
         common = shape.shared_px(other.shape)
         if common:
-            taken.add(other.layer)
+            used.add(other.layer)
             shared += common
             if common > kind.shared_max * other.shape.mask.sum():
                 return None
     if area and shared > kind.shared_max * area:
         return None
-    return next((layer for layer in range(kind.layers) if layer not in taken), None)
+    return next((layer for layer in range(kind.layers) if layer not in used), None)
 
 
 def _tried(name: str, seed: int, density: float, row: int, column: int) -> Iterator[Shape]:

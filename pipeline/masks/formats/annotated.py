@@ -54,10 +54,10 @@ def write_anndata(
             described[column] = described[column].map(_text).astype(object)
     described.index = pd.Index([f"{i}:{n}" for i, n in zip(table["image"], table["label"])], dtype=object)
     variables = pd.DataFrame(index=pd.Index(numeric, dtype=object))
-    found = anndata.AnnData(X=table[numeric].to_numpy(np.float32), obs=described, var=variables)
-    found.obsm["spatial"] = spatial
-    found.uns["platelayer"] = {"labels": name, "store": str(collection.address), "unit": unit}
-    found.write_h5ad(path)
+    data = anndata.AnnData(X=table[numeric].to_numpy(np.float32), obs=described, var=variables)
+    data.obsm["spatial"] = spatial
+    data.uns["platelayer"] = {"labels": name, "store": str(collection.address), "unit": unit}
+    data.write_h5ad(path)
     return len(table)
 
 

@@ -32,12 +32,12 @@ def read_rois(path: Path) -> Iterator[MaskObject]:
     """
     roifile = _roifile()
     try:
-        found = roifile.roiread(path)
+        rois = roifile.roiread(path)
     except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
         raise BadStore(f"{path}: expected ImageJ regions (.roi, .zip): {error!s:.80}") from None
     kinds = roifile.ROI_TYPE
     without_area = {kinds.LINE, kinds.FREELINE, kinds.POLYLINE, kinds.ANGLE, kinds.POINT, kinds.NOROI}
-    for roi in found if isinstance(found, list) else [found]:
+    for roi in rois if isinstance(rois, list) else [rois]:
         if roi.roitype not in without_area:
             name = roi.name or ""
             yield object_of_rings(int(name) if name.isdecimal() else 0, _outlines(roi))

@@ -81,8 +81,8 @@ def objects_of_pixels(pixels: np.ndarray, where: str) -> Iterator[MaskObject]:
         spans, _, values = spans_of_stack(index.reshape(1, *layer.shape).astype(np.uint32) + (ids[0] != 0))
         runs = runs_of(spans, values)
         order = np.argsort(runs.value, kind="stable")
-        found, starts = np.unique(runs.value[order], return_index=True)
-        for value, part in zip(found.tolist(), np.split(order, starts[1:])):
+        labels, starts = np.unique(runs.value[order], return_index=True)
+        for value, part in zip(labels.tolist(), np.split(order, starts[1:])):
             y, x0, x1 = (column[part].astype(np.int64) for column in (runs.y, runs.x0, runs.x1))
             yield MaskObject(int(ids[value - int(ids[0] != 0)]), y, x0, x1)
 

@@ -55,29 +55,29 @@ def read_polygon_table(
 def _table(path: Path, scale: tuple[float, float]) -> pd.DataFrame:
     """Read a table with our columns, whatever the names of the file's are."""
     try:
-        found = pd.read_csv(path, sep=None, engine="python")
+        vertices = pd.read_csv(path, sep=None, engine="python")
     except (OSError, ValueError, csv.Error) as error:
         raise BadStore(f"{path}: expected a CSV table ({error!s:.80})") from None
-    found.columns = [str(name).strip().lower() for name in found.columns]
+    vertices.columns = [str(name).strip().lower() for name in vertices.columns]
     shift = 0.0
-    if set(found.columns) >= NAPARI:
-        axes = sorted(name for name in found.columns if name.startswith("axis-"))
-        found = found.rename(columns={"index": "label", axes[-2]: "y", axes[-1]: "x"})
+    if set(vertices.columns) >= NAPARI:
+        axes = sorted(name for name in vertices.columns if name.startswith("axis-"))
+        vertices = vertices.rename(columns={"index": "label", axes[-2]: "y", axes[-1]: "x"})
         shift = 0.5
-    ids = next((name for name in IDS if name in found.columns), None)
-    if ids is None or not {"x", "y"} <= set(found.columns):
+    ids = next((name for name in IDS if name in vertices.columns), None)
+    if ids is None or not {"x", "y"} <= set(vertices.columns):
         raise BadStore(
             f"{path}: expected columns x, y and one of {', '.join(IDS[:4])} (a row per vertex), "
-            f"got {', '.join(found.columns)}"
+            f"got {', '.join(vertices.columns)}"
         )
-    table = pd.DataFrame({"label": found[ids], "x": found["x"], "y": found["y"]})
+    table = pd.DataFrame({"label": vertices[ids], "x": vertices["x"], "y": vertices["y"]})
     if not all(pd.api.types.is_numeric_dtype(table[axis]) for axis in "xy") or table[["x", "y"]].isna().any(
         axis=None
     ):
         raise BadStore(f"{path}: expected numbers in the columns x and y")
     table["x"], table["y"] = table["x"] / scale[1] + shift, table["y"] / scale[0] + shift
     for name, default in (("image", ""), ("part", 0), ("ring", 0)):
-        table[name] = found[name].fillna(default) if name in found.columns else default
+        table[name] = vertices[name].fillna(default) if name in vertices.columns else default
     return table
 
 

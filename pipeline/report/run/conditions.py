@@ -41,10 +41,12 @@ def condition_section(
     )  # fmt: skip
     charts = [
         Chart(
-            title=f"{title} by condition", figure=dots(found, x_title=title), height_px=height_px(len(found))
+            title=f"{title} by condition",
+            figure=dots(per_condition, x_title=title),
+            height_px=height_px(len(per_condition)),
         )
         for measure, title in list(measures.items())[:2]
-        if (found := _numbers(known, measure))
+        if (per_condition := _numbers(known, measure))
     ]
     numbers = Table(name="conditions", title="By condition", columns=tuple(columns), rows=rows)
     intro = "Conditions are those of the layout. A dot is an image, the bar the median over images."
@@ -54,10 +56,10 @@ def condition_section(
 
 
 def _numbers(known: pd.DataFrame, measure: str) -> dict[str, dict[str, float]]:
-    there = known[known[measure].notna()]
+    measured = known[known[measure].notna()]
     return {
         str(name): dict(zip(group.index.astype(str), group[measure].astype(float)))
-        for name, group in there.groupby("condition", sort=False)
+        for name, group in measured.groupby("condition", sort=False)
     }
 
 

@@ -103,7 +103,7 @@ def effect(negative: np.ndarray, wells: np.ndarray) -> Effect | None:
 
 def quality_number(wells: pd.DataFrame, measures: Mapping[str, str]) -> KeyNumber | None:
     """The best Z' of all measures, for the top of the page."""
-    known = {title: found.z_prime for name, title in measures.items() if (found := _quality(wells, name))}
+    known = {title: quality.z_prime for name, title in measures.items() if (quality := _quality(wells, name))}
     if not known:
         return None
     title = max(known, key=lambda name: known[name])
@@ -142,14 +142,14 @@ def _quality(wells: pd.DataFrame, name: str) -> Quality | None:
 
 
 def _quality_row(wells: pd.DataFrame, name: str, title: str) -> Row | None:
-    found = _quality(wells, name)
-    if found is None:
+    quality = _quality(wells, name)
+    if quality is None:
         return None
     sides = [_values(wells[wells["role"] == role], name) for role in (NEGATIVE, POSITIVE)]
     numbers = [
         number for side in sides for number in (len(side), float(side.mean()), float(side.std(ddof=1)))
     ]
-    return Row(cells=(title, found.z_prime, found.ssmd, *numbers))
+    return Row(cells=(title, quality.z_prime, quality.ssmd, *numbers))
 
 
 def _quality_table(rows: list[Row]) -> Table:
@@ -179,10 +179,10 @@ def _effects(wells: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
     others = wells[(wells["role"] != NEGATIVE) & (wells["condition"] != "")]
     for (condition, dose), group in others.groupby(["condition", "dose"], sort=False, dropna=False):
         for name, title in measures.items():
-            found = effect(_values(negative, name), _values(group, name))
-            if found is not None:
+            difference = effect(_values(negative, name), _values(group, name))
+            if difference is not None:
                 base = float(_values(negative, name).mean())
-                share = found.difference / base if base else float("nan")
+                share = difference.difference / base if base else float("nan")
                 rows.append(
                     (
                         name,
@@ -190,9 +190,9 @@ def _effects(wells: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
                         str(condition),
                         dose,
                         len(group),
-                        found.difference,
-                        found.low,
-                        found.high,
+                        difference.difference,
+                        difference.low,
+                        difference.high,
                         share,
                     )
                 )
@@ -259,13 +259,13 @@ def _effect_charts(effects: pd.DataFrame, measures: Mapping[str, str]) -> list[C
 def _outside_rows(wells: pd.DataFrame, measures: Mapping[str, str], anchors: Mapping[str, str]) -> list[Row]:
     rows: list[Row] = []
     for name, title in measures.items():
-        found = _quality(wells, name)
-        if found is None:
+        quality = _quality(wells, name)
+        if quality is None:
             continue
-        outside = wells[(wells[name] < found.low) | (wells[name] > found.high)]
+        outside = wells[(wells[name] < quality.low) | (wells[name] > quality.high)]
         rows += [
             Row(
-                cells=(str(well), row["condition"], title, float(row[name]), found.low, found.high),
+                cells=(str(well), row["condition"], title, float(row[name]), quality.low, quality.high),
                 anchor=anchors.get(str(well), ""), group=str(well),
             )
             for well, row in outside.iterrows()

@@ -90,10 +90,10 @@ def run_page(run: Run, *, picture: PictureOf | None = None, window: WindowOf | N
 
 def _well_anchors(where: Places, anchors: Mapping[str, str]) -> dict[str, str]:
     """Id of the first picture of each well."""
-    found: dict[str, str] = {}
+    anchor_of_well: dict[str, str] = {}
     for image, well in zip(where.images, where.wells):
-        found.setdefault(well, anchors.get(image, ""))
-    return found
+        anchor_of_well.setdefault(well, anchors.get(image, ""))
+    return anchor_of_well
 
 
 def _distributions(objects: pd.DataFrame) -> Section:

@@ -147,13 +147,13 @@ def worst_seams(
     limit: int = 6,
 ) -> tuple[Seam, ...]:
     """Pieces of tile border with most sides of bounding boxes on them, worst first; ties by image and place."""
-    found = pd.concat(
+    sides = pd.concat(
         [_sides_on_borders(objects, shapes, core_px, axis, side) for axis in "yx" for side in "01"],
         ignore_index=True,
     )
-    if found.empty:
+    if sides.empty:
         return ()
-    pieces = found.groupby(["image", "axis", "border_px", "piece"], sort=True)["along_px"]
+    pieces = sides.groupby(["image", "axis", "border_px", "piece"], sort=True)["along_px"]
     table = pieces.agg(["size", "median"]).reset_index()
     table = table.sort_values("size", ascending=False, kind="stable").head(limit)
     return tuple(

@@ -1,12 +1,13 @@
 """Zarr arrays opened from a metadata document that is sent with the task, so that only chunks are requested.
 
 Invariant: what a region read returns is what the chunks hold; a chunk that cannot be decoded is named, never
-replaced by zeros. A chunk that is not there is the fill value, as zarr defines it.
+replaced by zeros. An absent chunk has the fill value, as zarr defines it.
 """
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import BadStore
-from pipeline.store.ome.direct_reading import read_few_chunks
+from pipeline.store.ome.chunks.direct_reading import read_few_chunks
 from pipeline.store.ome.groups import join, read_json
 from pipeline.store.places.access import mark_of_environment
 from pipeline.store.places.address import Address
 from pipeline.store.places.chunk_length import ends_in_blosc
-from pipeline.store.places.faults import explained, is_backend_fault
+from pipeline.store.places.faults import explained, is_backend_fault, store_fault
 
 if (
     TYPE_CHECKING
@@ -33,13 +34,71 @@ Selection = tuple[slice, ...]
 """One slice with start and stop per axis."""
 
 
-def find_document(address: Address, path: str, *, zarr_format: int) -> str | None:
-    """Read an array's metadata document as JSON text; None when there is no array at the path."""
-    found = read_json(address, join(path, "zarr.json" if zarr_format == 3 else ".zarray"))
-    if found is None or (zarr_format == 3 and found.get("node_type") != "array"):
+def find_array(address: Address, path: str, *, zarr_format: int) -> tuple[str, str] | None:
+    """Read an array's metadata document as JSON text, with the separator that the names of its chunks have.
+
+    Returns the document and a remark, empty unless the separator was corrected; None when there is no array.
+    """
+    document = read_json(address, join(path, "zarr.json" if zarr_format == 3 else ".zarray"))
+    if document is None or (zarr_format == 3 and document.get("node_type") != "array"):
         return None
     # Attributes do not matter for pixels, and may hold values such as NaN, which are never equal.
-    return json.dumps({**found, "attributes": {}} if zarr_format == 3 else found, sort_keys=True)
+    plain = {**document, "attributes": {}} if zarr_format == 3 else document
+    corrected, remark = _with_actual_separator(address, path, plain)
+    return json.dumps(corrected, sort_keys=True), remark
+
+
+def _with_actual_separator(
+    address: Address, path: str, document: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """Return an array's metadata with the separator that the names of its chunks have, and a remark on a change.
+
+    The names are compared on a disk, where it costs no request, and where ``.zarray`` does not name the separator.
+    Metadata that fit the files, and those of arrays without files, are returned unchanged with an empty remark.
+    """
+    is_v2 = document.get("zarr_format") == 2
+    declared = _declared_separator(document)
+    if declared is None or not (address.is_local or (is_v2 and "dimension_separator" not in document)):
+        return document, ""
+    stem = [] if is_v2 or document["chunk_key_encoding"]["name"] == "v2" else ["c"]
+    if address.exists(join(path, declared.join([*stem, *("0" for _ in document["shape"])]))):
+        return document, ""
+    actual = _separator_of(address.children(path))
+    if actual is None or actual == declared:
+        return document, ""
+    field = "dimension_separator in .zarray" if is_v2 else "the separator of chunk_key_encoding in zarr.json"
+    return (
+        _with_separator(document, actual),
+        f"chunks are named with {actual!r}, the metadata say {declared!r}; they were read as they are named "
+        f"(to correct the store, set {field} to {actual!r})",
+    )
+
+
+def _declared_separator(document: dict[str, Any]) -> str | None:
+    """Read the separator of chunk names from an array's metadata; None for an encoding that is not known."""
+    if document.get("zarr_format") == 2:
+        return document.get("dimension_separator") or "."
+    encoding = document.get("chunk_key_encoding") or {}
+    default = {"default": "/", "v2": "."}.get(encoding.get("name", ""))
+    return (encoding.get("configuration") or {}).get("separator", default)
+
+
+def _with_separator(document: dict[str, Any], separator: str) -> dict[str, Any]:
+    if document.get("zarr_format") == 2:
+        return {**document, "dimension_separator": separator}
+    encoding = document["chunk_key_encoding"]
+    options = {**(encoding.get("configuration") or {}), "separator": separator}
+    return {**document, "chunk_key_encoding": {**encoding, "configuration": options}}
+
+
+def _separator_of(names: Iterable[str]) -> str | None:
+    """Recognise the separator by the names directly below an array: ``0.0.0`` and ``c.0.0``, or ``0`` and ``c``."""
+    for name in names:
+        if re.fullmatch(r"(c\.)?\d+(\.\d+)+", name):
+            return "."
+        if name == "c" or name.isdecimal():
+            return "/"
+    return None
 
 
 def new_document(
@@ -110,13 +169,13 @@ def _metadata(document: str) -> Any:
 
 
 def _shard_bytes(document: str) -> int:
-    """Bytes of a shard, not encoded; 0 where there are no shards."""
-    found = json.loads(document)
-    codecs = found.get("codecs") or [{}]
-    if found.get("zarr_format") != 3 or codecs[0].get("name") != "sharding_indexed":
+    """Uncompressed bytes of a shard; 0 for an array without shards."""
+    metadata = json.loads(document)
+    codecs = metadata.get("codecs") or [{}]
+    if metadata.get("zarr_format") != 3 or codecs[0].get("name") != "sharding_indexed":
         return 0
-    grid = found["chunk_grid"]["configuration"]["chunk_shape"]
-    return int(np.prod(grid)) * np.dtype(found["data_type"]).itemsize
+    grid = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    return int(np.prod(grid)) * np.dtype(metadata["data_type"]).itemsize
 
 
 def read_region(address: Address, path: str, document: str, selection: Selection) -> np.ndarray:
@@ -137,7 +196,7 @@ def read_region(address: Address, path: str, document: str, selection: Selection
 
 
 def write_region(address: Address, path: str, document: str, selection: Selection, block: np.ndarray) -> None:
-    """Write a region that covers whole chunks (or shards), those of zeros only too."""
+    """Write a region that covers whole chunks (or shards); chunks of zeros are written as well."""
     array = open_array(address, path, document, read_only=False)
     with explained(f"{address}/{path}"):
         array[selection] = block
@@ -204,13 +263,13 @@ def _blame(
 ) -> Exception:
     """Find out which chunk made a read fail, by reading the chunks one by one."""
     if is_backend_fault(error):
-        return _as_bad_store(address, path, error)
+        return store_fault(error, f"{address}/{path}")
     for index, part in _chunks_in(array, selection):
         try:
             array[part]
         except Exception as cause:
             if is_backend_fault(cause):
-                return _as_bad_store(address, path, cause)
+                return store_fault(cause, f"{address}/{path}")
             return BadStore(
                 f"{address}/{path}: chunk {index} cannot be decoded ({type(cause).__name__}: {cause!s:.120}); "
                 "copy the image again from its source"
@@ -218,14 +277,6 @@ def _blame(
     return BadStore(
         f"{address}/{path}: reading failed once ({type(error).__name__}) and not again; try again"
     )
-
-
-def _as_bad_store(address: Address, path: str, error: Exception) -> Exception:
-    try:
-        with explained(f"{address}/{path}"):
-            raise error
-    except BadStore as wrapped:
-        return wrapped
 
 
 def _chunks_in(array: "zarr.Array", selection: Selection) -> Iterator[tuple[tuple[int, ...], Selection]]:

@@ -1,8 +1,8 @@
 """Opening a store: a single image, a plate, a well or a series of images.
 
-A well or field that is listed but cannot be read does not stop the others: it is named in `Collection.missing`.
-A path that leads out of the store stops everything. Metadata that deviate from the specification are read where
-their meaning is clear, and `Collection.remarks` says so.
+A well or field that is listed but cannot be read is named in `Collection.missing`; the others are opened. A path that
+leads out of the store is an error. Metadata that deviate from the specification are read where their meaning is
+clear, and reported in `Collection.remarks`.
 """
 
 import logging
@@ -22,7 +22,7 @@ from pipeline.store.places.faults import LeavesStore, StoreLost
 __all__ = ["Collection", "Image", "channel_index", "open_collection"]
 
 READERS = 16
-"""Metadata of wells and fields are read by so many threads, because each costs a round trip."""
+"""Threads that read the metadata of wells and fields, because each costs a round trip."""
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -33,7 +33,7 @@ class Collection:
     """All images behind one address."""
 
     address: Address
-    """Where it is."""
+    """Path or URL of the store."""
     kind: str
     """``image`` or ``plate``."""
     images: tuple[Image, ...]
@@ -49,7 +49,7 @@ class Collection:
 
     @property
     def remarks(self) -> list[str]:
-        """What had to be understood against the letter of the metadata, one line per kind."""
+        """Deviations from the specification that were read anyway, one line per kind."""
         kinds: dict[str, list[str]] = {}
         for image in self.images:
             for remark in image.remarks:
@@ -110,7 +110,7 @@ def open_collection(address: Address) -> Collection:
 
 @lru_cache(maxsize=1024)
 def _say_once(remark: str) -> None:
-    """Log a remark; a store is opened several times in a run."""
+    """Log a remark once, although a store is opened several times in a run."""
     logging.getLogger(__name__).warning(remark)
 
 
@@ -144,7 +144,7 @@ def _series(address: Address, group: Group) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where an image should be, and what the metadata around it say."""
+    """The path of a listed image, and what the metadata above it say about it."""
 
     path: str
     """Path in the collection."""
@@ -162,7 +162,9 @@ def _open_plate(address: Address, group: Group) -> Collection:
     def read(well: str) -> list[Place] | str:
         row, _, column = well.partition("/")
         try:
-            fields = _fields(address, well, _find_any(address, well, group.zarr_format))
+            fields = _fields(
+                address, well, find_group(address, well, zarr_format=group.zarr_format, strict=False)
+            )
         except (LeavesStore, StoreLost):
             raise
         except BadStore as error:
@@ -171,9 +173,9 @@ def _open_plate(address: Address, group: Group) -> Collection:
             Place(path=join(well, field), well=(row, column), acquisition=number) for field, number in fields
         ]
 
-    found = _each(address, read, wells)
-    places = [place for part in found if not isinstance(part, str) for place in part]
-    missing = [part for part in found if isinstance(part, str)]
+    results = _each(address, read, wells)
+    places = [place for part in results if not isinstance(part, str) for place in part]
+    missing = [part for part in results if isinstance(part, str)]
     images, absent = _open_images(address, places, group.zarr_format)
     return _collection(address, group, "plate", images, missing + absent)
 
@@ -195,18 +197,12 @@ def _fields(address: Address, well: str, group: Group | None) -> list[tuple[str,
     return [(field, n if isinstance(n, int) else None) for field, n in zip(fields, numbers, strict=True)]
 
 
-def _find_any(address: Address, path: str, zarr_format: int) -> Group | None:
-    """Read a group in the zarr format of the store, or in the other one where there is none."""
-    group = find_group(address, path, zarr_format=zarr_format)
-    return group if group is not None else find_group(address, path, zarr_format=5 - zarr_format)
-
-
 def _open_images(
     address: Address, places: Sequence[Place], zarr_format: int
 ) -> tuple[list[Image], list[str]]:
     def read(place: Place) -> Image | str:
         try:
-            group = _find_any(address, place.path, zarr_format)
+            group = find_group(address, place.path, zarr_format=zarr_format, strict=False)
             if group is None:
                 return f"{address}/{place.path}: this image is listed, but it is not there"
             return image_at(address, place.path, group, well=place.well, acquisition=place.acquisition)
@@ -215,8 +211,8 @@ def _open_images(
         except BadStore as error:
             return str(error)
 
-    found = _each(address, read, places)
-    return [x for x in found if isinstance(x, Image)], [x for x in found if isinstance(x, str)]
+    results = _each(address, read, places)
+    return [x for x in results if isinstance(x, Image)], [x for x in results if isinstance(x, str)]
 
 
 def _collection(
@@ -262,14 +258,14 @@ def _what_is_there(address: Address) -> str:
 
 
 def _owner(key: str, wanted: Iterable[str]) -> str | None:
-    """Find which of the wanted folders a key lies in."""
+    """Return the wanted folder that contains a key, None where there is none."""
     parts = key.split("/")
     folders = ("/".join(parts[:depth]) for depth in range(len(parts) - 1, 0, -1))
     return next((folder for folder in folders if folder in wanted), None)
 
 
 def _each(address: Address, function: Callable[[T], U], items: Sequence[T]) -> list[U]:
-    """Call for each, at once where each costs a round trip; files at hand are read sooner by one thread."""
+    """Call a function for each item: in threads where each call costs a round trip, else one after the other."""
     if address.is_local:
         return [function(item) for item in items]
     with ThreadPoolExecutor(READERS) as pool:

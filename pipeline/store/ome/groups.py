@@ -82,26 +82,45 @@ def _indented(text: str) -> bytes:
     return (json.dumps(json.loads(text), indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def find_group(address: Address, path: str = "", *, zarr_format: int | None = None) -> Group | None:
-    """Read the group at a path; None when there is no group. ``zarr_format`` saves requests when it is known."""
-    formats = (3, 2) if zarr_format is None else (zarr_format,)
+def find_group(
+    address: Address, path: str = "", *, zarr_format: int | None = None, strict: bool = True
+) -> Group | None:
+    """Read the group at a path; None when there is no group.
+
+    ``zarr_format`` saves requests where it is known; the other format is then tried only without ``strict``.
+    """
+    first = zarr_format or 3
+    formats = (first,) if zarr_format and strict else (first, 5 - first)
     denied: AccessDenied | None = None
     for candidate in formats:
         try:
-            found = _find_v3(address, path) if candidate == 3 else _find_v2(address, path)
+            attributes = _group_attributes(address, path, candidate)
         except AccessDenied as error:
-            # A public bucket that may not be listed answers 403, not 404, for what is not there.
+            # A public bucket that may not be listed answers 403, not 404, for an absent object.
             denied = denied or error
             continue
-        if found is not None:
-            return found
+        if attributes is not None:
+            return Group(zarr_format=candidate, attributes=attributes)
     if denied is not None:
         raise denied
     return None
 
 
+def _group_attributes(address: Address, path: str, zarr_format: int) -> dict[str, Any] | None:
+    if zarr_format == 3:
+        document = read_json(address, join(path, "zarr.json"))
+        if document is None or document.get("node_type") != "group":
+            return None
+        return document.get("attributes") or {}
+    attributes = read_json(address, join(path, ".zattrs"))
+    if attributes is not None and attributes.keys() & (NGFF_KEYS | {"ome"}):
+        return attributes
+    # Attributes without NGFF metadata may belong to an array.
+    return None if read_json(address, join(path, ".zgroup")) is None else attributes or {}
+
+
 def write_group(address: Address, path: str, attributes: dict[str, Any], *, zarr_format: int) -> None:
-    """Write a group's documents, replacing its attributes; `ome` parts are the caller's business."""
+    """Write a group's documents, replacing its attributes; the caller puts NGFF metadata into them (`with_ome`)."""
     if zarr_format == 3:
         document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
         address.write_bytes(join(path, "zarr.json"), json_bytes(document))
@@ -118,9 +137,9 @@ def ensure_group(address: Address, path: str, *, zarr_format: int) -> None:
 
 
 def forget_consolidated(address: Address, path: str, *, zarr_format: int) -> None:
-    """Remove the consolidated metadata of a group and of the store's root, which do not list new members.
+    """Remove the consolidated metadata of a group and of the store's root.
 
-    Readers that trust them would not find what was added.
+    They do not list new members, so readers that rely on them would not find these.
     """
     for place in dict.fromkeys(("", path)):
         if zarr_format == 2:
@@ -142,20 +161,3 @@ def with_ome(attributes: dict[str, Any], ome: dict[str, Any], *, ngff: str) -> d
 def join(*parts: str) -> str:
     """Join path parts, leaving out empty ones."""
     return "/".join(part for part in parts if part)
-
-
-def _find_v3(address: Address, path: str) -> Group | None:
-    document = read_json(address, join(path, "zarr.json"))
-    if document is None or document.get("node_type") != "group":
-        return None
-    return Group(zarr_format=3, attributes=document.get("attributes") or {})
-
-
-def _find_v2(address: Address, path: str) -> Group | None:
-    attributes = read_json(address, join(path, ".zattrs"))
-    if attributes is None and read_json(address, join(path, ".zgroup")) is None:
-        return None
-    described = attributes is not None and attributes.keys() & (NGFF_KEYS | {"ome"})
-    if attributes is not None and not described and read_json(address, join(path, ".zgroup")) is None:
-        return None  # attributes alone may belong to an array
-    return Group(zarr_format=2, attributes=attributes or {})

@@ -1,7 +1,7 @@
-"""OME-Zarr images and plates as values: what is there, and regions of it.
+"""An OME-Zarr image as a value: its metadata, and its pixels by region.
 
 An `Image` is small, frozen and picklable; it carries the metadata of its finest level, so that a worker reads
-pixels without reading metadata again. Nothing here writes.
+pixels without reading metadata again. Nothing in this module writes.
 """
 
 import hashlib
@@ -9,25 +9,26 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from dataclasses import field as value
+from functools import reduce
 from itertools import product
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import BadArgument, BadStore
-from pipeline.store.ome.array_form import plain_form
-from pipeline.store.ome.arrays import open_array, read_region
-from pipeline.store.ome.chunk_presence import absent_chunks, find_array, shown_by_coarser_level
+from pipeline.store.ome.arrays import find_array, open_array, read_region
+from pipeline.store.ome.chunks.array_form import plain_form
+from pipeline.store.ome.chunks.presence import absent_chunks, shown_by_coarser_level
 from pipeline.store.ome.groups import Group, find_group, join
 from pipeline.store.ome.metadata import Multiscale, channel_names, parse_multiscale
-from pipeline.store.places.address import Address
+from pipeline.store.places.address import Address, inner_key
 from pipeline.store.places.faults import StoreLost
 
 ALL_CHUNKS = {"platelayer": {"chunks": "all"}}
-"""Attributes of images whose writer leaves no chunk out: a chunk that is not there was lost."""
+"""Attributes of images whose writer stores every chunk: an absent chunk was lost."""
 
 STAND_IN = {"platelayer": {"image": "label"}}
-"""Attributes of images in a store of results: a label is shown in place of pixels that are elsewhere."""
+"""Attributes of images in a store of results: a label stands in for pixels that are in another store."""
 
 PIXEL_KINDS = "buif"
 """Kinds of dtype that hold pixels: bool, integers, floats."""
@@ -78,11 +79,11 @@ class Image:
     depth: int = 0
     """Number of z planes that `read` projects (see `projected`); 0 when planes are read one by one."""
     is_stand_in: bool = False
-    """The pixels are those of a label: a store of results without pixels shows it in place of the image."""
+    """Whether the pixels are those of a label, which stands in for them in a store of results without pixels."""
     remarks: tuple[str, ...] = ()
-    """What had to be understood against the letter of the metadata."""
+    """Deviations from the specification that were read anyway, one sentence each."""
     has_all_chunks: bool = False
-    """The writer left no chunk out, so an absent one was lost."""
+    """Whether the writer stored every chunk, so that an absent one was lost."""
     document: str = value(default="", repr=False)
     """Metadata of the finest level's array."""
     described: str = value(default="", repr=False)
@@ -116,20 +117,20 @@ class Image:
         window = slice(y0, y1), slice(x0, x1)
         if "c" not in self.axes:
             return np.stack([self._read(plane, slice(0, 1), window)[0]] * len(channels))
-        parts = [self._read(plane, part, window) for part in _runs(channels)]
+        parts = [self._read(plane, part, window) for part in _contiguous(channels)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def coarse(self, longest_px: int) -> "Image":
-        """The finest level no longer than ``longest_px``, or the coarsest there is, as an image of its own."""
+        """Return the finest level no longer than ``longest_px``, or the coarsest level, as an image."""
         image = self
         while max(image.size) > longest_px and len(image.levels) > 1:
             path = join(self.path, image.levels[1])
-            found = find_array(self.address, path, zarr_format=self.zarr_format)
-            if found is None:
+            coarser = find_array(self.address, path, zarr_format=self.zarr_format)
+            if coarser is None:
                 break
-            shape = (plain_form(found[0]) or open_array(self.address, path, found[0])).shape
-            kept = [n for axis, n in zip(self._stored_axes, shape, strict=True) if axis in self.axes]
-            image = replace(image, levels=image.levels[1:], document=found[0], shape=tuple(kept))
+            shape = (plain_form(coarser[0]) or open_array(self.address, path, coarser[0])).shape
+            extents = [n for axis, n in zip(self._stored_axes, shape, strict=True) if axis in self.axes]
+            image = replace(image, levels=image.levels[1:], document=coarser[0], shape=tuple(extents))
         return image
 
     def at_level(self, level: int) -> "Image":
@@ -158,16 +159,13 @@ class Image:
             raise BadArgument(f"expected the projection 'max', got {projection!r}")
         if not projection or "z" not in self.axes:
             return self
-        kept = [index for index, axis in enumerate(self.axes) if axis != "z"]
-        return replace(
-            self,
-            axes=tuple(self.axes[index] for index in kept),
-            shape=tuple(self.shape[index] for index in kept),
-            scale=tuple(self.scale[index] for index in kept),
-            translation=tuple(self.translation[index] for index in kept),
-            units=tuple(self.units[index] for index in kept),
-            depth=self._extent("z"),
-        )
+        z = self.axes.index("z")
+        per_axis: dict[str, Any] = {
+            name: (*values[:z], *values[z + 1 :])
+            for name in ("axes", "shape", "scale", "translation", "units")
+            if (values := getattr(self, name))
+        }
+        return replace(self, depth=self.shape[z], **per_axis)
 
     def digest(self) -> str:
         """Digest of the metadata and of the keys, sizes and versions of the finest level's files; reads no pixel.
@@ -183,7 +181,7 @@ class Image:
         return self.digest_of(entries)
 
     def digest_of(self, entries: Sequence[tuple[str, int, str]]) -> str:
-        """Digest as `digest`, from a listing of the finest level (`Address.entries`) that was made already."""
+        """Compute `digest` from a listing of the finest level (`Address.entries`) that was made already."""
         content = json.dumps([self.document, self.described, list(entries)], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
@@ -192,13 +190,14 @@ class Image:
         return absent_chunks(self.address, join(self.path, self.levels[0]), self.document)
 
     def lost_chunks(self, absent: Sequence[tuple[int, ...]] | None = None) -> tuple[tuple[int, ...], ...]:
-        """Absent chunks whose pixels were lost: all of them where the writer leaves none out (`has_all_chunks`).
+        """Indices of absent chunks whose pixels were lost.
 
-        Otherwise those inside which the next coarser level shows something; without a coarser level none is
-        reported, because nothing tells. ``absent`` saves the listing where `absent_chunks` was called already.
+        Where the writer stored every chunk (`has_all_chunks`) these are all absent ones. Otherwise they are those in
+        which the next coarser level is not empty; without a coarser level there is no evidence, and none is
+        reported. ``absent`` saves a listing where `absent_chunks` was called already.
         """
-        found = tuple(self.absent_chunks() if absent is None else absent)
-        return found if self.has_all_chunks else shown_by_coarser_level(self, found)
+        candidates = tuple(self.absent_chunks() if absent is None else absent)
+        return candidates if self.has_all_chunks else shown_by_coarser_level(self, candidates)
 
     def _extent(self, axis: str) -> int:
         return self.shape[self.axes.index(axis)] if axis in self.axes else 1
@@ -210,10 +209,7 @@ class Image:
     def _read(self, plane: tuple[int, int], part: slice, window: tuple[slice, slice]) -> np.ndarray:
         if not self.depth:
             return self._read_plane(plane, part, window)
-        block = self._read_plane((plane[0], 0), part, window)
-        for z in range(1, self.depth):
-            block = np.maximum(block, self._read_plane((plane[0], z), part, window))
-        return block
+        return reduce(np.maximum, (self._read_plane((plane[0], z), part, window) for z in range(self.depth)))
 
     def _read_plane(self, plane: tuple[int, int], part: slice, window: tuple[slice, slice]) -> np.ndarray:
         chosen = {"t": slice(plane[0], plane[0] + 1), "z": slice(plane[1], plane[1] + 1), "c": part}
@@ -241,8 +237,8 @@ def channel_index(image: Image, channel: str | int) -> int:
     text = str(channel)
     if text.isdecimal() and int(text) < len(image.channels):
         return int(text)
-    there = ", ".join(f"{index}: {name!r}" for index, name in enumerate(image.channels))
-    raise BadArgument(f"{image.place}: there is no channel {channel!r}; there are {there}")
+    names = ", ".join(f"{index}: {name!r}" for index, name in enumerate(image.channels))
+    raise BadArgument(f"{image.place}: there is no channel {channel!r}; there are {names}")
 
 
 def image_at(
@@ -265,35 +261,15 @@ def image_at(
     where = str(address.child(path))
     multiscale = parse_multiscale(group.ome, where=where, finest=finest)
     for level in multiscale.levels:
-        address.child(path).child(level)
-    first = join(path, multiscale.levels[0])
-    found = find_array(address, first, zarr_format=group.zarr_format)
-    if found is None:
+        inner_key(level, where=where)
+    finest_path = join(path, multiscale.levels[0])
+    array_metadata = find_array(address, finest_path, zarr_format=group.zarr_format)
+    if array_metadata is None:
         raise BadStore(
             f"{where}: expected an array at {multiscale.levels[0]!r}, as the metadata say; none is there"
         )
-    document, remark = found
-    remarks = [remark] if remark else []
-    if group.has_misplaced_ome:
-        found_at = (
-            "under 'ome'" if group.zarr_format == 2 else "at the top of the attributes, not under 'ome'"
-        )
-        remarks.append(
-            f"its OME metadata are {found_at}, which is not their place in zarr v{group.zarr_format}; read"
-        )
-    image = _described(address, path, group, multiscale, document)
-    return replace(
-        image,
-        well=well,
-        field=path.rpartition("/")[2] if well else None,
-        acquisition=acquisition,
-        remarks=tuple(remarks),
-    )
-
-
-def _described(address: Address, path: str, group: Group, multiscale: Multiscale, document: str) -> Image:
-    array = plain_form(document) or open_array(address, join(path, multiscale.levels[0]), document)
-    where = str(address.child(path))
+    document, remark = array_metadata
+    array = plain_form(document) or open_array(address, finest_path, document)
     _check_array(array, multiscale, where)
     count = array.shape[multiscale.axes.index("c")] if "c" in multiscale.axes else 1
     return Image(
@@ -312,17 +288,29 @@ def _described(address: Address, path: str, group: Group, multiscale: Multiscale
         ngff="0.4" if group.zarr_format == 2 else "0.5",
         chunks=(array.chunks[-2], array.chunks[-1]),
         shards=(array.shards[-2], array.shards[-1]) if array.shards else None,
+        well=well,
+        field=path.rpartition("/")[2] if well else None,
         name=multiscale.name,
+        acquisition=acquisition,
         is_stand_in=is_stand_in(group),
-        has_all_chunks=_attributes(group).get("chunks") == "all",
+        remarks=tuple(filter(None, (remark, _misplaced_ome(group)))),
+        has_all_chunks=_own_attributes(group).get("chunks") == "all",
         document=document,
         described=_digest_of_metadata(group.ome),
     )
 
 
+def _misplaced_ome(group: Group) -> str:
+    """Remark on OME metadata that lie where the other zarr format keeps them; empty where they do not."""
+    if not group.has_misplaced_ome:
+        return ""
+    place = "under 'ome'" if group.zarr_format == 2 else "at the top of the attributes, not under 'ome'"
+    return f"its OME metadata are {place}, which is not their place in zarr v{group.zarr_format}; read"
+
+
 def is_stand_in(group: Group) -> bool:
     """Whether a group shows a label in place of pixels that are in another store."""
-    return _attributes(group).get("image") == STAND_IN["platelayer"]["image"]
+    return _own_attributes(group).get("image") == STAND_IN["platelayer"]["image"]
 
 
 def _check_array(array: Any, multiscale: Multiscale, where: str) -> None:
@@ -339,9 +327,10 @@ def _check_array(array: Any, multiscale: Multiscale, where: str) -> None:
         raise BadStore(f"{where}: expected at least one pixel along each axis, got shape {array.shape}")
 
 
-def _attributes(group: Group) -> dict[str, Any]:
-    own = group.attributes.get("platelayer")
-    return own if isinstance(own, dict) else {}
+def _own_attributes(group: Group) -> dict[str, Any]:
+    """The entry that this program writes into the attributes of a group; empty where there is none."""
+    entry = group.attributes.get("platelayer")
+    return entry if isinstance(entry, dict) else {}
 
 
 def _digest_of_metadata(ome: dict[str, Any]) -> str:
@@ -349,12 +338,12 @@ def _digest_of_metadata(ome: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _runs(channels: Sequence[int]) -> list[slice]:
-    """Join neighbouring channels into one read each."""
-    runs: list[slice] = []
+def _contiguous(channels: Sequence[int]) -> list[slice]:
+    """Join neighbouring channels into one slice each, so that each slice is one read."""
+    slices: list[slice] = []
     for channel in channels:
-        if runs and runs[-1].stop == channel:
-            runs[-1] = slice(runs[-1].start, channel + 1)
+        if slices and slices[-1].stop == channel:
+            slices[-1] = slice(slices[-1].start, channel + 1)
         else:
-            runs.append(slice(channel, channel + 1))
-    return runs
+            slices.append(slice(channel, channel + 1))
+    return slices

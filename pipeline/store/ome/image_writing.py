@@ -1,7 +1,7 @@
 """Writing OME-Zarr images and plates, block by block and in bounded memory, as 0.4 or 0.5.
 
-An image becomes visible as an image only in `ImageWriter.finish`, when its pyramid is there: the metadata that
-list the levels are written last. Two writers must not share a chunk (a shard, where there are shards).
+An image becomes visible only in `ImageWriter.finish`, after its pyramid was written, because the metadata that list
+the levels are written last. Two writers must not share a chunk (a shard, where there are shards).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,12 +89,12 @@ def _kept(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageWriter:
-    """An image being written; made by `create_image`, may travel to workers."""
+    """An image being written; made by `create_image`, can be pickled for workers."""
 
     address: Address
     """The collection."""
     path: str
-    """Where the image goes, '' for the place itself."""
+    """Path of the image in the collection, '' for its root."""
     axes: tuple[str, ...]
     """Axes of the arrays."""
     dtype: np.dtype
@@ -114,7 +114,7 @@ class ImageWriter:
     origin_um: tuple[float, float] = (0.0, 0.0)
     """Position of the first pixel (y, x)."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    """What platelayer keeps about the image, beside what it always does."""
+    """Further attributes of the image under ``platelayer``."""
 
     def write(self, region: Selection, block: np.ndarray) -> None:
         """Write a block of the finest level; ``region`` has one slice per axis and covers whole chunks (shards).

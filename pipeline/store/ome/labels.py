@@ -8,10 +8,16 @@ import numpy as np
 from pipeline.errors import BadArgument
 from pipeline.stack import check_stack
 from pipeline.store.ome.image import Image
-from pipeline.store.ome.label_layout import BLOCK, CHUNK
-from pipeline.store.ome.label_publishing import check_free, publish
-from pipeline.store.ome.label_reading import label_origin, list_labels, open_label, read_stack, stack_layers
-from pipeline.store.ome.label_writing import LabelWriter, create_labels
+from pipeline.store.ome.label_images.layout import BLOCK, CHUNK
+from pipeline.store.ome.label_images.publishing import check_free, publish
+from pipeline.store.ome.label_images.reading import (
+    label_origin,
+    list_labels,
+    open_label,
+    read_stack,
+    stack_layers,
+)
+from pipeline.store.ome.label_images.writing import LabelWriter, create_labels
 from pipeline.store.places.address import Address
 
 __all__ = [
@@ -42,7 +48,7 @@ def write_stack(
     """Write a whole label stack ``(L, y, x)`` for one plane of an image and publish it (truth, small results).
 
     Raises:
-        BadArgument: the stack breaks the law, or its size is not the image's.
+        BadArgument: the stack is not valid (`check_stack`), or its size is not the image's.
         RunConflict: there is such a label and ``overwrite`` is False.
     """
     checked = check_stack(stack, name=name)

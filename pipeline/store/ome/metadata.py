@@ -1,6 +1,6 @@
-"""OME-NGFF metadata 0.4 and 0.5 as values: axes, scales, channels, plates; read and written here, nowhere else.
+"""OME-NGFF metadata 0.4 and 0.5 as values: axes, scales, channels, plates.
 
-Pure: JSON-like dictionaries in and out, no store. Every complaint says where, what was expected, what came.
+Pure functions of JSON-like dictionaries, without a store. Every error names the place, the expectation and the value.
 """
 
 from collections.abc import Sequence
@@ -29,14 +29,14 @@ MICROMETERS = {
     "micron": 1.0,
     "mm": 1e3,
 }
-"""Micrometers per unit of length; units that are not here give no physical size."""
+"""Micrometers per unit of length; other units give no physical size."""
 
 COLORS = ("FFFFFF", "00FF00", "FF00FF", "0000FF", "FFFF00", "00FFFF", "FF0000")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Multiscale:
-    """What the metadata of one image says."""
+    """The multiscale metadata of one image."""
 
     axes: tuple[str, ...]
     """Subset of t, c, z, y, x in that order; y and x last."""

@@ -1,7 +1,7 @@
 """The layout of a source in another store, so that results lie at the same relative paths there.
 
 Without pixels the images of the mirror are empty groups at first. Publishing labels makes each of them an image
-that shows its label (`label_publishing`), so the mirror opens in every reader. With pixels the mirror is a full
+that shows its label (`label_images.publishing`), so the mirror opens in every reader. With pixels the mirror is a full
 copy of the images.
 """
 
@@ -17,7 +17,7 @@ from pipeline.store.ome.image import Image
 from pipeline.store.places.address import Address
 
 COPIERS = 16
-"""Files are copied by so many threads."""
+"""Threads that copy files."""
 
 
 def mirror(
@@ -32,7 +32,7 @@ def mirror(
     Wells and fields that cannot be read in the source are not listed in the mirror.
 
     Args:
-        source: what was opened.
+        source: the opened source.
         target: where to; another place than the source.
         copy_images: copy the pixels (all levels, byte by byte) too.
         present: all files of the target, where they were listed already: no group is asked for then.
@@ -69,7 +69,7 @@ def _make_groups(source: Collection, target: Address, present: frozenset[str] | 
 
 
 def list_published(source: Collection, target: Address) -> None:
-    """List in a mirror only those images that are there: readers do not expect listed images to be absent.
+    """List in a mirror only the existing images, because readers do not expect listed images to be absent.
 
     Called at the end of a run in which images were set aside; the next `mirror` lists all of them again.
     """
@@ -84,7 +84,7 @@ def list_published(source: Collection, target: Address) -> None:
 
 
 def _write_listing(source: Collection, target: Address) -> None:
-    """Write what lists the images: plate and wells, one well, or a series; a single image needs none."""
+    """Write the metadata that list the images: plate and wells, one well, or a series; none for a single image."""
     if source.kind == "plate":
         _mirror_plate(source, target)
         return
@@ -143,18 +143,20 @@ def _write(target: Address, path: str, ome: dict[str, Any], source: Collection) 
 
 
 def _copy_image(image: Image, target: Address) -> None:
-    """Copy the arrays of all levels, then the group's metadata; files that are there already stay."""
+    """Copy the arrays of all levels, then the group's metadata; files that exist already are kept."""
     group = find_group(image.address, image.path, zarr_format=image.zarr_format)
     if group is None:
-        raise BadStore(f"{image.place}: the image has gone while it was copied; give the same command again")
+        raise BadStore(
+            f"{image.place}: the image disappeared while it was copied; give the same command again"
+        )
     for level in image.levels:
         _copy_files(image.address, target, join(image.path, level))
     write_group(target, image.path, group.attributes, zarr_format=image.zarr_format)
 
 
 def _copy_files(source: Address, target: Address, path: str) -> None:
-    there = {key: size for key, size, _ in target.entries(path)}
-    todo = [join(path, key) for key, size, _ in source.entries(path) if there.get(key) != size]
+    sizes = {key: size for key, size, _ in target.entries(path)}
+    todo = [join(path, key) for key, size, _ in source.entries(path) if sizes.get(key) != size]
 
     def copy(key: str) -> None:
         target.write_bytes(key, source.read_bytes(key))

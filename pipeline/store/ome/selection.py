@@ -1,6 +1,6 @@
-"""Which images of a collection are meant: one acquisition of a plate, one series of a converted file.
+"""Selection of images of a collection: one acquisition of a plate, one series of a converted file.
 
-Pure: nothing is read; what is not chosen is left out, and an ambiguous choice is an error that lists what there is.
+Nothing is read here. Images that are not chosen are left out; an ambiguous choice is an error that lists the choices.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ def select_images(
     do not count for that.
 
     Args:
-        collection: what was opened.
+        collection: the opened collection.
         acquisition: id or name; ``all`` keeps all.
         series: number (path) or name of the image; ``all`` keeps all.
-        channels: channels that are wanted.
+        channels: the required channels.
 
     Raises:
         BadArgument: no such acquisition or series, or one has to be chosen.
@@ -78,10 +78,10 @@ def _of_series(
         return images
     kept = [image for image in images if str(wanted) in (image.path, image.name)]
     if not collection.is_series or not kept:
-        there = (
+        series = (
             _listed(collection.images) if collection.is_series else "none (it is no converted file of series)"
         )
-        raise BadArgument(f"{collection.address}: there is no series {wanted!r}; there are: {there}")
+        raise BadArgument(f"{collection.address}: there is no series {wanted!r}; there are: {series}")
     return kept
 
 
@@ -96,9 +96,9 @@ def _acquisitions(collection: Collection, known: dict[int, str]) -> str:
     """List the acquisitions with the channels of their first image."""
     parts = []
     for number, name in known.items():
-        own = [image for image in collection.images if image.acquisition == number]
+        members = [image for image in collection.images if image.acquisition == number]
         called = f" {name!r}" if name else ""
-        parts.append(f"{number}{called} ({len(own)} image(s), channels {', '.join(own[0].channels)})")
+        parts.append(f"{number}{called} ({len(members)} image(s), channels {', '.join(members[0].channels)})")
     return "; ".join(parts)
 
 

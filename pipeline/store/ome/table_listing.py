@@ -6,7 +6,7 @@ Nothing here reads a table, so that listing a store imports no Parquet library.
 from typing import Any
 
 from pipeline.store.ome.groups import Group, ensure_group, find_group, forget_consolidated, join, write_group
-from pipeline.store.ome.label_reading import layer_names
+from pipeline.store.ome.label_images.reading import layer_names
 from pipeline.store.places.address import Address
 
 FILE = "table.parquet"

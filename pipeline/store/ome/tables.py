@@ -17,17 +17,17 @@ from pipeline.store.ome.groups import join
 from pipeline.store.ome.table_listing import FILE, add_to_list, list_tables, table_path
 from pipeline.store.places.address import Address
 
-if TYPE_CHECKING:  # a quarter of the start of commands that only list tables
+if TYPE_CHECKING:  # Imported late: it takes a quarter of the start of commands that only list tables.
     import pandas as pd
 
 ROW_GROUP = 32_768
-"""Rows per row group, and what is encoded at once; fixed, so that bytes depend on the rows alone."""
+"""Rows per row group, which is also the unit of encoding; fixed, so that bytes depend on the rows only."""
 
 TEXT = frozenset({"plate", "row", "column", "field", "acquisition", "image", "well", "condition", "kind"})
-"""Columns that are text also when there are no rows."""
+"""Columns of text, also in a table without rows."""
 
 IDS = "_labels"
-"""How the names of columns end that hold lists of ids."""
+"""Endings of the names of columns that hold lists of ids."""
 
 LIST_TYPE = pa.list_(pa.uint32())
 """Type of columns of ids."""
@@ -87,8 +87,8 @@ def read_table(address: Address, path: str, name: str, *, columns: list[str] | N
     data = address.read_bytes_or_none(place)
     parts = [place] if data is not None else [join(place, key) for key in address.list(place)]
     if not parts:
-        there = ", ".join(list_tables(address, path)) or "none"
-        raise BadStore(f"{address.child(path)}: there is no table {name!r}; there are: {there}")
+        names = ", ".join(list_tables(address, path)) or "none"
+        raise BadStore(f"{address.child(path)}: there is no table {name!r}; there are: {names}")
     tables = [_read_part(address, part, columns, data) for part in parts]
     return pa.concat_tables(tables).to_pandas()
 
@@ -198,7 +198,7 @@ def to_arrow(frame: "pd.DataFrame") -> pa.Table:
 
 def _column(name: str, series: "pd.Series[Any]") -> pa.Array:
     if not len(series) and (name in TEXT or name.endswith(IDS)):
-        # An empty column may have lost its type; the name tells which it has.
+        # An empty column may have lost its type, which is then derived from its name.
         return pa.array([], pa.string() if name in TEXT else LIST_TYPE)
     if not isinstance(series.dtype, np.dtype) or series.dtype.kind != "O":
         array = pa.array(series, from_pandas=False)

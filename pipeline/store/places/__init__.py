@@ -1,1 +1,1 @@
-"""Addresses and what lies behind them: local files, HTTP, S3."""
+"""Addresses of stores, and access to them: local files, HTTP, S3."""

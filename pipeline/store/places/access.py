@@ -1,4 +1,4 @@
-"""What is known of places without a package that reaches them: how access is configured, what cannot be written."""
+"""Configuration of access and kinds of addresses; importing it needs no client of a server."""
 
 import hashlib
 import os
@@ -15,10 +15,10 @@ ACCESS = (
     *("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "GOOGLE_APPLICATION_CREDENTIALS"),
     *("PLATELAYER_S3_ANON", "PLATELAYER_OBJECT_STORE"),
 )
-"""Variables that decide how a store is reached."""
+"""Environment variables that configure access to a store."""
 
 READ_ONLY = frozenset({"http", "https"})
-"""Schemes without a way to write."""
+"""Schemes that cannot be written."""
 
 DOCUMENTS = frozenset({"zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"})
 """Zarr metadata; copied last and removed first, so that a half-copied array is not visible."""

@@ -1,26 +1,31 @@
-"""An address: where a store is, on a disk or behind any URL that fsspec knows.
+"""The address of a store: a path on a disk, or any URL that fsspec supports.
 
 Invariant: an address holds no credential, so it may be printed, logged and pickled; access is configured by the
-environment of each process (AWS_PROFILE, AWS_ENDPOINT_URL, PLATELAYER_S3_ANON, ...). Reads and writes are of
-whole files; every fault of a backend comes out as `BadStore` with the address and what to do.
+environment of each process (AWS_PROFILE, AWS_ENDPOINT_URL, PLATELAYER_S3_ANON, ...). Files are read and written as a
+whole; every fault of a backend is raised as `BadStore` with the address and what to do.
 """
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import BadArgument, BadStore
 from pipeline.store.places.access import READ_ONLY, mark_of_environment
-from pipeline.store.places.faults import LeavesStore, explained
+from pipeline.store.places.faults import MEANINGS, LeavesStore, explained, is_backend_fault, store_fault
 from pipeline.store.places.local import LocalFiles
 
-if TYPE_CHECKING:  # what reaches servers is imported where there is one
+if TYPE_CHECKING:  # the clients of servers are imported where a server is reached
     from pipeline.store.places.draft import DraftFiles
     from pipeline.store.places.remote import RemoteFiles
+
+    Files: TypeAlias = LocalFiles | RemoteFiles | DraftFiles
+
+T = TypeVar("T")
 
 Entries = list[tuple[str, int, str]]
 """Files as (key, bytes, token)."""
@@ -86,34 +91,30 @@ class Address:
         return Address(f"{self.url.rstrip('/')}/{key}") if key else self
 
     def exists(self, rel: str = "") -> bool:
-        """Whether there is a file or a folder (a prefix) here."""
-        with explained(self._at(rel)):
-            return self._files().exists(inner_key(rel, where=self.url))
+        """Whether there is a file or a folder (a prefix) at ``rel``."""
+        return self._call(rel, lambda files, key: files.exists(key))
 
     def read_bytes(self, rel: str = "") -> bytes:
-        """Read a whole file; `BadStore` when it is not there."""
+        """Read a whole file; `BadStore` when there is none."""
         data = self.read_bytes_or_none(rel)
         if data is None:
-            raise BadStore(f"{self._at(rel)}: there is nothing at this address; check the spelling")
+            raise BadStore(f"{self._at(rel)}: {MEANINGS['missing']}")
         return data
 
     def read_bytes_or_none(self, rel: str = "") -> bytes | None:
-        """Read a whole file; None when it is not there."""
-        with explained(self._at(rel)):
-            return self._files().get(inner_key(rel, where=self.url))
+        """Read a whole file; None when there is none."""
+        return self._call(rel, lambda files, key: files.get(key))
 
     def write_bytes(self, rel: str, data: bytes) -> None:
         """Write a file atomically, replacing an older one."""
-        with explained(self._at(rel)):
-            self._files().put(inner_key(rel, where=self.url), data)
+        self._call(rel, lambda files, key: files.put(key, data))
 
     def write_new(self, rel: str, data: bytes) -> bool:
-        """Write a file unless there is one already; says whether it was written (for locks and claims)."""
-        with explained(self._at(rel)):
-            return self._files().put_new(inner_key(rel, where=self.url), data)
+        """Write a file unless there is one already; return whether it was written (for locks and claims)."""
+        return self._call(rel, lambda files, key: files.put_new(key, data))
 
     def list(self, rel: str = "") -> Keys:
-        """List all files below ``rel``, recursively, as sorted keys relative to it; nothing there: ``[]``."""
+        """List all files below ``rel``, recursively, as sorted keys relative to it; an absent folder has none."""
         return [key for key, _, _ in self.entries(rel)]
 
     def entries(self, rel: str = "") -> Entries:
@@ -121,56 +122,62 @@ class Address:
 
         The token changes when the content does: modification time in ns on a disk, etag in object storage.
         """
-        key = inner_key(rel, where=self.url)
-        with explained(self._at(rel)):
-            found = self._files().entries(key)
-        start = len(key) + 1 if key else 0
-        return sorted((name[start:], size, token) for name, size, token in found if name != key)
+        folder = inner_key(rel, where=self.url)
+        start = len(folder) + 1 if folder else 0
+        entries = self._call(rel, lambda files, key: files.entries(key))
+        return sorted((name[start:], size, token) for name, size, token in entries if name != folder)
 
     def children(self, rel: str = "") -> Keys:
-        """List the names directly below, sorted; nothing there: ``[]``."""
-        with explained(self._at(rel)):
-            return sorted(self._files().children(inner_key(rel, where=self.url)))
+        """List the names directly below ``rel``, sorted; an absent folder has none."""
+        return sorted(self._call(rel, lambda files, key: files.children(key)))
 
     def remove(self, rel: str = "") -> None:
-        """Remove a file, or everything below; nothing there is fine."""
-        with explained(self._at(rel)):
-            self._files().remove(inner_key(rel, where=self.url))
+        """Remove a file, or a folder with everything in it; what is absent already is no error."""
+        self._call(rel, lambda files, key: files.remove(key))
 
     def move(self, rel_from: str, rel_to: str) -> None:
-        """Move a file or everything below, in place of what was there.
+        """Move a file or a folder, replacing what is at the target.
 
         One step on a disk; on a server copies (metadata last), then removals, so it can be repeated after a kill.
         """
-        source, target = inner_key(rel_from, where=self.url), inner_key(rel_to, where=self.url)
-        with explained(self._at(rel_from)):
-            self._files().move(source, target)
+        target = inner_key(rel_to, where=self.url)
+        self._call(rel_from, lambda files, source: files.move(source, target))
 
     def copy(self, rel_from: str, rel_to: str) -> None:
-        """Copy a file or everything below, on the server where there is one, zarr metadata last."""
-        source, target = inner_key(rel_from, where=self.url), inner_key(rel_to, where=self.url)
-        with explained(self._at(rel_from)):
-            self._files().copy(source, target)
+        """Copy a file or a folder, on the server where there is one, zarr metadata last."""
+        target = inner_key(rel_to, where=self.url)
+        self._call(rel_from, lambda files, source: files.copy(source, target))
 
     def sweep(self, rel: str = "") -> None:
-        """Remove the unfinished files of killed writers below (they are never listed)."""
-        with explained(self._at(rel)):
-            self._files().sweep(inner_key(rel, where=self.url))
+        """Remove the unfinished files of killed writers below ``rel`` (no listing shows them)."""
+        self._call(rel, lambda files, key: files.sweep(key))
 
     def zarr_store(self, *, read_only: bool = False) -> Any:
         """Return the zarr Store at this address (one per process and environment)."""
         with explained(self.url):
             return _zarr_store(self.url, read_only, os.getpid(), mark_of_environment(self.url))
 
-    def _files(self) -> "LocalFiles | RemoteFiles | DraftFiles":
-        return _files(self.url, os.getpid(), mark_of_environment(self.url))
+    def _call(self, rel: str, action: "Callable[[Files, str], T]") -> T:
+        """Apply an action to the files of this address and the checked key; faults come out as `BadStore`."""
+        key = inner_key(rel, where=self.url)
+        try:
+            return action(self._files(), key)
+        except Exception as error:
+            if not is_backend_fault(error):
+                raise
+            raise store_fault(error, self._at(rel)) from None
+
+    def _files(self) -> "Files":
+        if "://" not in self.url:
+            return _local_files(self.url)
+        return _remote_files(self.url, os.getpid(), mark_of_environment(self.url))
 
     def _at(self, rel: str) -> str:
         return f"{self.url.rstrip('/')}/{rel}" if rel else self.url
 
 
 _UNUSUAL = re.compile(r"^/|/$|//|(^|/)\.{1,2}(/|$)|[%\\\0:]")
-"""What has to be looked at closely in a relative path: empty, '.' and '..' parts, escapes, schemes."""
+"""Relative paths that need a closer check: empty, '.' and '..' parts, escapes, schemes."""
 
 
 def inner_key(rel: str, *, where: str = "store") -> str:
@@ -207,10 +214,12 @@ def _checked_url(url: str) -> str:
     return safe
 
 
+_local_files = lru_cache(maxsize=4096)(LocalFiles)
+
+
 @lru_cache(maxsize=4096)
-def _files(url: str, pid: int, mark: str) -> "LocalFiles | RemoteFiles":
-    if "://" not in url:
-        return LocalFiles(url)
+def _remote_files(url: str, pid: int, mark: str) -> "RemoteFiles":
+    """Return the files of a URL; opened anew in a forked process and after a change of the environment."""
     if url.startswith("s3://"):
         from pipeline.store.places.s3_files import S3Files
 

@@ -1,9 +1,9 @@
-"""What stands between a zarr array and its files: a cache of chunks, and a check that chunks are whole.
+"""Zarr stores between an array and its files: a cache of chunks, and a check that chunks are complete.
 
-`RecentChunks` keeps the chunks of a remote store for the neighbouring tiles: the halo of a tile lies in the chunks
-of its neighbours, so each chunk would be fetched up to nine times; and of a shard zarr fetches its index and then
-chunk after chunk, where one request brings all. Encoded bytes are kept, a bounded number, and only inside
-`kept_for`, whose scope names one state of an image, so the cache is never out of date.
+`RecentChunks` caches the chunks of a remote store for neighbouring tiles: the halo of a tile lies in the chunks of its
+neighbours, so each chunk would be fetched up to nine times. Small shards are fetched with one request, where zarr
+would fetch the index and then chunk after chunk. A bounded number of encoded bytes is kept, only inside `kept_for`,
+whose scope names one state of an image; so the cache is never out of date.
 
 `WholeChunks` refuses truncated chunks that a decoder would accept (`pipeline.store.places.chunk_length`).
 """
@@ -24,17 +24,17 @@ from zarr.storage import WrapperStore
 from pipeline.store.places.chunk_length import HEADER, check_length
 
 KEPT_BYTES = 128 * 2**20
-"""Encoded bytes that a process keeps at most: two rows of chunks of an image 32,000 px wide."""
+"""Upper limit of the encoded bytes in the cache of a process: two rows of chunks of an image 32,000 px wide."""
 
 WHOLE_BYTES = 32 * 2**20
-"""Shards up to this size (not encoded) are fetched whole."""
+"""Shards up to this uncompressed size are fetched with one request."""
 
 _scope: ContextVar[str] = ContextVar("scope", default="")
 
 
 @contextmanager
 def kept_for(scope: str) -> Iterator[None]:
-    """Keep what is read inside; ``scope`` must change when the data do."""
+    """Cache the chunks that are read inside the block; ``scope`` must change when the data change."""
     token = _scope.set(scope)
     try:
         yield
@@ -43,7 +43,7 @@ def kept_for(scope: str) -> Iterator[None]:
 
 
 class RecentChunks(WrapperStore[Any]):
-    """A store that answers from the cache what was read shortly before."""
+    """A store that serves recently read chunks from the cache."""
 
     def __init__(self, store: Store, *, url: str, shard_bytes: int) -> None:
         super().__init__(store)
@@ -55,7 +55,7 @@ class RecentChunks(WrapperStore[Any]):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Read a value, or a range of it; a range of a small shard brings the whole shard."""
+        """Read a value, or a range of it; for a range of a small shard the whole shard is fetched."""
         scope = _scope.get()
         if not scope or (byte_range is not None and not 0 < self.shard_bytes <= WHOLE_BYTES):
             return await self._store.get(key, prototype, byte_range)
@@ -86,7 +86,7 @@ class _Kept:
             self._reads[name] = asyncio.ensure_future(read())
             self._reads[name].add_done_callback(partial(self._done, name))
         self._reads.move_to_end(name)
-        # One tile that is cancelled must not take the read away from another.
+        # Shielded: the cancellation of one tile must not cancel a read that another is waiting for.
         return await asyncio.shield(self._reads[name])
 
     def _done(self, name: tuple, read: "asyncio.Future[Buffer | None]") -> None:

@@ -1,8 +1,8 @@
-"""Whether a chunk is as long as it must be, for decoders that do not notice.
+"""Detection of truncated chunks that a decoder would accept.
 
-Blosc stores incompressible blocks as they are and does not check the length of its input, so a truncated chunk is
-filled with whatever lies in memory; its header says how long the chunk must be. A shard of no bytes counts as empty.
-Other truncations are noticed by the codecs.
+Blosc stores incompressible blocks unchanged and does not check the length of its input, so a truncated chunk would be
+filled with arbitrary memory; its header holds the expected length. A shard without bytes would be read as empty.
+Other truncations are detected by the codecs.
 """
 
 import json
@@ -22,8 +22,8 @@ def check_length(length: int, header: bytes, *, blosc: bool) -> None:
 
 def ends_in_blosc(document: str) -> bool:
     """Whether each file of an array, by its metadata, is one Blosc frame (a shard is not)."""
-    found = json.loads(document)
-    if found.get("zarr_format") == 2:
-        return (found.get("compressor") or {}).get("id") == "blosc"
-    codecs = found.get("codecs") or [{}]
+    metadata = json.loads(document)
+    if metadata.get("zarr_format") == 2:
+        return (metadata.get("compressor") or {}).get("id") == "blosc"
+    codecs = metadata.get("codecs") or [{}]
     return isinstance(codecs[-1], dict) and codecs[-1].get("name") == "blosc"

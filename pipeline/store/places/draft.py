@@ -1,7 +1,7 @@
-"""A draft over an address: what is written stays in memory until it is settled, what is read shows through.
+"""A draft over an address: writes are kept in memory until they are settled, reads fall through to the address.
 
-One worker makes all files of a small image with the functions that large images use, and then writes only those
-that a reader is meant to see, in an order that keeps every prefix of the writes harmless.
+One worker makes all files of a small image with the functions that large images use, and then writes only the
+published ones, in an order in which a kill between any two writes leaves a consistent store.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,13 +13,13 @@ from pipeline.store.places.access import DOCUMENTS
 from pipeline.store.places.address import Address
 
 UPLOADS = 8
-"""Files that are sent to a server at once."""
+"""Concurrent uploads."""
 
 
 class DraftFiles:
-    """Files in memory over those of another place, with the methods of `LocalFiles`.
+    """Files in memory over those of an address, with the methods of `LocalFiles`.
 
-    Nothing below ``scratch`` is looked for in the other place, and each of its other files is read at most once.
+    Files below ``scratch`` are never read from the address, and every other file is read at most once.
     """
 
     def __init__(self, below: Address, *, scratch: str) -> None:
@@ -29,7 +29,7 @@ class DraftFiles:
         self._read: dict[str, bytes | None] = {}
 
     def get(self, key: str) -> bytes | None:
-        """Read a file; None when it is not there."""
+        """Read a file; None when it does not exist."""
         if key in self.written:
             return self.written[key]
         if self._is_hidden(key):
@@ -43,7 +43,7 @@ class DraftFiles:
         self.written[key] = data
 
     def put_new(self, key: str, data: bytes) -> bool:
-        """Write a file unless there is one; says whether it was written."""
+        """Write a file unless it exists; return whether it was written."""
         if self.exists(key):
             return False
         self.put(key, data)
@@ -71,7 +71,7 @@ class DraftFiles:
         return list(shown | {name[len(prefix) :].partition("/")[0] for name in self.inside(key)} - {""})
 
     def remove(self, key: str) -> None:
-        """Remove a file or a folder with all that is in it; nothing there is fine."""
+        """Remove a file or a folder with its contents; an absent one is no error."""
         for name in self.inside(key):
             del self.written[name]
         if not self._is_hidden(key):
@@ -86,7 +86,7 @@ class DraftFiles:
             self.written[target + name[len(source) :]] = self.written[name]
 
     def move(self, source: str, target: str) -> None:
-        """Move a file or a folder of the draft, in place of what was at the target."""
+        """Move a file or a folder of the draft, replacing the target."""
         self.remove(target)
         for name in self.inside(source):
             self.written[target + name[len(source) :]] = self.written.pop(name)
@@ -110,23 +110,23 @@ class Draft(Address):
     base: Address = field(kw_only=True)
     """The address itself."""
     files: DraftFiles = field(kw_only=True, compare=False, repr=False)
-    """What was changed, over the files of the address."""
+    """The changed files, over those of the address."""
 
     @property
     def is_local(self) -> bool:
-        """True: what is written here costs no round trip."""
+        """True, because writing to a draft costs no round trip."""
         return True
 
     def keep(self, folders: Iterable[str]) -> None:
-        """Write the files of some folders to the address, those of the scratch too."""
+        """Write the files of some folders to the address, including those of the scratch."""
         wanted = [key for folder in folders for key in self.files.inside(folder)]
         _write(self.base, {key: self.files.written[key] for key in wanted})
 
     def settle(self, *, last: str) -> None:
-        """Make the changes outside of the scratch at the address, and write ``last`` when all is done.
+        """Apply the changes outside of the scratch to the address, and write ``last`` at the end.
 
-        What was removed goes first. Then files deep in folders are written before those above them, so that the
-        metadata of a group appear when all that they describe is there. The rest of the scratch is dropped.
+        Removals come first. Then files deep in folders are written before those above them, so that the metadata of
+        a group appear after everything they describe. The rest of the scratch is dropped.
         """
         for key in self.files.removed:
             self.base.remove(key)
@@ -140,14 +140,14 @@ class Draft(Address):
 
 
 def draft_over(address: Address, *, scratch: str) -> Draft:
-    """Begin a draft; ``scratch`` is a folder of its own, of which nothing is read from the address."""
+    """Begin a draft; files below the folder ``scratch`` are never read from the address."""
     return Draft(address.url, base=address, files=DraftFiles(address, scratch=scratch))
 
 
 def _write(address: Address, files: Mapping[str, bytes]) -> None:
-    """Write files, deep ones first: data at once where each costs a round trip, metadata one after the other.
+    """Write files, deep ones first: data concurrently where each costs a round trip, metadata one after the other.
 
-    Of metadata at one depth the last made come first: a deeper layer of a stack before the one that names it.
+    Metadata at the same depth are written in reverse order: a deeper layer of a stack before the one that names it.
     """
     newest_first = list(files)[::-1]
     for _, wave in groupby(sorted(newest_first, key=_depth, reverse=True), key=_depth):

@@ -7,7 +7,7 @@ which may repeat a signed URL or a header. The original is cut off (``from None`
 import errno
 from types import TracebackType
 
-from pipeline.errors import BadArgument, BadStore, RunConflict
+from pipeline.errors import BadStore
 
 
 class AccessDenied(BadStore):
@@ -93,7 +93,7 @@ _ERRNOS = {
 class explained:
     """Turn any fault of a backend inside the block into a `BadStore` that names ``url`` and what to do.
 
-    A class and no generator: it is entered for each of the ten thousand small files of a plate.
+    A class and no generator, because it is entered for each of the ten thousand small files of a plate.
     """
 
     def __init__(self, url: str) -> None:
@@ -105,10 +105,13 @@ class explained:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, BadArgument | BadStore | RunConflict):
-            return
-        if is_backend_fault(error):
-            raise _class_of(kind_of(error))(f"{self.url}: {meaning(error, self.url)}") from None
+        if error is not None and is_backend_fault(error):
+            raise store_fault(error, self.url) from None
+
+
+def store_fault(error: BaseException, url: str) -> BadStore:
+    """Return the `BadStore` for a fault of a backend: it names ``url``, the kind of fault and what to do."""
+    return _class_of(kind_of(error))(f"{url}: {meaning(error, url)}")
 
 
 def _class_of(kind: str | None) -> type[BadStore]:

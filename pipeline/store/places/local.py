@@ -23,7 +23,7 @@ class LocalFiles:
         self._prefix = f"{self.root}{os.sep}"
 
     def get(self, key: str) -> bytes | None:
-        """Read a file; None when it is not there (or is a folder)."""
+        """Read a file; None when it does not exist (or is a folder)."""
         try:
             with open(self._place(key), "rb") as file:
                 return file.read()
@@ -36,7 +36,7 @@ class LocalFiles:
         os.replace(self._write_beside(place, data), place)
 
     def put_new(self, key: str, data: bytes) -> bool:
-        """Write a file unless there is one; says whether it was written (one winner among racing writers)."""
+        """Write a file unless it exists; return whether it was written (one of several concurrent writers succeeds)."""
         place = self._place(key)
         partial = self._write_beside(place, data)
         try:
@@ -64,7 +64,7 @@ class LocalFiles:
         return [name for name in names if not name.endswith(LEFTOVER)]
 
     def remove(self, key: str) -> None:
-        """Remove a file or a folder with all that is in it; nothing there is fine."""
+        """Remove a file or a folder with its contents; an absent one is no error."""
         place = self.root / key
         if place.is_dir() and not place.is_symlink():
             shutil.rmtree(place)
@@ -79,7 +79,7 @@ class LocalFiles:
                     (Path(folder) / name).unlink(missing_ok=True)
 
     def copy(self, source: str, target: str) -> None:
-        """Copy a file or a folder, in place of what was at the target."""
+        """Copy a file or a folder, replacing the target."""
         place = self.root / target
         place.parent.mkdir(parents=True, exist_ok=True)
         if (self.root / source).is_dir():
@@ -88,7 +88,7 @@ class LocalFiles:
             self.put(target, (self.root / source).read_bytes())
 
     def move(self, source: str, target: str) -> None:
-        """Move a file or a folder in one step, in place of what was at the target."""
+        """Move a file or a folder in one step, replacing the target."""
         place = self.root / target
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.is_dir():
@@ -122,15 +122,15 @@ class LocalFiles:
         # Keys are joined from names, because cutting them out of paths takes longer than listing the files.
         prefix = f"{folder}/" if folder else ""
         try:
-            found = os.scandir(self._prefix + folder)
+            entries = os.scandir(self._prefix + folder)
         except FileNotFoundError:
             return
         except NotADirectoryError:
             if (self.root / folder).is_file():
                 yield folder, (self.root / folder).stat()
             return
-        with found:
-            for item in found:
+        with entries:
+            for item in entries:
                 if item.is_dir():
                     pending.append(prefix + item.name)
                 elif not item.name.endswith(LEFTOVER):

@@ -1,7 +1,7 @@
-"""Objects below one prefix of anything fsspec knows: object storage, memory, https.
+"""Objects below one prefix of any file system of fsspec: object storage, memory, https.
 
-Everything that gives access (keys, profile, endpoint) comes from the environment, never from an address.
-An object is visible only whole, because it is written by one PUT (or one completed multipart upload).
+Credentials (keys, profile, endpoint) come from the environment, never from an address. An object is visible only when
+complete, because it is written by one PUT (or one completed multipart upload).
 """
 
 import atexit
@@ -47,14 +47,14 @@ def _file_system(scheme: str, asynchronous: bool, pid: int, mark: str) -> Any:
         return AsyncFileSystemWrapper(plain, asynchronous=True) if asynchronous else plain
     made = cls(asynchronous=asynchronous, skip_instance_cache=True, use_listings_cache=False, **options)
     if scheme == "s3":
-        made.retries = 1  # botocore has made all attempts already; s3fs must not repeat them
+        made.retries = 1  # botocore makes all attempts; s3fs must not repeat them.
         if asynchronous:
             atexit.register(_close, made)
     return made
 
 
 def _close(made: Any) -> None:
-    """Close the connections of an S3 client in zarr's event loop; nothing else does at the end of a process."""
+    """Close the connections of an S3 client in zarr's event loop, which otherwise stay open at exit."""
     creator = getattr(made, "_s3creator", None)
     if creator is not None:
         with suppress(Exception):  # the client is not needed any more, so its faults do not matter
@@ -95,7 +95,7 @@ class RemoteFiles:
         self.root = self.fs._strip_protocol(url).rstrip("/")
 
     def get(self, key: str) -> bytes | None:
-        """Read an object; None when it is not there."""
+        """Read an object; None when it does not exist."""
         try:
             return bytes(self._again(lambda: self.fs.cat_file(self._path(key))))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
@@ -109,7 +109,7 @@ class RemoteFiles:
         self.fs.pipe_file(self._path(key), data)
 
     def put_new(self, key: str, data: bytes) -> bool:
-        """Write an object unless there is one; says whether it was written."""
+        """Write an object unless it exists; return whether it was written."""
         self._check_writable()
         try:
             self.fs.pipe_file(self._path(key), data, mode="create")
@@ -123,22 +123,22 @@ class RemoteFiles:
 
     def entries(self, key: str) -> list[tuple[str, int, str]]:
         """List all objects below a key as (key, bytes, etag or other token of the version)."""
-        found = self.fs.find(self._path(key), detail=True, withdirs=False)
-        return [(self._key(path), int(info.get("size") or 0), token(info)) for path, info in found.items()]
+        infos = self.fs.find(self._path(key), detail=True, withdirs=False)
+        return [(self._key(path), int(info.get("size") or 0), token(info)) for path, info in infos.items()]
 
     def children(self, key: str) -> list[str]:
         """List the names directly below a key."""
         try:
-            found = self.fs.ls(self._path(key), detail=False)
+            paths = self.fs.ls(self._path(key), detail=False)
         except FileNotFoundError as error:
             if _is_missing_bucket(error):
                 raise
             return []
-        below = (self._key(path.rstrip("/")) for path in found)
+        below = (self._key(path.rstrip("/")) for path in paths)
         return [name.rpartition("/")[2] for name in below if name != key]
 
     def remove(self, key: str) -> None:
-        """Remove an object or all objects below a key, metadata first; nothing there is fine."""
+        """Remove an object or all objects below a key, metadata first; absent ones are no error."""
         self._check_writable()
         self._remove_all([name for name, _, _ in self.entries(key)])
 
@@ -207,7 +207,7 @@ def zarr_store(url: str, *, read_only: bool) -> Any:
 
 
 def metadata_first(keys: Sequence[str]) -> list[list[str]]:
-    """Cut keys into the parts in which they are removed: zarr metadata, then all others; no part is empty."""
+    """Split keys into the parts in which they are removed: zarr metadata, then all others; no part is empty."""
     parts = [[key for key in keys if _is_document(key) != late] for late in (False, True)]
     return [part for part in parts if part]
 

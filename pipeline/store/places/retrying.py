@@ -39,10 +39,10 @@ class RetryingStore(WrapperStore[Any]):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Read a value, whole or a range of it."""
-        found = await self._again("GET", lambda: self._store.get(key, prototype, byte_range))
-        if found is not None and self.scheme == OBSTORE:
-            count_received(len(found))
-        return within(found, byte_range)
+        buffer = await self._again("GET", lambda: self._store.get(key, prototype, byte_range))
+        if buffer is not None and self.scheme == OBSTORE:
+            count_received(len(buffer))
+        return within(buffer, byte_range)
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write a value."""
@@ -92,7 +92,7 @@ def within(buffer: Buffer | None, byte_range: ByteRequest | None) -> Buffer | No
 
 
 def waits() -> Iterator[float]:
-    """Seconds to wait after each failed attempt but the last: doubled each time, half of it by chance."""
+    """Seconds to wait after each failed attempt but the last: exponential backoff with jitter."""
     for attempt in range(ATTEMPTS - 1):
         longest = min(0.1 * 2**attempt, 10.0)
-        yield longest * (0.5 + 0.5 * random.random())  # jitter needs no seed: it changes no result
+        yield longest * (0.5 + 0.5 * random.random())  # Jitter needs no seed, because it changes no result.

@@ -20,7 +20,7 @@ ATTEMPTS = 10
 """Attempts per request, with backoff and jitter between them."""
 
 FIRST_ATTEMPT = b"attempt=1"
-"""How the client marks a request that is no retry."""
+"""Value of the header of a first attempt."""
 
 CONNECT_S, READ_S = 10, 60
 """Timeouts of one request."""
@@ -29,7 +29,7 @@ CONNECTIONS = 64
 """Open connections per process."""
 
 ASK_AGAIN = timedelta(minutes=15)
-"""Lifetime that obstore is told for credentials (it asks five minutes earlier); shorter than that of roles."""
+"""Lifetime of credentials as given to obstore (it renews them five minutes earlier); shorter than that of roles."""
 
 
 def s3fs_options() -> dict[str, Any]:
@@ -49,14 +49,14 @@ def s3fs_options() -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _counting_session() -> type:
-    """The HTTP session of the S3 client: aiobotocore's own, which is imported only where S3 is used, with a count."""
+    """The HTTP session of aiobotocore with a counter of requests; imported only where S3 is used."""
     from aiobotocore.httpsession import AIOHTTPSession
 
     class CountingSession(AIOHTTPSession):
         """Counts every attempt of every request, the client's own retries too."""
 
         async def send(self, request: Any) -> Any:
-            """Send, and count; the length of an answer is what its header promises."""
+            """Send and count a request; the length of the response is taken from its header."""
             attempt = request.headers.get("amz-sdk-request", FIRST_ATTEMPT).partition(b";")[0]
             count_request(
                 kind_of_request(request.method, request.url, request.headers),
@@ -93,7 +93,7 @@ def obstore_zarr(bucket: str, prefix: str, *, read_only: bool) -> Any:
         from obstore.store import S3Store
     except ImportError:
         raise BadArgument(
-            "PLATELAYER_OBJECT_STORE=obstore: the package is not there; pip install obstore"
+            "PLATELAYER_OBJECT_STORE=obstore: the package is not installed; pip install obstore"
         ) from None
     from zarr.storage import ObjectStore
 
@@ -113,7 +113,7 @@ def obstore_zarr(bucket: str, prefix: str, *, read_only: bool) -> Any:
             "timeout": timedelta(seconds=READ_S),
             "connect_timeout": timedelta(seconds=CONNECT_S),
         },
-        retry_config={"max_retries": 0},  # `RetryingStore` tries again, and counts
+        retry_config={"max_retries": 0},  # `RetryingStore` retries and counts.
         credential_provider=credentials,
     )
     return ObjectStore(store, read_only=read_only)
@@ -121,11 +121,11 @@ def obstore_zarr(bucket: str, prefix: str, *, read_only: bool) -> Any:
 
 def _credentials() -> dict[str, Any]:
     """Credentials for obstore, requested again after `ASK_AGAIN`, because botocore renews those of a role."""
-    found = _session().get_credentials().get_frozen_credentials()
+    credentials = _session().get_credentials().get_frozen_credentials()
     return {
-        "access_key_id": found.access_key,
-        "secret_access_key": found.secret_key,
-        "token": found.token,
+        "access_key_id": credentials.access_key,
+        "secret_access_key": credentials.secret_key,
+        "token": credentials.token,
         "expires_at": datetime.now(UTC) + ASK_AGAIN,
     }
 

@@ -1,8 +1,7 @@
 """Objects below one prefix of a bucket, with as few requests as S3 allows.
 
-fsspec checks whether a name is a file or a folder (HEAD, then LIST, for each); here the caller knows. One LIST
-answers a listing, also an empty one, and whether something is there; a copy is one COPY, a removal one LIST and
-one DELETE for a thousand objects.
+fsspec checks for every name whether it is a file or a folder (HEAD, then LIST); here the caller knows. A listing and
+a test of existence are one LIST each, a copy is one COPY, a removal one LIST and one DELETE for a thousand objects.
 """
 
 from collections.abc import Iterator, Sequence
@@ -54,10 +53,10 @@ class S3Files(RemoteFiles):
         return sorted(names - {""})
 
     def remove(self, key: str) -> None:
-        """Remove an object and all objects below a key; nothing there is fine."""
+        """Remove an object and all objects below a key; absent ones are no error."""
         name = self._name(key)
-        found = [info["Key"] for info in self._objects(name)]
-        self._remove_names([key for key in found if key == name or key.startswith(_folder(name))])
+        keys = [info["Key"] for info in self._objects(name)]
+        self._remove_names([key for key in keys if key == name or key.startswith(_folder(name))])
 
     def _copy_all(self, sources: Sequence[str], targets: Sequence[str]) -> None:
         def copy(source: str, target: str) -> None:

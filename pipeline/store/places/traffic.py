@@ -2,7 +2,7 @@
 
 Requests are counted where they are sent (the HTTP session of S3 and https; `RetryingStore` for obstore), so retries
 and pages of listings are included. The counter belongs to the process: `take_counts` returns and resets it, and the
-caller adds the counts up. Access to local files is not counted.
+caller sums them. Access to local files is not counted.
 """
 
 import threading
@@ -21,7 +21,7 @@ class Traffic:
     requests: Mapping[str, int] = field(default_factory=dict)
     """Number by kind, every attempt counted."""
     bytes_in: int = 0
-    """Bytes of the answers' bodies."""
+    """Bytes of the responses' bodies."""
     bytes_out: int = 0
     """Bytes of the requests' bodies."""
     retries: int = 0
@@ -70,8 +70,8 @@ class _Count:
 
     def take(self) -> Traffic:
         with self._lock:
-            taken, self._traffic = self._traffic, Traffic()
-        return taken
+            counted, self._traffic = self._traffic, Traffic()
+        return counted
 
 
 _count = _Count()
@@ -83,7 +83,7 @@ def count_request(kind: str, *, size: int = 0, again: bool = False) -> None:
 
 
 def count_received(size: int) -> None:
-    """Count the bytes of an answer."""
+    """Count the bytes of a response."""
     _count.add(Traffic(bytes_in=size))
 
 

@@ -16,8 +16,8 @@ from pipeline.store.ome.arrays import level_count, read_region
 from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.groups import find_group, write_group
 from pipeline.store.ome.image_writing import write_image
-from pipeline.store.ome.label_layout import LabelLayout
-from pipeline.store.ome.label_reading import layer_names, listed_labels
+from pipeline.store.ome.label_images.layout import LabelLayout
+from pipeline.store.ome.label_images.reading import layer_names, listed_labels
 from pipeline.store.ome.labels import (
     check_free,
     create_labels,

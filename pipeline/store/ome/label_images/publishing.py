@@ -1,8 +1,8 @@
 """Publishing: a finished label stack is moved from the staging area to its place, all layers or none.
 
-A journal in the staging area records the progress and is kept at the end; after a kill at any instant, calling
-`publish` again completes the work. An older stack is touched only when the new one is complete, and the image never
-lists a label that does not exist.
+A journal in the staging area records the progress and is kept at the end; after a kill at any moment, a repeated
+`publish` completes the move. An older stack is replaced only when the new one is complete, and the image never lists
+a label that does not exist.
 """
 
 import json
@@ -20,8 +20,8 @@ from pipeline.store.ome.groups import (
     zarr_format_of,
 )
 from pipeline.store.ome.image import STAND_IN, is_stand_in
-from pipeline.store.ome.label_reading import declared_layers, labels_path, layer_names, listed_labels
-from pipeline.store.ome.label_writing import SCRATCH, STAGING, LabelWriter
+from pipeline.store.ome.label_images.reading import declared_layers, labels_path, layer_names, listed_labels
+from pipeline.store.ome.label_images.writing import SCRATCH, STAGING, LabelWriter
 from pipeline.store.places.address import Address
 
 
@@ -31,7 +31,7 @@ def check_free(
     """Refuse a label name that exists already, unless it may be overwritten; called before the work begins.
 
     Raises:
-        BadArgument: the name is none for a label.
+        BadArgument: the name is not valid for a label.
         RunConflict: there is such a label.
     """
     (checked,) = layer_names(name, 1)
@@ -45,7 +45,7 @@ def check_free(
 def publish(writer: LabelWriter, *, overwrite: bool = False, coarsened: bool = False) -> None:
     """Finish the stack and move it to ``labels/<name>``, ..., then list it; repeat the call after a kill.
 
-    ``coarsened``: `LabelWriter.coarsen` was called for every layer already, by many workers at once perhaps.
+    ``coarsened``: `LabelWriter.coarsen` has been called for every layer, possibly by several workers.
 
     Raises:
         RunConflict: there is such a label and ``overwrite`` is False, or a label that is not part of the old
@@ -79,9 +79,9 @@ def publish(writer: LabelWriter, *, overwrite: bool = False, coarsened: bool = F
 
 
 def _show_in_place_of_image(writer: LabelWriter) -> None:
-    """In a store of results without pixels, make the image's group an image whose levels are those of the label.
+    """In a store of results without pixels, make the image's group an image with the levels of the label.
 
-    So every reader opens the store, shows the label where it would show the pixels, and finds all labels beside it.
+    So every reader opens the store, displays the label in place of pixels, and finds all labels beside it.
     """
     layout, address, path = writer.layout, writer.address, writer.path
     group = find_group(address, path, zarr_format=layout.zarr_format)
@@ -96,7 +96,7 @@ def _show_in_place_of_image(writer: LabelWriter) -> None:
 
 
 def _was_published_directly(writer: LabelWriter) -> bool:
-    """Whether a label without a run was published before: nothing is staged then, and no journal was kept."""
+    """Whether a label that belongs to no run was published before: it has no staged files and no journal."""
     return writer.staging == STAGING and not _staged(writer) and writer.is_in_place
 
 
@@ -136,7 +136,7 @@ def _old_layers(writer: LabelWriter, overwrite: bool) -> list[str]:
         if name not in old and _is_there(writer, name):
             raise RunConflict(
                 f"{writer.address.child(writer.path)}: the stack {writer.name!r} needs the label name {name!r}, "
-                "which is taken by another label; choose another --name"
+                "which another label has already; choose another --name"
             )
     return old
 
@@ -147,7 +147,7 @@ def _is_there(writer: LabelWriter, name: str) -> bool:
 
 
 def _new_listing(writer: LabelWriter, old: list[str]) -> list[str]:
-    """Return the list of labels after publishing: the new stack takes the place of the old one in the order."""
+    """Return the list of labels after publishing, the new stack at the position of the old one."""
     listed = listed_labels(writer.address, writer.path, zarr_format=writer.layout.zarr_format)
     first = next((index for index, name in enumerate(listed) if name in old), len(listed))
     before = [name for name in listed[:first] if name not in writer.names]

@@ -1,6 +1,6 @@
 """Writing of label stacks block by block, with all pyramid levels of a block, into a staging area.
 
-Many workers write at once without locks, because no two blocks share a file. Equal pixels give equal bytes in any
+Workers write concurrently without locks, because no two blocks share a file. Equal pixels give equal bytes in any
 order of the blocks, and writing a block again changes nothing.
 """
 
@@ -18,8 +18,8 @@ from pipeline.stack import MAX_ID
 from pipeline.store.ome.arrays import Selection, open_array, parts_of, read_region
 from pipeline.store.ome.groups import find_group, join, read_json, with_ome, write_group
 from pipeline.store.ome.image import Image, is_stand_in
-from pipeline.store.ome.label_layout import BLOCK, LabelLayout, layout_for
-from pipeline.store.ome.label_reading import ATTRIBUTE, labels_path, layer_names
+from pipeline.store.ome.label_images.layout import BLOCK, LabelLayout, layout_for
+from pipeline.store.ome.label_images.reading import ATTRIBUTE, labels_path, layer_names
 from pipeline.store.places.address import Address
 
 SCRATCH = ".platelayer"
@@ -38,7 +38,7 @@ UPLOADS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class LabelWriter:
-    """A label stack being written; made by `create_labels`, picklable, used by many workers at once."""
+    """A label stack being written; made by `create_labels`, picklable, used by many workers concurrently."""
 
     address: Address
     """The output collection."""
@@ -51,11 +51,11 @@ class LabelWriter:
     documents: tuple[str, ...]
     """Metadata of each level's array."""
     staging: str = STAGING
-    """Where they are written, below the address."""
+    """Staging folder below the address in which they are written."""
     origin: str = ""
     """Fingerprint of the work the labels come from; kept in their attributes."""
     fresh: bool = False
-    """Nothing was staged when the writer was made: every block has to be written, whatever marks exist."""
+    """Whether nothing was staged when the writer was made, so that every block has to be written despite its mark."""
 
     @property
     def name(self) -> str:
@@ -92,7 +92,7 @@ class LabelWriter:
     ) -> None:
         """Write a block (y0, y1, x0, x1) as `write` does, from strips of it side by side, one after the other.
 
-        Strips as wide as a chunk are encoded as they are, without a copy, while they are in the cache.
+        Strips as wide as a chunk are encoded without a copy while they are in the processor's cache.
 
         Raises:
             BadArgument: as `write`; or the strips do not begin at multiples of the chunk, or do not fill the block.
@@ -110,13 +110,13 @@ class LabelWriter:
             ids = np.ascontiguousarray(ids[::2, ::2])
 
     def coarsen(self, layer: int) -> None:
-        """Make the coarse levels of a layer of which every block was written; may be repeated."""
+        """Make the coarse levels of a layer after all of its blocks were written; may be repeated."""
         place = self.staged(self.names[layer])
         for level in range(self.layout.block_levels, len(self.documents)):
             self._reduce(layer, level, set(self.address.list(join(place, str(level - 1)))))
 
     def finish(self) -> None:
-        """Make the groups' metadata in the staging place, last of all; may be repeated."""
+        """Write the groups' metadata into the staging folder, after everything else; may be repeated."""
         zarr_format = self.layout.zarr_format
         image = find_group(self.address, self.path, zarr_format=zarr_format)
         # A mirror without pixels has no image to point to, and validators follow the link.
@@ -126,12 +126,12 @@ class LabelWriter:
             place = self.staged(name)
             self.address.sweep(place)
             attributes = with_ome({}, self.layout.metadata(name, image=source), ngff=self.layout.ngff)
-            own = {"stack": list(self.names), "layer": layer}
-            attributes[ATTRIBUTE] = own | ({"origin": self.origin} if self.origin else {})
+            entry = {"stack": list(self.names), "layer": layer}
+            attributes[ATTRIBUTE] = entry | ({"origin": self.origin} if self.origin else {})
             write_group(self.address, place, attributes, zarr_format=zarr_format)
 
     def staged(self, name: str = "") -> str:
-        """Path of a label group in the staging place."""
+        """Path of a label group in the staging folder."""
         return join(self.staging, labels_path(self.path, name))
 
     @property
@@ -147,11 +147,11 @@ class LabelWriter:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the labels in the stack's place have its layers and its origin."""
+        """Whether the published labels of that name have the layers and the origin of this stack."""
         place = labels_path(self.path, self.name)
         group = find_group(self.address, place, zarr_format=self.layout.zarr_format)
-        own = group.attributes.get(ATTRIBUTE) if group else None
-        return isinstance(own, dict) and (own.get("stack"), own.get("origin", "")) == (
+        entry = group.attributes.get(ATTRIBUTE) if group else None
+        return isinstance(entry, dict) and (entry.get("stack"), entry.get("origin", "")) == (
             list(self.names),
             self.origin,
         )
@@ -166,7 +166,7 @@ class LabelWriter:
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the first column of each strip and its ids; checks that the strips fill the block."""
         y0, y1, left, end = window
-        step = max(self.layout.chunk, 2)  # even, so that halved strips are the halves of the block
+        step = max(self.layout.chunk, 2)  # Even, so that halving the strips equals halving the block.
         for strip in strips:
             if strip.shape[0] != y1 - y0 or left % step or left + strip.shape[1] > end:
                 raise BadArgument(
@@ -189,7 +189,7 @@ class LabelWriter:
         for part in parts_of(selection, chunks):
             y, x = part[-2:]
             piece = ids[y.start - top : y.stop - top, x.start - left : x.stop - left]
-            # A sample decides for most chunks; max is several times as fast as any.
+            # A sample suffices for most chunks; max is several times as fast as any.
             if piece[::16, ::16].max(initial=0) or piece.max(initial=0):
                 index = tuple(bounds.start // n for bounds, n in zip(part, chunks, strict=True))
                 full.append((join(path, self.layout.chunk_key(index)), piece))
@@ -219,9 +219,9 @@ def create_labels(
 ) -> LabelWriter:
     """Begin a label stack for an image: writes the arrays' metadata into the staging place.
 
-    Calling it again for the same stack is harmless and keeps the blocks that are there; `LabelWriter.fresh`
-    says that there were none. What was published from this staging place already is not staged again. Only the
-    default staging place, which belongs to no run, is always cleared.
+    A repeated call for the same stack keeps the blocks that were written; `LabelWriter.fresh` is True if there were
+    none. A stack that was published from this staging folder is not staged again. The default staging folder, which
+    belongs to no run, is always cleared.
 
     Args:
         address: the output collection (the image's own, or another one with the same layout).
@@ -293,7 +293,7 @@ def encoded(ids: np.ndarray, chunk: tuple[int, ...]) -> bytes:
 
 
 def write_all(address: Address, files: list[tuple[str, bytes]]) -> None:
-    """Write files, at once where each costs a round trip."""
+    """Write files, concurrently where each costs a round trip."""
     if address.is_local or len(files) < 2:
         for key, data in files:
             address.write_bytes(key, data)

@@ -1,7 +1,7 @@
-"""The form of an array by its metadata document, without zarr, whose import takes longer than looking at a plate.
+"""The form of an array read from its metadata document without zarr, whose import takes longer than listing a plate.
 
-Only documents of a plain form are understood here: a regular grid, numbers in C order, at most one of the common
-compressors, shards of such chunks. All others are zarr's matter, and so is whatever is wrong with a document.
+Only plain forms are supported: a regular grid, numbers in C order, at most one of the common compressors, and shards
+of such chunks. All other documents, and invalid ones, are left to zarr.
 """
 
 import json
@@ -22,7 +22,7 @@ DATA_TYPES = frozenset(
 
 @dataclass(frozen=True)
 class ArrayForm:
-    """What the document of a plain array says; the names are those of `zarr.Array`."""
+    """The form of a plain array; the attributes are named as those of `zarr.Array`."""
 
     shape: tuple[int, ...]
     """Pixels per axis."""
@@ -43,35 +43,35 @@ class ArrayForm:
 
 @lru_cache(maxsize=256)
 def plain_form(document: str) -> ArrayForm | None:
-    """The form of an array; None unless its document is of a plain form. Cached: the fields of a plate are alike."""
+    """Return the form of an array, None unless it is plain; cached, because the fields of a plate are alike."""
     try:
-        found = json.loads(document)
-        form = _form_v2(found) if found["zarr_format"] == 2 else _form_v3(found)
+        metadata = json.loads(document)
+        form = _form_v2(metadata) if metadata["zarr_format"] == 2 else _form_v3(metadata)
     except (KeyError, TypeError, ValueError, IndexError):
         return None
     return form if form is not None and _is_sound(form) else None
 
 
 def _is_sound(form: ArrayForm) -> bool:
-    """Whether the extents are whole numbers, as many for the grid as for the array."""
+    """Whether the extents are positive integers, and array and grid have the same number of axes."""
     grids = [grid for grid in (form.chunks, form.shards) if grid is not None]
     whole = all(isinstance(n, int) and n > 0 for grid in (form.shape, *grids) for n in grid)
     return whole and all(len(grid) == form.ndim for grid in grids)
 
 
-def _form_v2(found: dict[str, Any]) -> ArrayForm | None:
-    compressor = found["compressor"]["id"] if found["compressor"] else None
-    dtype = np.dtype(found["dtype"])
-    is_plain = not found["filters"] and found["order"] == "C" and dtype.kind in "buif"
-    if not is_plain or "fill_value" not in found or not (compressor is None or compressor in COMPRESSORS):
+def _form_v2(metadata: dict[str, Any]) -> ArrayForm | None:
+    compressor = metadata["compressor"]["id"] if metadata["compressor"] else None
+    dtype = np.dtype(metadata["dtype"])
+    is_plain = not metadata["filters"] and metadata["order"] == "C" and dtype.kind in "buif"
+    if not is_plain or "fill_value" not in metadata or not (compressor is None or compressor in COMPRESSORS):
         return None
-    return ArrayForm(tuple(found["shape"]), dtype, tuple(found["chunks"]), None, compressor)
+    return ArrayForm(tuple(metadata["shape"]), dtype, tuple(metadata["chunks"]), None, compressor)
 
 
-def _form_v3(found: dict[str, Any]) -> ArrayForm | None:
-    grid, outer = found["chunk_grid"], found["codecs"]
-    is_plain = grid["name"] == "regular" and found["data_type"] in DATA_TYPES and "fill_value" in found
-    if not is_plain or found.get("storage_transformers"):
+def _form_v3(metadata: dict[str, Any]) -> ArrayForm | None:
+    grid, outer = metadata["chunk_grid"], metadata["codecs"]
+    is_plain = grid["name"] == "regular" and metadata["data_type"] in DATA_TYPES and "fill_value" in metadata
+    if not is_plain or metadata.get("storage_transformers"):
         return None
     files = tuple(grid["configuration"]["chunk_shape"])
     sharded = outer[0]["name"] == "sharding_indexed" and len(outer) == 1
@@ -80,7 +80,7 @@ def _form_v3(found: dict[str, Any]) -> ArrayForm | None:
     if names[0] != "bytes" or len(names) > 2 or not COMPRESSORS.issuperset(names[1:]):
         return None
     order = (inner[0].get("configuration") or {}).get("endian", "little")
-    dtype = np.dtype(found["data_type"]).newbyteorder("<" if order == "little" else ">")
+    dtype = np.dtype(metadata["data_type"]).newbyteorder("<" if order == "little" else ">")
     chunks = tuple(outer[0]["configuration"]["chunk_shape"]) if sharded else files
     compressor = names[1] if len(names) == 2 else None
-    return ArrayForm(tuple(found["shape"]), dtype, chunks, files if sharded else None, compressor)
+    return ArrayForm(tuple(metadata["shape"]), dtype, chunks, files if sharded else None, compressor)

@@ -5,8 +5,8 @@ import pytest
 import zarr
 
 from pipeline.store.ome import arrays
-from pipeline.store.ome.arrays import find_document, open_array, read_region
-from pipeline.store.ome.direct_reading import read_few_chunks
+from pipeline.store.ome.arrays import find_array, open_array, read_region
+from pipeline.store.ome.chunks.direct_reading import read_few_chunks
 from pipeline.store.places.address import address
 
 COMPRESSORS = {
@@ -46,7 +46,7 @@ def make_array(folder, version, compressor, dtype="uint16", **options):
 def read_both(folder, version, selection, monkeypatch):
     """A region as it is read, and as zarr reads it."""
     place = address(folder)
-    document = find_document(place, "", zarr_format=version)
+    document, _ = find_array(place, "", zarr_format=version)
     found = read_region(place, "", document, selection)
     with monkeypatch.context() as patch:
         patch.setattr(arrays, "read_few_chunks", lambda *_: None)
@@ -56,7 +56,7 @@ def read_both(folder, version, selection, monkeypatch):
 def direct(folder, version, selection):
     """A region read without zarr; None where zarr has to read it."""
     place = address(folder)
-    document = find_document(place, "", zarr_format=version)
+    document, _ = find_array(place, "", zarr_format=version)
     return read_few_chunks(place, "", document, open_array(place, "", document), selection)
 
 

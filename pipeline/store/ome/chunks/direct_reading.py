@@ -1,7 +1,7 @@
 """Reading of a few chunks of a local array in the calling thread, for images that are no larger.
 
-zarr reads chunks in an event loop of its own, and opens and decodes each of them in further threads. That serves many
-chunks and servers well, but costs a small image on a disk several times what its chunk takes to decode.
+zarr reads chunks in an event loop, and opens and decodes each of them in further threads. That is efficient for many
+chunks and for servers, but takes several times as long as decoding the one chunk of a small local image.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.store.ome.array_form import ArrayForm, plain_form
+from pipeline.store.ome.chunks.array_form import ArrayForm, plain_form
 from pipeline.store.places.address import Address
 from pipeline.store.places.chunk_length import HEADER, check_length
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import zarr
 
 FEW = 4
-"""Chunks that are read one after the other; of more, several are read at once by zarr."""
+"""Upper limit of the chunks that are read one after the other; more are read concurrently by zarr."""
 
 
 def read_few_chunks(
@@ -27,8 +27,7 @@ def read_few_chunks(
 ) -> np.ndarray | None:
     """Read a region of a local array; None where zarr has to do it.
 
-    That is so for servers, for many chunks, for shards and unusual codecs, and for files that are damaged, which
-    the caller is to report.
+    zarr reads from servers, many chunks, shards and unusual codecs, and damaged files, which the caller reports.
     """
     form = plain_form(document) if address.is_local else None
     if form is None or form.shards or _count(array, selection) > FEW:
@@ -38,9 +37,7 @@ def read_few_chunks(
         for key, inside, outside in _parts(array, selection):
             data = address.read_bytes_or_none(f"{path}/{key}" if path else key)
             result[outside] = array.fill_value if data is None else _decoded(data, form)[inside]
-    except (
-        Exception
-    ):  # whatever a decoder says of a damaged file: zarr reads it again, and the caller names it
+    except Exception:  # Any error of a decoder: zarr reads the file again, and the caller reports it.
         return None
     return result
 
@@ -78,7 +75,7 @@ def _decoded(data: bytes, form: ArrayForm) -> np.ndarray:
 
 @cache
 def _codec(name: str) -> Any:
-    """A codec that decodes; what else is said of it matters to an encoder only."""
-    import numcodecs  # here, because listing a store needs no codec
+    """Return a codec for decoding; its other options matter to an encoder only."""
+    import numcodecs  # Imported late, because listing a store needs no codec.
 
     return numcodecs.get_codec({"id": name})

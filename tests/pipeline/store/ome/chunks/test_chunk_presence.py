@@ -7,7 +7,7 @@ import pytest
 import zarr
 
 from pipeline.errors import BadStore
-from pipeline.store.ome.chunk_presence import check_chunks
+from pipeline.store.ome.chunks.presence import check_chunks
 from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.image_writing import write_image
 from pipeline.store.places.address import address

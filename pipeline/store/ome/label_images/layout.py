@@ -1,4 +1,4 @@
-"""How a label stack is cut into levels, blocks and chunks.
+"""The division of a label stack into levels, blocks and chunks.
 
 Invariant: on every level that blocks write, a chunk lies within one block, so two blocks never share a file. The
 layout depends on the image and on ``chunk`` and ``block``, never on the tiles of the network.
@@ -22,10 +22,10 @@ CHUNK = 1024
 """Default chunk (y and x) of label arrays."""
 
 BLOCK = 2048
-"""Default block: what one write covers."""
+"""Default side of a block, which one write covers."""
 
 SMALLEST_CHUNK = 256
-"""Levels whose share of a block is smaller than this are made from the next finer level at the end."""
+"""Levels on which a block is smaller than this are made from the next finer level at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class LabelLayout:
 
     @property
     def block_levels(self) -> int:
-        """So many levels are written block by block; the coarser ones at the end."""
+        """Number of levels that are written block by block; the coarser ones are made at the end."""
         return min(len(self.shapes), max((self.block // SMALLEST_CHUNK).bit_length(), 1))
 
     @property
@@ -83,7 +83,7 @@ class LabelLayout:
         return len(self.shapes) > self.block_levels
 
     def chunks(self, level: int) -> tuple[int, ...]:
-        """Chunk of a level: within a block where blocks write it, of ordinary size where they do not."""
+        """Chunk of a level; on levels that blocks write it lies within a block."""
         share = self.block >> level if level < self.block_levels else 2 * SMALLEST_CHUNK
         shape = self.shapes[level]
         return (*(1 for _ in shape[:-2]), *(min(self.chunk, share, n) for n in shape[-2:]))
@@ -95,7 +95,7 @@ class LabelLayout:
         return [(y, min(y + self.block, height), x, min(x + self.block, width)) for y, x in product(ys, xs)]
 
     def check_window(self, y0: int, y1: int, x0: int, x1: int) -> None:
-        """Refuse a window that is not made of whole blocks: two writers could meet in one file."""
+        """Refuse a window that does not consist of whole blocks, because two writers could share a file."""
         for start, stop, extent in ((y0, y1, self.size[0]), (x0, x1, self.size[1])):
             if (
                 start % self.block
@@ -155,7 +155,7 @@ class LabelLayout:
 
 @lru_cache(maxsize=64)
 def _documents(layout: LabelLayout) -> tuple[dict[str, bytes], ...]:
-    """Metadata of the arrays of a layout, made once for all the fields of a plate."""
+    """Metadata of the arrays of a layout; cached, because the fields of a plate are alike."""
     return tuple(
         new_document(
             shape=shape,

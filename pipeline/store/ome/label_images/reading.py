@@ -1,8 +1,8 @@
-"""Label groups of an image: which there are, how they make up stacks, and their pixels.
+"""Label groups of an image: listing them, grouping them into stacks, and reading their pixels.
 
 A stack of layers is several ordinary NGFF label images; the attribute ``platelayer`` of each lists them in order.
 Stacks by other writers are recognised by their names (``truth``, ``truth_layer1``, ...), and a label image with a
-channel axis has a layer per channel. Their ids are made to obey the law of label stacks while they are read.
+channel axis has a layer per channel. Their ids are changed while reading so that an id occurs in one layer only.
 """
 
 import logging
@@ -23,7 +23,7 @@ ATTRIBUTE = "platelayer"
 """Key of our own attributes on a label group: ``{"stack": [names], "layer": index, "origin": fingerprint}``."""
 
 STRIP_PX = 2**24
-"""Pixels of a label that are held at once while its ids are collected."""
+"""Pixels of a label that are held in memory at a time while its ids are collected."""
 
 
 def layer_names(name: str, layers: int) -> tuple[str, ...]:
@@ -41,16 +41,16 @@ def labels_path(path: str, *parts: str) -> str:
 
 
 def listed_labels(address: Address, path: str, *, zarr_format: int | None = None) -> list[str]:
-    """Names of all label groups that the image's metadata list, in their order, whether they are there or not."""
+    """Names of all label groups that the image's metadata list, in their order, existing or not."""
     group = find_group(address, labels_path(path), zarr_format=zarr_format)
     listed = group.ome.get("labels") if group else None
     return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
 
 
 def present_labels(address: Address, path: str) -> list[str]:
-    """Names of all label groups that are there: the listed ones in their order, then those that no list names.
+    """Names of all existing label groups: the listed ones in their order, then those that no list names.
 
-    Where a server does not list folders (https), the metadata are all that is known.
+    Where a server does not list folders (https), only the metadata are used.
     """
     listed = listed_labels(address, path)
     try:
@@ -61,8 +61,8 @@ def present_labels(address: Address, path: str) -> list[str]:
         return listed
     if not names:
         return listed if listed and not address.is_local and address.url.startswith("http") else []
-    found = [name for name in listed if name in names]
-    return found + [name for name in names if name not in listed and _is_label_group(address, path, name)]
+    present = [name for name in listed if name in names]
+    return present + [name for name in names if name not in listed and _is_label_group(address, path, name)]
 
 
 def list_labels(address: Address, path: str) -> list[str]:
@@ -77,7 +77,7 @@ def list_labels(address: Address, path: str) -> list[str]:
         except StoreLost:
             raise
         except BadStore:
-            continue  # whoever reads this label is told what ails it
+            continue  # Reading this label reports what is wrong with it.
     return [name for name in names if name not in deeper]
 
 
@@ -166,19 +166,19 @@ def read_stack(
     stack = np.concatenate([part.astype(np.uint64) for part in parts])
     if len(stack) == 1 and parts[0].dtype.kind in "ui" and parts[0].dtype.itemsize <= 4:
         return stack.astype(np.uint32)
-    # A digest lists the label's files; it tells a label from one that took its place.
+    # The digest covers the label's files, so it differs for a label that replaced this one.
     digests = tuple(label.digest() for label in labels)
     return _numbering(tuple(labels), plane, digests).apply(stack)
 
 
 @dataclass(frozen=True, eq=False)
 class Numbering:
-    """How the ids of a stack by another writer become ids that obey the law; the same for every region."""
+    """Renumbering of the ids of another writer's stack, so that an id occurs in one layer; the same for all regions."""
 
     renumbered: tuple[np.ndarray | None, ...]
     """Per layer: the ids in ascending order, which become 1, 2, ...; None where they are kept."""
     offset: tuple[int, ...]
-    """Per layer: what is added to each id."""
+    """Per layer: the number that is added to each id."""
 
     def apply(self, stack: np.ndarray) -> np.ndarray:
         """Return a uint64 stack ``(L, y, x)`` with these ids, as uint32."""
@@ -191,7 +191,7 @@ class Numbering:
 
 @lru_cache(maxsize=32)
 def _numbering(labels: tuple[Image, ...], plane: tuple[int, int], digests: tuple[str, ...]) -> Numbering:
-    """Find out how ids have to change, by reading the plane once, in strips."""
+    """Determine the renumbering by reading the plane once, in strips."""
     ids = [layer for label in labels for layer in _ids_of(label, plane)]
     too_large = any(len(layer) and int(layer[-1]) > MAX_ID for layer in ids)
     repeated = len(np.unique(np.concatenate(ids))) < sum(map(len, ids))
@@ -208,12 +208,12 @@ def _ids_of(label: Image, plane: tuple[int, int]) -> list[np.ndarray]:
     """Ascending ids of each channel of a label, without 0, as uint64."""
     height, width = label.size
     rows = max(STRIP_PX // (width * len(label.channels)), 1)
-    found: list[list[np.ndarray]] = [[] for _ in label.channels]
+    ids_by_layer: list[list[np.ndarray]] = [[] for _ in label.channels]
     for y in range(0, height, rows):
         block = _checked(label, _read_label(label, (y, min(y + rows, height), 0, width), plane))
-        for ids, channel in zip(found, block, strict=True):
+        for ids, channel in zip(ids_by_layer, block, strict=True):
             ids.append(np.unique(channel).astype(np.uint64))
-    merged = [np.unique(np.concatenate(ids)) for ids in found]
+    merged = [np.unique(np.concatenate(ids)) for ids in ids_by_layer]
     return [ids[ids > 0] for ids in merged]
 
 
@@ -223,7 +223,7 @@ def _read_label(label: Image, region: tuple[int, int, int, int] | None, plane: t
 
 
 def _plane_of(label: Image, plane: tuple[int, int]) -> tuple[int, int]:
-    """The plane of a label for a plane of its image: a projected label has none but the first."""
+    """The plane of a label for a plane of its image; a projected label has only the first."""
     return plane if not label.depth else (plane[0], 0)
 
 
@@ -254,9 +254,9 @@ def _label_group(address: Address, path: str, name: str, zarr_format: int | None
         return group
     place = f"{address.child(path)}"
     known = [other for other in present_labels(address, path) if other != name]
-    there = ", ".join(known) or "none"
+    names = ", ".join(known) or "none"
     if name in listed_labels(address, path):
         raise BadStore(
-            f"{place}: label {name!r} is listed, but there is no group with its metadata; other labels: {there}"
+            f"{place}: label {name!r} is listed, but there is no group with its metadata; other labels: {names}"
         )
-    raise BadStore(f"{place}: there is no label {name!r}; there are: {there}")
+    raise BadStore(f"{place}: there is no label {name!r}; there are: {names}")
