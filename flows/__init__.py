@@ -1,1 +1,1 @@
-"""The roof: jobs, executors, Prefect flows and the command line, over the two wings that do not know each other."""
+"""Jobs, executors, Prefect flows and the command line: the only package that imports both `pipeline` and `model`."""

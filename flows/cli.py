@@ -1,4 +1,4 @@
-"""The command line. Faults become one line and an exit code, never a traceback.
+"""The command line. Errors become one line and an exit code, never a traceback.
 
 Exit codes: 0 done, 1 the request or the data cannot be used, 2 wrong usage, 3 finished, but images were set
 aside, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM, as SLURM and Kubernetes send it).
@@ -53,7 +53,7 @@ COMMANDS = {
     "demo": "Make, segment, evaluate and report a small plate.",
 }
 DATA = {"ingest", "import-labels", "export"}
-"""Commands in the room of those that bring images and masks in and out."""
+"""Commands of the package `flows.commands.data`."""
 
 for _name, _help in COMMANDS.items():
     _function = _name.replace("-", "_")

@@ -1,7 +1,7 @@
-"""Jobs: the one description of work.
+"""Jobs: the single description of work.
 
-The same frozen value is the TOML file, the command line, the Prefect parameter, the Python argument and the
-record saved beside the result. No option is typed twice, and no secret is ever in a job.
+The same frozen value is read from a TOML file or the command line, is the parameter of a Prefect flow and the argument
+in Python, and is saved beside the results. So every option is defined once; a job never contains a secret.
 """
 
 import difflib
@@ -21,14 +21,14 @@ from pipeline.store.places.address import address
 from pipeline.tiling import Tiling
 
 DEFAULT_MODEL = "nuclei"
-"""The model a job gets that names none."""
+"""The model of a job that names none."""
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 @value(frozen=True, kw_only=True, config=STRICT)
 class Execution:
-    """Where and how the work runs; nothing here changes the result."""
+    """Where and how the work runs; none of these settings changes the result."""
 
     executor: str = "serial"
     """serial, threads, dask (a cluster on this machine), or tcp://host:8786 / tls://host:8786 (an existing one)."""
@@ -45,7 +45,7 @@ class Execution:
 
 @value(frozen=True, kw_only=True, config=STRICT)
 class Measure:
-    """What is measured of every object beside its place and shape."""
+    """Measurements of every object besides its position and shape."""
 
     channels: tuple[str | int, ...] = ()
     """Channels, by name or index, whose intensities are measured; default: all."""
@@ -105,7 +105,7 @@ class SegmentJob:
     """Where the work runs."""
 
     def __post_init__(self) -> None:
-        """Check what the types cannot say."""
+        """Check the relations between the fields."""
         if self.model and self.segmenter:
             raise BadArgument(
                 f"expected a model or a segmenter, got both: {self.model!r} and {self.segmenter!r}"
@@ -124,7 +124,7 @@ class SegmentJob:
 
 @value(frozen=True, kw_only=True, config=STRICT)
 class Source:
-    """What the card of a model says of the data it was trained on."""
+    """Facts on the training data for the card of a model."""
 
     title: str = ""
     """Name of the dataset."""
@@ -219,7 +219,7 @@ def job(kind: type[Job], table: Mapping[str, Any]) -> Job:
 
 
 def _missing(kind: Any, location: tuple[int | str, ...]) -> str:
-    """One sentence on a key that a job needs and does not have."""
+    """Message about a required key that is missing."""
     *parents, key = (str(part) for part in location)
     for parent in parents:
         hint = get_type_hints(kind)[parent]
@@ -241,7 +241,7 @@ def _check_keys(kind: Any, table: Mapping[str, Any], prefix: str) -> None:
 
 
 def as_table(job: Any) -> dict[str, Any]:
-    """A job as plain values, ready for JSON; what was left at its default is there too."""
+    """A job as plain values, ready for JSON, including defaults."""
     return TypeAdapter(type(job)).dump_python(job, mode="json")
 
 
@@ -283,7 +283,7 @@ def _toml(entry: Any) -> str:
 
 
 def field_comments(kind: type) -> dict[str, str]:
-    """The one-line strings under the fields of a value, which are its documentation everywhere."""
+    """The docstrings below the fields of a value, from which all documentation of options is made."""
     import ast
     import inspect
     import textwrap
@@ -303,7 +303,7 @@ def field_comments(kind: type) -> dict[str, str]:
 
 @value(frozen=True, kw_only=True, config=STRICT)
 class WatchJob:
-    """Segment every plate that appears at a place: once, and when it is complete."""
+    """Segment every plate that appears at a place, once it is complete."""
 
     place: Annotated[str, Field(min_length=1)]
     """Folder or URL where plates appear."""

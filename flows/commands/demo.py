@@ -22,7 +22,7 @@ PLATES = {
     "worms": ("worms", [("A", "1"), ("A", "2"), ("B", "1")]),
     "cells": ("nuclei", [("C", "1"), ("C", "2"), ("D", "1")]),
 }
-"""Kind of scene by plate, with the model that segments it and the wells it has."""
+"""The plates by kind of scene: the model that segments it, and its wells."""
 
 
 def demo(

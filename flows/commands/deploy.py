@@ -1,4 +1,4 @@
-"""`platelayer deploy`: the same flows on a work pool, for those who run Prefect already."""
+"""`platelayer deploy`: the flows of `serve` on an existing work pool of Prefect."""
 
 import sys
 from typing import Annotated
@@ -18,7 +18,7 @@ def deploy(
     ] = None,
     options: ServeOptions = DEFAULTS,
 ) -> int:
-    """Register a job, or a watch, on a work pool; its workers do the runs."""
+    """Register a job, or a watch, on a work pool, whose workers run it."""
     made = deployments_of(read_work(job_file, options), options)
     from flows.scheduling import serve as serving
 

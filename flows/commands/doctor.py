@@ -1,4 +1,4 @@
-"""`platelayer doctor`: is this installation and this machine fit to run."""
+"""`platelayer doctor`: a check of the installation and of the machine."""
 
 import importlib
 import importlib.metadata

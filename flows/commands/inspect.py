@@ -1,4 +1,4 @@
-"""`platelayer inspect`: what a store holds."""
+"""`platelayer inspect`: the contents of a store."""
 
 from collections import Counter
 from typing import Annotated
@@ -16,7 +16,7 @@ from pipeline.store.places.address import Address, address
 from pipeline.store.places.faults import StoreLost
 
 SHOWN = 24
-"""Images listed one by one before the rest is summed up."""
+"""Images that are listed; the others are counted."""
 
 
 def inspect(store: Annotated[str, Parameter(help="OME-Zarr image or plate, path or URL.")]) -> int:
@@ -31,7 +31,7 @@ def inspect(store: Annotated[str, Parameter(help="OME-Zarr image or plate, path 
     except BadStore:
         if not runs.row_count:
             raise
-        # A run that was stopped before its first result: there are no images yet, but there is a state to show.
+        # A run that was stopped before its first result has no images yet, but a state to show.
         console.print(f"{place}: no image yet", markup=False)
         console.print(runs)
         return 3
@@ -59,7 +59,7 @@ def _headline(collection: Collection) -> str:
 
 
 def _images(collection: Collection) -> tuple[Table, list[str]]:
-    """Make the table of images, and say what is wrong with their labels."""
+    """Make the table of images, and report broken labels."""
     table = Table(
         "image", "axes", "shape", "type", "channels", "px um", "levels", "labels (layers)", "tables"
     )
@@ -85,7 +85,7 @@ def _image_cells(place: Address, image: Image) -> tuple[list[str], list[str]]:
 
 
 def _tables(place: Address, image: Image, broken: list[str]) -> list[str]:
-    """Names of the tables of an image; what hinders listing them is added to ``broken``."""
+    """Names of the tables of an image; an error in listing them is added to ``broken``."""
     try:
         return list_tables(place, image.path)
     except StoreLost:

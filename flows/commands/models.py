@@ -52,7 +52,7 @@ def models(
 
 
 def _list_kinds() -> int:
-    from model.kinds import KINDS  # needs torch, which takes a while to load
+    from model.kinds import KINDS  # Imported late, because torch is slow to import.
 
     table = Table("kind", "what it is", "overlaps", "tiles joined by", "paper")
     for name, method in KINDS.items():

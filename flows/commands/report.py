@@ -1,4 +1,4 @@
-"""`platelayer report`: the page a screening lab looks at after a run."""
+"""`platelayer report`: the page of a run with plate maps, distributions, montage and seam quality."""
 
 import sys
 from typing import Annotated

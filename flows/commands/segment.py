@@ -1,4 +1,4 @@
-"""`platelayer segment`: from words on the command line to a job, and from its record to an exit code."""
+"""`platelayer segment`: makes a job of the command line, runs it, and turns its record into an exit code."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -94,7 +94,7 @@ def _estimate(work: SegmentJob, match: str | None) -> int:
 def _job(
     source: str | None, given: dict[str, Any], execution: dict[str, Any], settings: list[str]
 ) -> SegmentJob:
-    """File first, then options, then --set: the later wins."""
+    """Combine the job file, the options and --set; later ones take precedence."""
     if source is None:
         raise BadArgument(
             "segment: expected a store or a job file; `platelayer segment --example` prints a job"
@@ -130,7 +130,7 @@ def _run_archive(work: SegmentJob, match: str) -> int:
 
 
 def _write_report(record: "RunRecord") -> None:
-    """Write the page of a store of an archive beside the record of its run, unless it is there already."""
+    """Write the page of a store of an archive beside the record of its run, unless it exists."""
     from flows.evaluation.report import report_page
     from pipeline.report.page import html_page
     from pipeline.store.ledger import Ledger
@@ -143,7 +143,7 @@ def _write_report(record: "RunRecord") -> None:
 
 
 def print_line(text: str) -> None:
-    """A line for whoever follows a long run."""
+    """Print a line of progress of a long run."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -180,7 +180,7 @@ def _record(work: SegmentJob) -> "RunRecord":
 
 
 def summary(record: "RunRecord") -> int:
-    """Print what came of a run; the exit code."""
+    """Print the result of a run; return the exit code."""
     for image, reason in list(record.left_out.items())[:MOST_LEFT_OUT]:
         sys.stdout.write(f"left out: {image or 'image'}: {reason}\n")
     if len(record.left_out) > MOST_LEFT_OUT:

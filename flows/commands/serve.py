@@ -18,7 +18,7 @@ JobFile = Annotated[str, Parameter(help="Job file (.toml); with --watch its sour
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """Options of `serve` and `deploy`: which plates, when, and how the deployment is called."""
+    """Options of `serve` and `deploy`: the plates, the schedule, and the name of the deployment."""
 
     watch: Annotated[str | None, Parameter(help=_ABOUT["place"])] = None
     cron: Annotated[

@@ -1,4 +1,4 @@
-"""What a person sees while a run is under way: bars on a terminal, plain lines anywhere else."""
+"""Progress of a run: bars on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-if TYPE_CHECKING:  # for most commands a terminal is all that is needed
+if TYPE_CHECKING:  # Imported late, because most commands show no progress.
     from flows.segmentation.image_job import TileJob
 
 LINE_S = 10
@@ -15,7 +15,7 @@ LINE_S = 10
 
 
 class Bars:
-    """One bar per stage: pieces done, Mpx/s, time left."""
+    """One bar per stage: finished units, Mpx/s, remaining time."""
 
     def __init__(self, console: Console) -> None:
         columns = (
@@ -27,7 +27,7 @@ class Bars:
         self._bars.start()
 
     def start(self, stage: str, total: int) -> None:
-        """Show a stage, or add to it."""
+        """Show a stage, or extend its bar."""
         if stage in self._tasks:
             task, _ = self._tasks[stage]
             self._bars.update(task, total=(self._bars.tasks[task].total or 0) + total)
@@ -44,7 +44,7 @@ class Bars:
         self._bars.update(task, advance=1, rate=state[1] / 1e6 / max(time.perf_counter() - state[0], 1e-3))
 
     def finish(self, stage: str) -> None:
-        """Leave the bar as it is: the next group adds to it."""
+        """Keep the bar, which the next group extends."""
 
     def close(self) -> None:
         """Stop drawing."""
@@ -58,12 +58,12 @@ class Lines:
         self._state: dict[str, list[float]] = {}
 
     def start(self, stage: str, total: int) -> None:
-        """Begin to count."""
+        """Start counting."""
         now = time.perf_counter()
         self._state[stage] = [0, total, now, now, 0.0]
 
     def advance(self, stage: str, item: "TileJob | None") -> None:
-        """Count, and say so now and then."""
+        """Count, and print a line at intervals."""
         state = self._state[stage]
         state[0] += 1
         state[4] += pixels(item)
@@ -72,12 +72,12 @@ class Lines:
             self._say(stage)
 
     def finish(self, stage: str) -> None:
-        """Say how it ended."""
+        """Print the end of the stage."""
         if self._state[stage][1]:
             self._say(stage)
 
     def close(self) -> None:
-        """Nothing to stop."""
+        """Do nothing: lines need no end."""
 
     def _say(self, stage: str) -> None:
         done, total, began, _, px = self._state[stage]
@@ -89,12 +89,12 @@ class Lines:
 
 
 def pixels(item: "TileJob | None") -> int:
-    """Pixels a piece of work answers for."""
+    """Pixels of a unit of work."""
     return item.tile.core.shape[0] * item.tile.core.shape[1] if item is not None else 0
 
 
 def wide_console() -> Console:
-    """A console for tables: as wide as the terminal, and wide enough where there is none."""
+    """A console for tables, as wide as the terminal, or wide enough for all columns without one."""
     console = Console(file=sys.stdout, highlight=False)
     return console if console.is_terminal else Console(file=sys.stdout, highlight=False, width=180)
 

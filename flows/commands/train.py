@@ -31,7 +31,7 @@ def train(
     ] = None,
     example: Annotated[bool, Parameter(help="Print a commented job file.", negative="")] = False,
 ) -> int:
-    """Train a model from ingested images with truth; killed and started again, it goes on where it was."""
+    """Train a model from ingested images with truth; a killed training is resumed by the same command."""
     if example:
         sys.stdout.write(job_example(TrainJob))
         return 0
@@ -81,12 +81,12 @@ def _print(line: str) -> None:
 
 
 def _judged(score: float) -> str:
-    """Name a score; a recipe may choose its best model by the loss, which then counts with a minus."""
+    """Name a score with its value; a recipe may choose its best model by the loss, which is stored negated."""
     return f"best validation score {score:.4f}" if score >= 0 else f"lowest validation loss {-score:.4f}"
 
 
 class _Lines:
-    """Says now and then how far the training is; of several processes, the first one speaks."""
+    """Reports the progress of a training at intervals, from the first of several processes."""
 
     def __init__(self) -> None:
         self._began = self._said = time.perf_counter()

@@ -1,7 +1,7 @@
-"""Predicted against true label stacks of a dataset, image by image, never more than a block of pixels in memory.
+"""Comparison of predicted and true label stacks of a dataset, image by image, with a block of pixels in memory.
 
-Both sides are stores, plates or folders of stores, and may be the same. A truth without a prediction counts as
-all missed; a prediction without a truth is listed and left out, for nothing is known of it.
+Both sides are stores, plates or folders of stores, and may be the same. The objects of a truth without a prediction
+count as missed; a prediction without a truth is listed and left out.
 """
 
 from collections import Counter
@@ -38,14 +38,14 @@ Pair = tuple[Labelled, Labelled | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Gaps:
-    """What one side knows and the other does not."""
+    """Images and conditions that one side has and the other lacks."""
 
     without_prediction: list[str]
     """Images whose objects all count as missed."""
     without_truth: list[str]
     """Images that were left out."""
     without_condition: list[str] = field(default_factory=list)
-    """Images that the layout does not name; they are in no condition."""
+    """Images that the layout does not name and that have no condition."""
     unknown_places: list[str] = field(default_factory=list)
     """Places of the layout without an image."""
 
@@ -61,7 +61,7 @@ class Gaps:
 
 @dataclass(frozen=True)
 class Compared:
-    """An evaluation, what it was made from, and what could not be compared."""
+    """An evaluation, its input, and the images that could not be compared."""
 
     evaluation: Evaluation
     prediction_name: str
@@ -70,10 +70,10 @@ class Compared:
     """Truth and prediction of each image, by the name it has in the tables."""
     gaps: Gaps
     hints: tuple[str, ...] = ()
-    """What looks as if the sides were not what they are taken for."""
+    """Signs that a side is not what it is taken for, one sentence each."""
 
     def facts(self) -> dict[str, Any]:
-        """What a reader of the numbers has to know about the two sides."""
+        """Remarks on both sides for readers of the numbers."""
         return {"prediction_name": self.prediction_name, "truth_name": self.truth_name, **vars(self.gaps)}
 
 
@@ -126,7 +126,7 @@ def compare(
 
 
 def _check_planes(true: Mapping[Key, Labelled], predicted: Mapping[Key, Labelled]) -> None:
-    """Refuse to compare a flat label with one plane of a stack: it belongs to all of them, or to one nobody named."""
+    """Refuse to compare a flat label with the planes of a stack, because it is not known to which it belongs."""
     counts = [Counter(path for path, _ in side) for side in (true, predicted)]
     for path in counts[0].keys() & counts[1].keys():
         both = counts[0][path], counts[1][path]
@@ -138,7 +138,7 @@ def _check_planes(true: Mapping[Key, Labelled], predicted: Mapping[Key, Labelled
 
 
 def _hints(evaluation: Evaluation, pairs: Mapping[str, Pair]) -> Iterator[str]:
-    """Yield what a single true or predicted object of many parts suggests; a few images are enough to say it."""
+    """Yield remarks on images whose only object has many parts; a few images are enough."""
     images = evaluation.images
     for column, side in (("n_truth", 0), ("n_prediction", 1)):
         names = [name for name in images.loc[images[column] == 1, "image"] if name in pairs][:MOST_HINTS]
@@ -156,7 +156,7 @@ def _name(key: Key) -> str:
 def _described(
     pairs: Mapping[str, Pair], images: Sequence[Place], layout: Layout | None, gaps: Gaps
 ) -> tuple[dict[str, dict[str, Any]], Gaps]:
-    """Plate, well and condition of every image that is compared; what the layout leaves open joins the gaps."""
+    """Plate, well and condition of every compared image; those without a condition are added to the gaps."""
     several = len({store.url for _, store, _ in images}) > 1
     spots = {name: _spot(name, true) for name, (true, _) in pairs.items()}
     extras: dict[str, dict[str, Any]] = {}
@@ -223,7 +223,7 @@ def _images(place: str, like: str | None) -> Iterator[Place]:
 
 
 def _opened(store: Address, like: Address | None) -> Collection:
-    """Images of a store; one that holds only results has those of the store ``like`` it."""
+    """Images of a store; a store of results has those of the store ``like``."""
     try:
         return open_collection(store)
     except BadStore:
@@ -246,7 +246,7 @@ def _collections(place: Address, like: Address | None) -> Iterator[tuple[str, Ad
 
 
 def _only_name(place: str, like: str, truth_name: str) -> str:
-    """The one label beside the truth, where there is just one."""
+    """The only label beside the truth; an error where there are several."""
     names: dict[str, None] = {}
     for _, store, image in _images(place, like):
         names |= dict.fromkeys(name for name in list_labels(store, image.path) if name != truth_name)

@@ -1,4 +1,4 @@
-"""Evaluation of a whole dataset per run: numbers and page, from the comparison of its images to the files.
+"""Evaluation of a whole dataset: the comparison of its images, the numbers and the page.
 
 The steps are called through a `Step`: directly, or as tasks of a Prefect flow, with the same result.
 """
@@ -66,7 +66,7 @@ class EvaluateJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """What came of a job."""
+    """The result of an evaluation."""
 
     compared: Compared
     """The numbers."""
@@ -77,7 +77,7 @@ class Evaluated:
 
 
 def evaluate(job: EvaluateJob, *, step: Step = direct) -> Evaluated:
-    """Compare, write numbers and page; nothing is written unless all of the job can be used.
+    """Compare, write numbers and page; nothing is written unless the whole job is valid.
 
     Raises:
         BadArgument, BadStore: a side, the layout or a baseline cannot be used.
@@ -122,7 +122,7 @@ def write_report(
     markdown: bool = False,
     csv: bool = False,
 ) -> Page:
-    """Write the numbers and the page of an evaluation; the page."""
+    """Write the numbers and the page of an evaluation; return the page."""
     baselines = baselines or {}
     differences = {name: _difference(compared, name, run) for name, run in baselines.items() if len(run.sums)}
     assessment = Assessment(
@@ -144,7 +144,7 @@ NO_RUN = "not recorded in the store of the labels"
 
 
 def provenance(compared: Compared) -> Pairs:
-    """What was evaluated: the labels and the truth, the run and the model they come from, when, by which code."""
+    """Provenance of an evaluation: labels, truth, their run and model, date and version of the code."""
     predictions = {
         labelled.address.url: labelled for _, labelled in compared.pairs.values() if labelled is not None
     }
@@ -158,7 +158,7 @@ def provenance(compared: Compared) -> Pairs:
         "Scored labels": f"{prediction.name} in {prediction.address}{more}",
         "Truth": f"{truth.name} in {truth.address}{more}",
         "Run": ", ".join(str(record["run"]) for record in records if record) or NO_RUN,
-        # Thresholds and filters of one model would be read as those of all.
+        # With several models, the thresholds and filters of one would be taken for those of all.
         **(facts[0] if len(models) <= 1 else {"Model": ", ".join(models)}),
         "Code": f"platelayer {versions().get('platelayer', '')}",
     }
@@ -166,7 +166,7 @@ def provenance(compared: Compared) -> Pairs:
 
 
 def _run_of(labels: Labelled) -> dict[str, Any]:
-    """Record of the run that made some labels: the one whose labels say the same of where they come from."""
+    """Record of the run that made some labels: the one with the fingerprint that the labels carry."""
     origin = label_origin(labels.address, labels.image.path, labels.name)
     for run in labels.address.children(ROOT):
         record = Ledger(labels.address, run).find_json("record.json")

@@ -13,7 +13,7 @@ def read_layout(place: str, *, column: str = CONDITION) -> Layout:
     """Read the table of conditions at a place.
 
     Raises:
-        BadArgument: there is no such table, or it is none; what is wrong is said with its row.
+        BadArgument: there is no such table, or it is not valid; the message names the row.
     """
     data = address(place).read_bytes_or_none()
     if data is None:

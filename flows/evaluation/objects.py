@@ -49,7 +49,7 @@ def object_tables(output: Address, collection: Collection, name: str) -> Iterato
 
 
 def _placed(table: pd.DataFrame, plate: str, image: Image) -> pd.DataFrame:
-    """The table of an image with the columns that tell its rows from those of other images."""
+    """The table of an image with columns for its plate, well, field and acquisition."""
     well = well_name(*image.well) if image.well else ""
     first = {"plate": plate, "well": well, "field": image.field or "", "acquisition": image.acquisition}
     front = pd.DataFrame(first, index=table.index).astype({"acquisition": "Int64"})

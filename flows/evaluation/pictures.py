@@ -67,7 +67,7 @@ class Comparisons:
     pairs: Mapping[str, tuple[Labelled, Labelled | None]]
 
     def picture(self, name: str) -> Shown | None:
-        """The field, what is true and what was predicted; None where neither side holds pixels."""
+        """The grey field, the true and the predicted stack; None where neither side has pixels."""
         true, labelled = self.pairs[name]
         for side in (true, labelled):
             if (

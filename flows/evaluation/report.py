@@ -1,4 +1,4 @@
-"""The report of a run without truth, from what the run left in its output store."""
+"""The report of a run without truth, from its output store."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -83,7 +83,7 @@ def _spot(key: str, image: Image, collection: Collection) -> Spot:
 
 
 def _record(output: Address, name: str | None, run: str | None) -> dict[str, Any] | None:
-    """The record of the run that was asked for; of several runs with one name of labels, the one that ended last."""
+    """The record of the requested run; of several runs with the same name of labels, the one that ended last."""
     records = {key: Ledger(output, key).find_json("record.json") for key in output.children(ROOT)}
     matching = {key: record for key, record in records.items() if record and name in (None, record["name"])}
     if run is not None:
@@ -106,7 +106,7 @@ def _collection(output: Address, source: str) -> Collection:
 
 
 def _images_of(collection: Collection, record: Mapping[str, Any], acquisition: str | None) -> list[Image]:
-    """Images that the run was about, on its level: of its acquisition and series, without those left out."""
+    """Images of the run on its pyramid level: those of its acquisition and series, without those left out."""
     job = record.get("job", {})
     wanted = {key: "all" if job.get(key) is None else job[key] for key in ("acquisition", "series")}
     chosen = select_images(collection, **(wanted | ({"acquisition": acquisition} if acquisition else {})))
@@ -149,7 +149,7 @@ def _listing(
 
 
 def _flags(facts: Mapping[str, Any], path: str) -> list[str]:
-    """What the run noticed about the pixels of an image."""
+    """Facts of the run about the pixels of an image."""
     empty = (facts.get("images") or {}).get(path, {}).get("empty")
     return [*(["empty"] if empty else []), *(facts.get("flags") or {}).get(path, [])]
 

@@ -1,4 +1,4 @@
-"""Several predictions of the same images on one page, each with its own evaluation beside it.
+"""Several predictions of the same images on one page, each with an evaluation of its own.
 
 Every prediction is evaluated as a job of its own, so its numbers are those of `platelayer evaluate` for it alone.
 """
@@ -30,7 +30,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class SideBySide:
-    """What came of a comparison."""
+    """The result of a comparison."""
 
     evaluated: Mapping[str, Evaluated]
     """The evaluation of each prediction, by the name it has on the page."""
@@ -74,7 +74,7 @@ def _is_place(word: str) -> bool:
 
 
 def page_names(predictions: Sequence[Prediction]) -> list[str]:
-    """Name every prediction: by its labels where these differ, by its store where those do, else by both."""
+    """Name every prediction: by its labels if these differ, by its store if the stores differ, else by both."""
     labels = [prediction.label or "" for prediction in predictions]
     stores = [address(prediction.place).name.removesuffix(".zarr") for prediction in predictions]
     for names in (labels, stores, [f"{s} {n}".strip() for s, n in zip(stores, labels, strict=True)]):

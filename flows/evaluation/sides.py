@@ -1,4 +1,4 @@
-"""The labels of one side of an evaluation, plane by plane, as they are to be compared."""
+"""The labels of one side of an evaluation, plane by plane."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -55,7 +55,7 @@ class Labelled:
 
 @lru_cache(maxsize=2)
 def _split(labelled: Labelled, digest: str) -> Packed:
-    """The connected parts of a plane; the digest tells a label from one that took its place."""
+    """The connected parts of a plane; the digest distinguishes a label from one that replaced it."""
     return split_stack(replace(labelled, components=False).read, labelled.size)
 
 
@@ -73,7 +73,7 @@ def labelled_planes(
 
 
 def semantic_hint(labelled: Labelled) -> str:
-    """What to say of a plane whose only object has separate parts; empty for one that is connected."""
+    """Remark on a plane whose only object has separate parts; empty if it is connected."""
     parts = len(list(split(objects_of(labelled.read, labelled.size))))
     if parts < 2:
         return ""

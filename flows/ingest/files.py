@@ -1,4 +1,4 @@
-"""Ingest of images from files: what was understood, and copying it block by block into a new store.
+"""Ingest of images from files: the images that were found, and copying them block by block into a new store.
 
 The images of a store are listed last, when all of them are in it.
 """
@@ -20,7 +20,7 @@ class Source(Protocol):
 
     @property
     def path(self) -> str:
-        """Where it goes in the store; empty for the store itself."""
+        """Path in the store; empty for its root."""
 
     @property
     def well(self) -> tuple[str, str] | None:
@@ -60,28 +60,28 @@ class Source(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Understood:
-    """What was found in a source, before pixels are copied."""
+    """The images of a source, before pixels are copied."""
 
     images: Sequence[Source]
     """Images that can be copied."""
     left_out: Mapping[str, str]
-    """Why others cannot, by their path."""
+    """Reason why an image cannot be copied, by its path."""
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """What is kept about the source in the metadata of the store."""
+    """Facts of the source for the metadata of the store."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Copied:
-    """What came out."""
+    """The result of an ingest."""
 
     images: int
     """Images in the store."""
     left_out: Mapping[str, str]
-    """Why others are not, by their path."""
+    """Reason why an image is not in the store, by its path."""
 
     @property
     def total(self) -> int:
-        """Images that there should be."""
+        """Number of images that the source should have."""
         return self.images + len(self.left_out)
 
 
@@ -97,7 +97,7 @@ def copy_images(
     """Copy images into a new store: a plate, a collection of named images, or one image at the store itself.
 
     Args:
-        found: what to copy.
+        understood: the images to copy.
         output: the store, which must not exist.
         spacing_um: size of a pixel in place of what files say.
         ngff: ``0.4`` or ``0.5``.

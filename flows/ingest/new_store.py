@@ -1,4 +1,4 @@
-"""A store that is being made: whole at the end, gone when making it fails, made anew after a kill."""
+"""Making a new store: it is removed when making it fails, and an unfinished one is replaced after a kill."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ UNFINISHED = ".platelayer/ingest-unfinished"
 
 @contextmanager
 def new_store(output: str) -> Iterator[Address]:
-    """Give the address of a new store; when the block fails, what was written is removed.
+    """Yield the address of a new store; when the block fails, everything that was written is removed.
 
     Raises:
-        RunConflict: there is something already, other than a store that was not finished.
+        RunConflict: the place is not empty and holds no unfinished store.
     """
     target = free_target(output)
     target.write_bytes(UNFINISHED, b"")
@@ -28,7 +28,7 @@ def new_store(output: str) -> Iterator[Address]:
 
 
 def free_target(output: str) -> Address:
-    """Return the address of a store that does not exist; one that was not finished is removed."""
+    """Return the address of a store that does not exist; an unfinished one is removed."""
     target = address(output)
     if not target.exists():
         return target

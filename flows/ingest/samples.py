@@ -25,16 +25,16 @@ BLOCK = 2048
 
 @dataclass(frozen=True)
 class Ingested:
-    """What came out."""
+    """The result of an ingest."""
 
     images: int
     """Images in the store."""
     objects: int
-    """Objects of their truth."""
+    """Number of true objects."""
 
 
 def ingest_samples(samples: Iterable[Sample], output: str, *, ngff: str = "0.5") -> Ingested:
-    """Write samples as a plate, where they say their wells, or as a series of named images."""
+    """Write samples as a plate if they have wells, else as a series of named images."""
     paths: list[str] = []
     fields: Counter[tuple[str, str]] = Counter()
     objects = 0
@@ -72,7 +72,7 @@ def _written(target: Address, path: str) -> Image:
 def _write_listing(
     target: Address, paths: Sequence[str], fields: Counter[tuple[str, str]], ngff: str
 ) -> None:
-    """List the images last: a store that was not finished opens as nothing."""
+    """List the images last, so that an unfinished store cannot be opened."""
     if fields:
         wells = [(row, column, count) for (row, column), count in sorted(fields.items(), key=_well_order)]
         create_plate(target, name=target.name.removesuffix(".zarr"), wells=wells, ngff=ngff)
@@ -98,7 +98,7 @@ def ingest_synthetic(
     shards: int | None = None,
     on_block: Callable[[], None] = lambda: None,
 ) -> Ingested:
-    """Draw synthetic scenes block by block, so that their size needs no memory.
+    """Draw synthetic scenes block by block, in memory that does not depend on their size.
 
     Args:
         output: store to make: a single image without ``wells``, else a plate.

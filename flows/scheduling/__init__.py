@@ -1,1 +1,1 @@
-"""What runs by the clock or when a plate arrives, on a Prefect server."""
+"""Runs that start by a schedule or when a plate arrives, on a Prefect server."""

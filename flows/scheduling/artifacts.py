@@ -1,6 +1,6 @@
-"""What a person sees of a run in Prefect's UI: tables, facts, a link to the report, and an event when a plate drifts.
+"""Artifacts of a run in Prefect's UI: tables, facts, a link to the report, and an event when a plate drifts.
 
-Facts of records and outcomes only; no address with a credential can be among them.
+They contain only facts from records and outcomes, so no address with a credential.
 """
 
 from dataclasses import asdict, replace
@@ -17,7 +17,7 @@ from flows.segmentation.record import RunRecord
 from pipeline.report.markdown import markdown_page
 
 SHOWN = 2000
-"""Rows of a table artifact; the report has all."""
+"""Upper limit of rows in a table artifact; the report has all rows."""
 
 NUMBERS = ("summary", "precision", "errors", "groups", "scores")
 """Sections of the page of an evaluation that an artifact shows; images are in the page."""
@@ -27,7 +27,7 @@ DRIFT_EVENT = "platelayer.plate.drift"
 
 
 def publish_record(record: RunRecord, page: str = "") -> None:
-    """Show a run: a table of images, the facts, and a link to the report."""
+    """Publish a run: a table of images, the facts, and a link to the report."""
     rows: list[dict[str, Any]] = [
         {"image": path or "image", "objects": facts["objects"]} for path, facts in record.images.items()
     ]
@@ -49,7 +49,7 @@ def publish_record(record: RunRecord, page: str = "") -> None:
 
 
 def publish_archive(archive: ArchiveRecord) -> None:
-    """Show an archive: a line per store, and a link to its report."""
+    """Publish an archive: a line per store, and a link to its report."""
     rows: list[dict[str, Any]] = [
         {"store": key, "status": record.status, "objects": record.objects, "set aside": len(record.failures)}
         for key, record in archive.stores.items()
@@ -60,7 +60,7 @@ def publish_archive(archive: ArchiveRecord) -> None:
 
 
 def publish_outcome(outcome: Outcome) -> None:
-    """Show a plate: counts, failures, scores, drift against earlier plates, and a link to its report."""
+    """Publish a plate: counts, failures, scores, drift against earlier plates, and a link to its report."""
     facts = asdict(outcome)
     shown = ("plate", "status", "images", "objects", "run", "name", "output", "attempts", "ended")
     row = {name: facts[name] for name in shown} | {
@@ -85,7 +85,7 @@ def publish_outcome(outcome: Outcome) -> None:
 
 
 def publish_evaluation(evaluated: Evaluated) -> None:
-    """Show an evaluation: its tables of numbers, and a link to its page."""
+    """Publish an evaluation: its tables of numbers, and a link to its page."""
     page = evaluated.page
     shown = tuple(section for section in page.sections if section.name in NUMBERS)
     create_markdown_artifact(markdown_page(replace(page, sections=shown)), key="platelayer-evaluation")
@@ -93,7 +93,7 @@ def publish_evaluation(evaluated: Evaluated) -> None:
 
 
 def _link(page: str) -> None:
-    # A browser opens what is on its own disk only as a file URL; in object storage the address has to do.
+    # A browser opens local files by a file URL only; of object storage the plain address is shown.
     link = page if "://" in page else Path(page).resolve().as_uri()
     create_link_artifact(link=link, link_text="report", key="platelayer-report")
 

@@ -1,7 +1,7 @@
-"""Drift: does a plate look like the plates before it.
+"""Drift: a comparison of a plate with the plates before it.
 
-Compares a few numbers of a plate with the median of earlier ones; a change beyond a stated threshold is reported,
-never acted upon. The history is one small file per plate beside the data, so that servers need no database.
+A few numbers of a plate are compared with the median of earlier plates. A change beyond a threshold is reported and
+has no other effect. The history is one small file per plate beside the data, so that servers need no database.
 """
 
 import json
@@ -24,12 +24,12 @@ KEPT = 30
 
 @dataclass(frozen=True, kw_only=True)
 class PlateNumbers:
-    """What is compared of a plate."""
+    """The numbers of a plate that are compared."""
 
     plate: str
     """Path of the plate below the watched place."""
     ended: str
-    """When it was done, ISO 8601 in UTC: the order of the history."""
+    """Time at which it was finished, ISO 8601 in UTC; the history is in this order."""
     images: int
     objects: int
     objects_per_well: float
@@ -39,22 +39,22 @@ class PlateNumbers:
 
 
 COMPARED = ("objects_per_well", "median_area_px")
-"""Numbers that may drift."""
+"""Names of the compared numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """A number of a plate that is far from that of earlier plates."""
+    """A number of a plate that differs much from that of earlier plates."""
 
     number: str
     value: float
     usual: float
     """Median of earlier plates."""
     change: float
-    """Relative: 0.5 is half as much again; infinite where the usual is 0."""
+    """Relative change: 0.5 means 50 % more; infinite where the median is 0."""
     threshold: float
     plates: int
-    """Earlier plates compared with."""
+    """Number of earlier plates in the comparison."""
 
     def __str__(self) -> str:
         return (
@@ -82,7 +82,7 @@ def drift(plate: PlateNumbers, earlier: Sequence[PlateNumbers], *, threshold: fl
 
 
 def plate_numbers(plate: str, ended: str, objects: pd.DataFrame, images: Iterable[str]) -> PlateNumbers:
-    """Numbers of a plate from the object tables of its images, put together; images without objects count too.
+    """Compute the numbers of a plate from the object tables of its images; images without objects count too.
 
     ``images`` are the paths of all images that are done (``A/1/0``); the table has their path in ``image``.
     """
@@ -107,7 +107,7 @@ def _well(path: str) -> str:
 
 
 def keep(history: Address, numbers: PlateNumbers) -> None:
-    """Add a plate to the history; named by time, so that a listing is in order."""
+    """Add a plate to the history; files are named by time, so that a listing is in order."""
     stamp = numbers.ended.replace(":", "").replace("+0000", "Z")
     history.write_bytes(
         f"{stamp}~{safe_name(numbers.plate)}.json", json.dumps(asdict(numbers), indent=1).encode()
@@ -115,7 +115,7 @@ def keep(history: Address, numbers: PlateNumbers) -> None:
 
 
 def recall(history: Address) -> list[PlateNumbers]:
-    """The latest plates of the history, oldest first; of a plate that was done again only the last time."""
+    """The latest plates of the history, oldest first; of a repeated plate only its latest entry."""
     names = [name for name in history.children() if name.endswith(".json")][-2 * KEPT :]
     texts = [history.read_bytes_or_none(name) for name in names]
     earlier = [PlateNumbers(**json.loads(text)) for text in texts if text]

@@ -1,7 +1,7 @@
-"""What is done with one plate of a watched place: segment, evaluate where there is truth, report, compare.
+"""Processing of one plate of a watched place: segment, evaluate if there is truth, report, compare.
 
-Everything is done under the plate's claim and ends with its outcome; done again after a kill, it goes on where it
-was, because every part is resumable or writes the same again.
+It happens under the claim on the plate and ends with its outcome. After a kill it is resumed, because every part can
+be resumed or writes the same files again.
 """
 
 import logging
@@ -34,11 +34,11 @@ from pipeline.store.places.address import address
 from pipeline.store.places.faults import StoreLost
 
 SCORES = ("meanAP", "AJI", "PQ")
-"""Scores that stand in an outcome; all others are in the evaluation beside the run."""
+"""Scores that an outcome contains; all others are in the evaluation beside the run."""
 
 
 def process(watch: Watch, plate: str, *, step: Step = direct, progress: Progress = silent) -> Outcome:
-    """Do a plate once; what fails is in the outcome, and only what is no fault of the plate is raised.
+    """Process a plate once; its failures are in the outcome, and only faults that do not concern the plate are raised.
 
     Raises:
         StoreLost: the source or the output is out of reach; the plate is tried again at the next tick.
@@ -57,7 +57,7 @@ def process(watch: Watch, plate: str, *, step: Step = direct, progress: Progress
         )  # fmt: skip
         job = watch.job_of(plate)
         if before is not None and before.run and not same:
-            # Labels that this watch made of an earlier state of the plate are its own to replace.
+            # Labels that this watch made of an earlier state of the plate may be replaced.
             job = replace(job, overwrite=True)
         outcome = _tried(watch, begun, job, step, progress)
         hold.check()
@@ -78,14 +78,14 @@ def _tried(watch: Watch, begun: Outcome, job: SegmentJob, step: Step, progress: 
     except (BadArgument, BadStore) as error:
         return replace(begun, ended=_now(), problems=[str(error)])
     except Exception as error:
-        # One plate that fails, however it does, must not keep the others from being done.
+        # No failure of one plate may prevent the others from being processed.
         logging.getLogger(__name__).warning("%s failed", begun.plate, exc_info=True)
         return replace(begun, ended=_now(), problems=[describe_error(error)])
     return _followed(watch, begun, record, step)
 
 
 def _followed(watch: Watch, begun: Outcome, record: RunRecord, step: Step) -> Outcome:
-    """What follows a segmentation; a follow-up that fails is named and does not undo it."""
+    """Run the steps after a segmentation; a failed step is named in the outcome and does not undo it."""
     outcome = replace(
         begun, status="partial" if record.failures or record.missing else "complete", ended=_now(),
         output=record.output, run=record.run, name=record.name, images=len(record.images),
@@ -95,7 +95,7 @@ def _followed(watch: Watch, begun: Outcome, record: RunRecord, step: Step) -> Ou
     follow_ups: dict[str, tuple[Callable[..., Any], Callable[[Outcome], tuple]]] = {
         "scores": (evaluate, lambda _: (record, source, watch.job.truth)),
         "drift": (look_back, lambda sofar: (watch, begun.plate, sofar.ended, record)),
-        # Last, so that the page says what the others found.
+        # Last, so that the page contains the results of the other steps.
         "report": (report, lambda sofar: (watch, begun.plate, record, source, sofar.drift)),
     }
     for field, (call, arguments) in follow_ups.items():
@@ -111,7 +111,7 @@ def _now() -> str:
 
 
 def evaluate(record: RunRecord, source: str, truth: str) -> dict[str, float]:
-    """Compare with the truth of the plate, where it has any; numbers and page land beside the run."""
+    """Evaluate against the truth of the plate if there is one; numbers and page are written beside the run."""
     place = address(source)
     if not any(truth in list_labels(place, image.path) for image in open_collection(place).images):
         return {}
@@ -122,7 +122,7 @@ def evaluate(record: RunRecord, source: str, truth: str) -> dict[str, float]:
 
 
 def report(watch: Watch, plate: str, record: RunRecord, source: str, drift: Sequence[str]) -> str:
-    """Write the page of the run beside its record, and to the reports of the watched place; its address there."""
+    """Write the page of the run beside its record and to the reports of the watched place; return its address there."""
     page = report_page(record.output, name=record.name, source=source, run=record.run, drift=drift)
     data = html_page(page).encode()
     Ledger(address(record.output), record.run).write("report.html", data)
@@ -130,7 +130,7 @@ def report(watch: Watch, plate: str, record: RunRecord, source: str, drift: Sequ
 
 
 def report_run(record: RunRecord, source: str) -> str:
-    """Write the page of a run that belongs to no watched place, beside its record; its address."""
+    """Write the page of a run outside of a watched place beside its record; return its address."""
     page = report_page(record.output, name=record.name, source=source, run=record.run)
     beside = Ledger(address(record.output), record.run)
     beside.write("report.html", html_page(page).encode())

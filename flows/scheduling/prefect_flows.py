@@ -1,7 +1,7 @@
 """The main job under Prefect: the same stages, as tasks of a flow run.
 
-A task is one stage of one group of images, so a run has at most a few hundred; tiles go to Dask or to the local
-executor inside the task. Tasks are retried by Prefect only after tiles were retried on their own.
+A task is one stage of one group of images, so a run has at most a few hundred tasks; tiles are sent to Dask or to the
+local executor inside the task. Prefect retries a task only after its tiles were retried individually.
 """
 
 import logging
@@ -38,25 +38,25 @@ FAULTS = ("failed", "partial", "conflict")
 
 
 class RunLog:
-    """Progress as lines in the log of the flow run."""
+    """An observer that logs the progress of the flow run."""
 
     def __init__(self) -> None:
         self._done = self._total = 0
         self._said = 0.0
 
     def start(self, stage: str, total: int) -> None:
-        """Begin to count."""
+        """Start counting."""
         self._done, self._total, self._said = 0, total, time.monotonic()
 
     def advance(self, stage: str, item: TileJob | None) -> None:
-        """Count, and say so now and then."""
+        """Count, and report at intervals."""
         self._done += 1
         if time.monotonic() - self._said > LOG_S:
             self._said = time.monotonic()
             _log().info("%s: %d of %d", stage, self._done, self._total)
 
     def finish(self, stage: str) -> None:
-        """Say how it ended."""
+        """Report the end of the stage."""
         _log().info("%s: %d of %d, done", stage, self._done, self._total)
 
 
@@ -68,24 +68,24 @@ def _log() -> Any:
 
 
 def _is_worth_retrying(task: Any, run: Any, state: State) -> bool:
-    """Whether a failed stage may go well if done again: not what the job, the data or another run is at fault for."""
+    """Whether a failed stage may succeed when repeated: not if the job, the data or another run caused the failure."""
     try:
         state.result()
     except (BadArgument, BadStore, RunConflict):
         return False
     except Exception:
-        # Whatever else a stage raised (a worker that died, a full disk, a network) may have passed.
+        # Other causes (a dead worker, a full disk, the network) may have passed.
         return True
     return False
 
 
 def as_task(call: Callable[..., Any], *arguments: Any, name: str) -> Any:
-    """Call a stage as a Prefect task; arguments are not recorded, for they hold whole images of work."""
+    """Call a stage as a Prefect task; arguments are not recorded, because they contain long lists of jobs."""
 
     def stage() -> Any:
         return call(*arguments)
 
-    # No cache key from the inputs: the ledger beside the data says what is done.
+    # No cache key from the inputs: the ledger beside the data records finished work.
     run = task(
         name=name.split()[0], task_run_name=name, retries=1, retry_condition_fn=_is_worth_retrying,
         cache_policy=NO_CACHE, persist_result=False,
@@ -145,7 +145,7 @@ def run_evaluate(job: EvaluateJob) -> Evaluated:
 
 @flow(name="plate", flow_run_name="plate {plate}", persist_result=False)
 def plate_flow(watch: WatchJob, plate: str) -> State:
-    """Segment, evaluate and report one plate of a watched place; run again, it goes on where it was."""
+    """Segment, evaluate and report one plate of a watched place; a repeated run is resumed."""
     outcome = process(open_watch(watch), plate, step=as_task, progress=RunLog())
     if outcome.status != "busy":
         publish_outcome(outcome)
@@ -163,7 +163,7 @@ def _state(outcome: Outcome) -> State:
 
 @flow(name="watch", flow_run_name="watch {watch.place}", persist_result=False)
 def watch_flow(watch: WatchJob) -> State:
-    """Look at a place once and do every plate that is complete and not done; one flow run per plate."""
+    """Check a place once and process every complete, unfinished plate; one flow run per plate."""
     opened = open_watch(watch)
     with ExitStack() as stack:
         try:
@@ -178,7 +178,7 @@ def watch_flow(watch: WatchJob) -> State:
 
 
 def _as_subflow(watch: Watch, plate: str) -> Outcome:
-    """A plate as a flow run of its own; one that ends badly does not stop the look."""
+    """Process a plate as a flow run of its own, whose failure does not stop the check of the others."""
     state = plate_flow(watch.job, plate, return_state=True)
     answer = state.result(raise_on_failure=False)
     if isinstance(answer, dict):

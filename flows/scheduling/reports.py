@@ -1,6 +1,6 @@
-"""Reports where people find them: `reports/` beside the plates of a watched place, with an index over all of them.
+"""The folder `reports/` beside the plates of a watched place: a page per plate and an index.
 
-The index is written anew after every plate from the outcomes that are kept, so that any server may write it.
+The index is rewritten after every plate from the stored outcomes, so that any server can write it.
 """
 
 import base64
@@ -32,7 +32,7 @@ def reports(watch: Watch) -> Address:
 
 
 def write_plate_page(watch: Watch, plate: str, page: Page, data: bytes) -> str:
-    """Write the page of a plate and its picture for the index; the address of the page."""
+    """Write the page of a plate and its picture for the index; return the address of the page."""
     place, name = reports(watch), safe_name(plate)
     place.write_bytes(f"{name}.html", data)
     if picture := _first_picture(page):
@@ -41,7 +41,7 @@ def write_plate_page(watch: Watch, plate: str, page: Page, data: bytes) -> str:
 
 
 def write_index(watch: Watch) -> str:
-    """Write the index over all plates that were tried; its address."""
+    """Write the index over all plates that were tried; return its address."""
     folders = watch.state.child("plates").children()
     waits = not watch.root.is_local
     texts = parallel_map(

@@ -1,7 +1,7 @@
 """Serving: flows as deployments of a Prefect server, in this process or on a work pool.
 
-The parameters of a deployment are the job itself, checked before anything is sent; credentials are a matter of the
-environment of the process that does the work. What was missed while nothing was serving is done by the next look.
+The parameter of a deployment is the job itself, checked before anything is sent; credentials come from the environment
+of the process that runs it. Plates that arrive while nothing is serving are processed by the next check.
 """
 
 import difflib
@@ -30,17 +30,17 @@ from pipeline.errors import BadArgument, RunConflict
 from pipeline.store.places.address import address
 
 PROCESSES = 3
-"""Flow runs at once in one serving process: a long look, the next one, which sees that and ends, a plate by hand."""
+"""Concurrent flow runs of a serving process: a long check, the next one, which ends at once, and a plate by hand."""
 
 SERVER_LIMIT = 200
-"""As many runs, or work pools, as a Prefect server lists at once; it schedules no more ahead."""
+"""Runs or work pools that a Prefect server lists per request; it schedules no more runs ahead."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """When a deployment runs; with neither it runs when somebody asks."""
+    """The schedule of a deployment; without one it runs on request."""
 
     cron: str | None = None
     """Five fields: minute, hour, day, month, weekday."""
@@ -65,7 +65,7 @@ def seconds(text: str) -> float:
 
 
 def absolute(job: SegmentJob) -> SegmentJob:
-    """A job that means the same in another process: addresses checked and made absolute."""
+    """Return a job that is valid in another process: addresses are checked and made absolute."""
     model = job.model
     if model is not None and "://" not in model and Path(model).exists():
         model = str(Path(model).resolve())
@@ -81,9 +81,9 @@ def deployments(
     tags: Sequence[str] = (),
     limit: int | None = None,
 ) -> list[RunnerDeployment]:
-    """Deployments of a job: one of the main job, or two of a watch (the look, and a single plate by hand).
+    """Deployments of a job: one of the main job, or two of a watch (the check, and a single plate by hand).
 
-    ``limit``: runs of each at once; more of them wait.
+    ``limit``: concurrent runs of each; further ones wait.
     """
     made = partial(_deployment, tags=tags, limit=limit)
     if isinstance(job, SegmentJob):
@@ -124,7 +124,7 @@ def _deployment(
 def register(
     made: Sequence[RunnerDeployment], *, pool: str | None = None, image: str | None = None
 ) -> list[UUID]:
-    """Create or update deployments on the server, on a work pool where one is named; their ids.
+    """Create or update deployments on the server, on a work pool where one is named; return their ids.
 
     Raises:
         RunConflict: no server answers, or it refuses them.
@@ -139,7 +139,7 @@ def register(
 
 
 def _check_pool(pool: str) -> None:
-    """Refuse a work pool that the server does not have; it would answer with an internal error."""
+    """Refuse an unknown work pool, for which the server would report an internal error."""
     with get_client(sync_client=True) as client:
         names = sorted(known.name for known in client.read_work_pools(limit=SERVER_LIMIT))
     if pool not in names:
@@ -154,19 +154,19 @@ def _check_pool(pool: str) -> None:
 def serve(made: Sequence[RunnerDeployment], *, at_once: bool) -> None:
     """Serve deployments in this process until it is stopped.
 
-    The first of them has the schedule; ``at_once``: its first run starts now instead of at its time.
+    The first of them has the schedule; with ``at_once`` its first run starts immediately.
     """
     first = register(made)[0]
     with get_client(sync_client=True) as client:
         forget_missed(client, first)
         if at_once:
             client.create_flow_run_from_deployment(first)
-    # Two servers may share a deployment: one that stops must not pause it for the other.
+    # Two servers may share a deployment: when one stops, the other must continue.
     prefect.serve(*made, pause_on_shutdown=False, print_starting_message=False, limit=PROCESSES)
 
 
 def forget_missed(client: SyncPrefectClient, deployment: UUID) -> int:
-    """Drop runs whose time passed while nobody served: one look does the work of all; how many."""
+    """Delete runs that became due while nothing was serving, since one check does their work; return their number."""
     missed = {
         "state": {"type": {"any_": ["SCHEDULED"]}},
         "expected_start_time": {"before_": datetime.now(UTC)},

@@ -1,8 +1,8 @@
-"""Watching a place: which plates are new, complete, free, done.
+"""Watching a place: which plates are new, complete, unclaimed or finished.
 
-All state lies beside the data, in ``.platelayer/watch/<name of the labels>/`` of the output root, written whole
-and last, so any number of servers may watch one place and be killed at any instant. A plate is taken by a claim
-that a living process renews; the run's own lock and ledger stand behind it. No Prefect here, and no pixel.
+All state is beside the data, in ``.platelayer/watch/<name of the labels>/`` of the output root, in files that are
+written atomically, so any number of servers may watch one place and be killed at any moment. A server claims a plate
+with a lock that it renews; the lock and the ledger of the run are further safeguards. No Prefect, no pixels.
 """
 
 import hashlib
@@ -24,23 +24,23 @@ from pipeline.store.ledger import ROOT, Hold, held, safe_name
 from pipeline.store.places.address import Address, address
 
 OURS = frozenset({ROOT, "labels", "tables"})
-"""Folders in which results land: a plate does not change by being segmented."""
+"""Folders of results, which do not count as changes of a plate."""
 
 State = Literal["ready", "waiting", "done", "given up"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a plate; kept beside the data."""
+    """The outcome of a plate; stored beside the data."""
 
     plate: str
     """Path below the watched place."""
     status: str
-    """complete; partial (images set aside); failed; changed (grew meanwhile); conflict and busy are not kept."""
+    """complete; partial (images set aside); failed; changed (grew during the run); conflict and busy are not stored."""
     signature: str = ""
-    """Listing of the plate when it was begun."""
+    """Digest of the listing of the plate at the start."""
     attempts: int = 0
-    """How often this state of the plate was tried."""
+    """Number of attempts at this state of the plate."""
     ended: str = ""
     """ISO 8601, UTC."""
     output: str = ""
@@ -52,20 +52,20 @@ class Outcome:
     report: str = ""
     """Address of the page; empty where there is none."""
     scores: dict[str, float] = field(default_factory=dict)
-    """Against the truth, where there is one."""
+    """Scores against the truth, where there is one."""
     drift: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """What else a person should know."""
+    """Further messages for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlateStatus:
-    """State of a plate when the place was last listed."""
+    """Status of a plate at the latest listing of the place."""
 
     plate: str
     state: State
     due: float | None = None
-    """When it is complete if it stays as it is, seconds since the epoch; None: nobody knows."""
+    """Time in s since the epoch at which it counts as complete if it stays unchanged; None where unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +75,9 @@ class Watch:
     job: WatchJob
     place: Address
     root: Address
-    """Where results land and state is kept: the output root, or the place itself."""
+    """Folder of results and state: the output root, or the place itself."""
     name: str
-    """What tells this watch from others of the same place: the name of its labels."""
+    """Name that distinguishes this watch from others of the same place: the name of its labels."""
 
     @property
     def state(self) -> Address:
@@ -99,7 +99,7 @@ class Watch:
         return next(job for _, job in jobs_of(template, [plate]))
 
     def outcome(self, plate: str) -> Outcome | None:
-        """What came of a plate; None as long as it was not tried."""
+        """Read the outcome of a plate; None before the first attempt."""
         data = self.plate(plate).read_bytes_or_none("outcome.json")
         return None if data is None else Outcome(**json.loads(data))
 
@@ -108,16 +108,16 @@ class Watch:
         self.plate(outcome.plate).write_bytes("outcome.json", json.dumps(asdict(outcome), indent=1).encode())
 
     def claim(self, plate: str) -> AbstractContextManager[Hold]:
-        """Take a plate; RunConflict when another living process has it."""
+        """Claim a plate; RunConflict when another living process has claimed it."""
         return held(self.plate(plate), f"watch {self.name}")
 
     def alone(self) -> AbstractContextManager[Hold]:
-        """Be the only tick of this watch on this host; RunConflict when another is under way."""
+        """Claim this check of the watch on this host; RunConflict when another check is in progress."""
         host = re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname()) or "host"
         return held(self.state.child(f"hosts/{host}"), "tick")
 
     def is_settled(self, outcome: Outcome | None, signature: Callable[[], str]) -> State | None:
-        """``done`` or ``given up`` where nothing is left to do; None where there is (or was never an outcome)."""
+        """``done`` or ``given up`` where nothing is left to do; None otherwise."""
         if outcome is None:
             return None
         if outcome.status == "complete":
@@ -127,10 +127,10 @@ class Watch:
 
 
 def open_watch(job: WatchJob) -> Watch:
-    """Check a watch and find its places; nothing is read yet.
+    """Check a watch and resolve its addresses; nothing is read yet.
 
     Raises:
-        BadArgument: results would land where nothing can be written.
+        BadArgument: results cannot be written at their address.
     """
     place = address(job.place)
     root = address(job.job.output) if job.job.output else place
@@ -142,7 +142,7 @@ def open_watch(job: WatchJob) -> Watch:
 
 
 def signature(watch: Watch, plate: str) -> str:
-    """Hash of names, sizes and tokens of all files of a plate but results: one listing, no content."""
+    """Hash of names, sizes and tokens of all files of a plate except results: one listing, no content."""
     digest = hashlib.sha256()
     for key, size, token in watch.place.child(plate).entries():
         if not OURS.intersection(key.split("/")):
@@ -177,7 +177,7 @@ def _has_marker(watch: Watch, plate: str) -> bool:
 
 
 def _unchanged_since(watch: Watch, plate: str, now: float) -> float:
-    """When the listing was first seen as it is; kept beside the data, so that a restart does not wait anew."""
+    """Time at which the current listing was first seen; stored beside the data, so that a restart does not reset it."""
     current = signature(watch, plate)
     seen: dict[str, Any] = json.loads(watch.plate(plate).read_bytes_or_none("seen.json") or b"{}")
     if seen.get("signature") == current:
@@ -193,9 +193,9 @@ def tick(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Outcome]:
-    """One look at a place: yield the outcome of each plate that was ready, one after the other.
+    """Check a place once: process the plates that are ready, one after the other, and yield their outcomes.
 
-    A plate that settles within the quiet period is waited for; each plate is tried at most once.
+    Plates whose quiet period ends soon are waited for; each plate is tried at most once.
     """
     tried: set[str] = set()
     now = clock()
@@ -215,7 +215,7 @@ def tick(
 
 
 def changed(watch: Watch, outcome: Outcome) -> Outcome:
-    """The outcome, or that the plate grew or changed while it was processed: then it is done again when quiet."""
+    """Return the outcome, or ``changed`` if the plate changed during the run and has to be processed again."""
     if signature(watch, outcome.plate) == outcome.signature:
         return outcome
     problem = "the plate changed while it was processed; it is done again when it is complete"

@@ -1,4 +1,4 @@
-"""Training from ingested stores: the pipeline's images and truth go to the model wing as plain arrays.
+"""Training from ingested stores: images and truth are read by `pipeline` and passed to `model` as plain arrays.
 
 Validation never shares a well or an image with training. The score that chooses the best model is the
 pipeline's own: pooled canonical mean AP.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 10
-"""One well (or image) in so many validates when the job names no validation store."""
+"""One of so many wells (or images) is used for validation when the job names no validation store."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 """Normalised image ``(C, y, x)`` and label stack ``(L, y, x)``."""
@@ -67,7 +67,7 @@ def train_model(
     on_step: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = logger.info,
 ) -> "Trained":
-    """Train a model as a job says; a training that was killed goes on where it stopped.
+    """Train a model as described by a job; a killed training is resumed.
 
     ``steps`` and ``minutes`` shorten the phases of the recipe.
     """
@@ -156,7 +156,7 @@ def _set_by(job: TrainJob) -> set[str]:
 
 @contextmanager
 def _mistakes_in(what: str) -> Iterator[None]:
-    """Name what a mistake is in."""
+    """Prefix errors of the recipe with the place of the mistake."""
     try:
         yield
     except ValidationError as error:
@@ -164,7 +164,7 @@ def _mistakes_in(what: str) -> Iterator[None]:
         place = ".".join(str(part) for part in first["loc"])
         raise BadArgument(f"{what}: {place}: {first['msg']}, got {first['input']!r}") from None
     except (AttributeError, TypeError) as error:
-        # A recipe is compared with numbers while it is made, before its types can be looked at.
+        # A recipe compares its numbers on construction, before their types are checked.
         raise BadArgument(
             f"{what}: expected values of the types they have in the shipped recipes, but {error}"
         ) from None
@@ -177,7 +177,7 @@ def _normalise(job: TrainJob) -> dict[str, Any]:
 
 
 def _initial(job: TrainJob) -> "Checkpoint":
-    """The model to start from; what it learnt holds for intensities as it knows them only."""
+    """The model to start from; its weights are valid for intensities normalised as in its training only."""
     from model.checkpoint import load_checkpoint
 
     initial = load_checkpoint(model_folder(job.initial))
@@ -191,7 +191,7 @@ def _initial(job: TrainJob) -> "Checkpoint":
 
 
 def score(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
-    """Pooled canonical mean AP over IoU 0.5 to 0.9: what the best model is chosen by."""
+    """Pooled canonical mean AP over IoU 0.5 to 0.9, by which the best model is chosen."""
     return mean_average_precision(zip(truths, predictions, strict=True))
 
 
@@ -228,17 +228,17 @@ def examples_of(job: TrainJob) -> list[Example]:
 
 
 def shuffled_groups(examples: Iterable[Example]) -> list[str]:
-    """Return the wells or images of examples, in an order that does not depend on where their stores lie."""
+    """Return the wells or images of examples, in an order that does not depend on the paths of their stores."""
     numbers = _numbers(examples)
     return sorted(numbers, key=lambda group: (numbers[group], group))
 
 
 def _numbers(examples: Iterable[Example]) -> dict[str, int]:
-    """What decides the side of a group: the same wherever its store lies and however the job spells it."""
+    """Key that decides the side of a group; independent of the path of its store and of its spelling in the job."""
     numbers: dict[str, int] = {}
     seen: Counter[str] = Counter()
     for group, name in sorted({(e.group, e.name) for e in examples}):
-        # Stores in several folders may have one name; their images are not all alike for that.
+        # Stores in several folders may have the same name, and yet different images.
         numbers[group] = _digest(f"{name}#{seen[name]}" if seen[name] else name)
         seen[name] += 1
     return numbers
@@ -249,7 +249,7 @@ def _digest(text: str) -> int:
 
 
 def _check_apart(learning: set[str], validating: set[str]) -> None:
-    """One side may be named by plate and the other by a well or an image of it."""
+    """Refuse groups on both sides; one side may name a plate and the other a well or an image of it."""
     shared = [v for v in sorted(validating) if any(_within(v, g) or _within(g, v) for g in learning)]
     if shared:
         raise BadArgument(

@@ -1,6 +1,6 @@
-"""Settings of decoding chosen after training: thresholds and the least area, by cross-validation over wells or images.
+"""Tuning of decoding after training: thresholds and the least area, by cross-validation over wells or images.
 
-The weights stay; the new model folder holds them with a card of its own, which says how its settings were chosen.
+The weights are unchanged; the new model folder holds them with a new card that records how the settings were chosen.
 """
 
 import shutil
@@ -32,14 +32,14 @@ AREA_SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0)
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was chosen, and how good it is."""
+    """The chosen settings and their score."""
 
     folder: Path
     """Folder of the new model."""
     settings: dict[str, Any]
     """The chosen settings."""
     before: float
-    """meanAP of the model as it was, over all groups."""
+    """meanAP of the model before tuning, over all groups."""
     after: float
     """Cross-validated meanAP: every group is scored with settings chosen without it."""
     groups: int

@@ -1,1 +1,1 @@
-"""Commands that bring images and masks in and out."""
+"""Commands that import and export images and masks."""

@@ -120,7 +120,7 @@ def _copy(
     dry_run: bool,
     ngff: str,
 ) -> int:
-    """Show what was understood, then copy unless only that was wanted."""
+    """Print what was understood, then copy the images unless this is a dry run."""
     sys.stdout.write(text)
     sys.stdout.flush()
     if dry_run:
@@ -163,7 +163,7 @@ def synthetic(
 
 
 def _published(name: str) -> Callable[..., int]:
-    """The command of a dataset; options that only some readers know are refused by the others."""
+    """The command of a dataset; readers refuse options that they do not support."""
 
     def command(
         source: Annotated[str, Parameter(help="Folder with the files as the source ships them.")],

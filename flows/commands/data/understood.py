@@ -1,4 +1,4 @@
-"""What `platelayer ingest` understood of a source, in words: wells, fields, channels, planes, counts."""
+"""Text about the images that `platelayer ingest` found in a source: wells, fields, channels, planes, counts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from flows.ingest.files import Source, Understood
 
 LISTED = 12
-"""Names shown before the rest is summed up."""
+"""Names that are listed; the others are counted."""
 
 
 def describe(understood: Understood, *, heading: str, notes: Iterable[str], spacing_um: float | None) -> str:
@@ -68,7 +68,7 @@ def _pixel_size(images: Sequence[Source], spacing_um: float | None) -> str:
 
 
 def _varied(texts: Iterable[str]) -> str:
-    """Return what most images say, and how many say something else."""
+    """Return the most frequent value, and the number of images with another one."""
     counts = Counter(texts).most_common()
     if len(counts) <= 1:
         return counts[0][0] if counts else "none"
