@@ -20,7 +20,7 @@ def choose_device(name: str = "auto") -> torch.device:
     """Return the device of a name: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Raises:
-        NoDevice: the device is not there.
+        NoDevice: the device is not available.
         ValueError: no such kind of device.
     """
     if name == "auto":
@@ -78,7 +78,7 @@ def _available() -> int | None:
 
 
 def _left_in_group() -> int | None:
-    """What the control group (version 2) leaves; pages of files it holds count as free."""
+    """Memory left within the limit of the control group (version 2); cached file pages count as free."""
     try:
         limit = (GROUP / "memory.max").read_text().strip()
         used = int((GROUP / "memory.current").read_text())

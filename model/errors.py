@@ -1,6 +1,6 @@
-"""The faults of the model wing, apart from wrong arguments: a checkpoint, a training sample, a loss, a device.
+"""The errors of this package besides wrong arguments: a checkpoint, a training sample, a loss, a device.
 
-Each is also the builtin it stands for; the message says what was expected, what came and what to do.
+Each also derives from a builtin exception; the message says what was expected, what was given and what to do.
 """
 
 
@@ -17,4 +17,4 @@ class Diverged(ValueError):
 
 
 class NoDevice(RuntimeError):
-    """A device was asked for by name and is not there."""
+    """A device that was requested by name is not available."""

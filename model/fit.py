@@ -1,8 +1,8 @@
 """Training on a machine with torch, numpy, scipy, scikit-image and safetensors only, for as long as there is time.
 
 ``python -m model.fit RECIPE DATA OUT --minutes 9`` reads data that ``platelayer train --pack`` wrote, measures its
-speed, sets the lengths of the phases by the time, and leaves what is needed to go on in OUT: at most 60 MiB in parts of
-15. Given an OUT that was brought back, it goes on from there. ``python -m model.fit --unpack OUT FOLDER`` unpacks it.
+speed, sets the lengths of the phases by the time, and writes everything needed to resume into OUT: at most 60 MiB in
+parts of 15. With an existing OUT the training is resumed. ``python -m model.fit --unpack OUT FOLDER`` unpacks it.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def fit(
     all_minutes: float = 0.0,
     device: str = "auto",
 ) -> Trained:
-    """Train for some minutes and leave an archive of the training in ``out``; one that is there is gone on with.
+    """Train for some minutes and write an archive of the training into ``out``; an existing one is resumed.
 
     ``all_minutes``: time of all calls together, by which the lengths of the phases are set in the first one.
 
@@ -64,7 +64,7 @@ def fit(
 
 
 class _Progress:
-    """Says every few seconds how far the training is, and archives it every minute."""
+    """Reports the progress of the training every few seconds, and archives it every minute."""
 
     def __init__(self, work: Path, out: Path) -> None:
         self.work, self.out = work, out

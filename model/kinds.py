@@ -29,7 +29,7 @@ KINDS: dict[str, type[Method]] = {
 def method_from(values: Mapping[str, Any]) -> Method:
     """Make a method from plain values: ``kind`` (default: layering), its settings and the table ``shape``.
 
-    What ``shape`` leaves out is as in the method's usual network.
+    Settings that ``shape`` leaves out are those of the method's default network.
 
     Raises:
         ValueError: an unknown kind or name, or a value that the method refuses.

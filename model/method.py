@@ -53,20 +53,20 @@ class Maps:
         return Maps({name: value.to(device, non_blocking=True) for name, value in self.by_name.items()})
 
     def pin_memory(self) -> "Maps":
-        """Return the same maps in pinned memory, from which a GPU reads without a detour."""
+        """Return the same maps in pinned memory, from which a GPU copies directly."""
         return Maps({name: value.pin_memory() for name, value in self.by_name.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A stretch of training with its own length, learning rate and weights of the loss terms."""
+    """A part of a training with its own length, learning rate and weights of the loss terms."""
 
     name: str
-    """How the phase is called in curves and cards."""
+    """Name of the phase in curves and cards."""
     steps: int
     """Optimiser steps."""
     weights: Mapping[str, float] = field(default_factory=dict)
-    """Weight of every loss term that counts; terms that are not named are not computed."""
+    """Weight of every loss term that is used; other terms are not computed."""
     lr: float = 1e-3
     """Learning rate at the top of the schedule."""
     schedule: Literal["cosine", "staircase"] = "cosine"
@@ -82,7 +82,7 @@ class Phase:
     start: Literal["last", "best"] = "best"
     """Continue from the last weights of the phase before, or from its best."""
     best: Literal["score", "loss"] = "score"
-    """What the best model is chosen by: the validation score where there is one, or the validation loss."""
+    """Criterion of the best model: the validation score where there is one, or the validation loss."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.lr <= 0 or self.decay_every < 1:
@@ -113,15 +113,15 @@ class Targets(Protocol):
 class Method(ABC):
     """A segmentation method with its settings; subclasses are frozen dataclasses of plain values.
 
-    Subclass `TouchMethod` or `MatchMethod`, which say how the answers of neighbouring tiles are joined.
+    Subclass `TouchMethod` or `MatchMethod`, which define how the answers of neighbouring tiles are joined.
     """
 
     kind: ClassVar[str]
     """Name in recipes, cards and the table `model.kinds.KINDS`."""
     title: ClassVar[str]
-    """What it is, in a few words."""
+    """Short description."""
     paper: ClassVar[str]
-    """Where it was published."""
+    """Publication of the method."""
     overlaps: ClassVar[bool]
     """Whether several objects can share a pixel of the answer."""
     link: ClassVar[Literal["touch", "match"]]
@@ -156,7 +156,7 @@ class Method(ABC):
 
     @property
     def max_depth(self) -> int | None:
-        """Most objects that may share a pixel of a training sample; ``None``: no limit."""
+        """Upper limit of the objects that share a pixel of a training sample; ``None``: no limit."""
         return None
 
     @abstractmethod
@@ -164,7 +164,7 @@ class Method(ABC):
         """Return the untrained network for images of that many channels; also built on torch's meta device."""
 
     def prepare(self, stack: np.ndarray, *, known: Any = None, pasted: Collection[int] = ()) -> Any:
-        """Return what ``encode`` needs of a sample and augmentation cannot change; called once per sample.
+        """Return data on a sample that ``encode`` needs and augmentation does not change; called once per sample.
 
         For a crop onto which objects were pasted it is called again with the crop's ``stack``, what was ``known`` of
         its sample and the ids that were ``pasted``.
@@ -197,7 +197,7 @@ class Method(ABC):
 
     @abstractmethod
     def outputs(self, network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return what decoding needs, float32, the batch first; heights and widths of ``images`` fit the stride.
+        """Return the maps for decoding, float32, the batch first; sizes of ``images`` are multiples of the stride.
 
         Maps may have a resolution of their own, an integer fraction of that of the images.
         """
@@ -239,7 +239,7 @@ class TouchMethod(Method):
 
 
 class MatchMethod(Method):
-    """A method that numbers the objects of a tile itself: tiles are joined where objects agree on shared pixels.
+    """A method that numbers the objects of a tile: tiles are joined where objects agree on shared pixels.
 
     Tiles overlap by the receptive field and by the largest object, so that an object is seen whole in the tile that
     holds it.
@@ -248,7 +248,7 @@ class MatchMethod(Method):
     link = "match"
 
     object_px: int
-    """Height or width in pixels that nearly no object exceeds."""
+    """Height or width in pixels that hardly any object exceeds."""
 
     @property
     def margin_px(self) -> int:

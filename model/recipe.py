@@ -26,7 +26,7 @@ class Optimiser:
     weight_decay: float = 0.0
     """Weight decay; decoupled for AdamW, added to the gradient for Adam and SGD. RMSprop has none."""
     clip_norm: float = 0.0
-    """Gradients longer than this are shortened; 0 switches it off."""
+    """Gradients are clipped to this norm; 0 switches it off."""
     rho: float = 0.9
     """Smoothing of RMSprop."""
     epsilon: float = 1e-7
@@ -53,9 +53,9 @@ class Recipe:
     phases: tuple[Phase, ...]
     """Trained one after the other."""
     augment: Augment = field(default_factory=Augment)
-    """Variation of the samples."""
+    """Augmentation of the samples."""
     optimiser: Optimiser = field(default_factory=Optimiser)
-    """What moves the weights."""
+    """Optimiser of the weights."""
     batch: int = 8
     """Crops per step, over all devices."""
     crop_px: int = 256
@@ -67,7 +67,7 @@ class Recipe:
     validate_every: int = 250
     """Steps between two validations."""
     validate_from: int = 0
-    """First step of a phase at which a model may be its best."""
+    """First step of a phase from which a model may become its best."""
     seed: int = 0
     """Decides initial weights and every crop."""
 

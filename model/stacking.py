@@ -1,7 +1,7 @@
 """Label stacks: from layer masks (connected components) and from objects given as the pixels of each.
 
 The invariant: an object keeps all its pixels and lies on one layer; objects are placed one after the other, each on
-the first layer that is free. Layer masks travel between processes as bits. No method is known here.
+the first layer that is free. Layer masks are sent between processes as bits. This module knows no method.
 """
 
 from collections.abc import Sequence

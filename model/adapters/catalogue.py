@@ -25,7 +25,7 @@ def load_adapter(reference: str, *, device: str = "auto", settings: Settings | N
     Raises:
         BadCheckpoint: the package is missing, or there are no such weights.
         ValueError: a setting that the adapter does not have.
-        NoDevice: the device is not there.
+        NoDevice: the device is not available.
     """
     package, _, name = reference.partition(":")
     module = importlib.import_module(PACKAGES[package])

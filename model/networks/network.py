@@ -1,4 +1,4 @@
-"""What every network of this package says of itself, whatever its architecture.
+"""The attributes and methods that every network of this package has.
 
 Invariant: the outputs at a pixel depend on the input pixels within ``halo_px`` of it only, as long as tiles begin at
 multiples of ``stride``.
@@ -26,7 +26,7 @@ class Shape(Protocol):
 
 
 class Network(nn.Module):
-    """A torch module that is built from a `Shape` and knows how far it looks and how much memory it needs."""
+    """A torch module that is built from a `Shape` and knows its receptive field and the memory it needs."""
 
     shape: Any
     """The `Shape` it was built from."""

@@ -1,7 +1,7 @@
 """The network of Mask R-CNN: ResNet, feature pyramid, region proposals, box head and mask head (He et al. 2017).
 
-The module holds weights and maps only; which regions the heads look at is decided by a `Plan`, so that one
-forward pass serves training and inference. Batch norm, because group norm would look at the whole tile.
+The module holds weights and maps only; a `Plan` chooses the regions for the heads, so that one forward pass serves
+training and inference. It uses batch norm, because group norm would depend on the whole tile.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ BOX_CELLS, MASK_CELLS = 7, 14
 
 @dataclass(frozen=True, kw_only=True)
 class RegionShape:
-    """All numbers that define the network, as they stand in a checkpoint's card."""
+    """All numbers that define the network, as written in a checkpoint's card."""
 
     channels: int = 1
     """Input channels."""

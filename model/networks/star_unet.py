@@ -17,7 +17,7 @@ from model.networks.receptive_field import ReceptiveField
 
 @dataclass(frozen=True, kw_only=True)
 class StarShape:
-    """All numbers that define a StarDist network, as they stand in a checkpoint's card."""
+    """All numbers that define a StarDist network, as written in a checkpoint's card."""
 
     channels: int = 1
     """Input channels."""

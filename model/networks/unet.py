@@ -20,7 +20,7 @@ MIN_WIDTH = 1
 
 @dataclass(frozen=True, kw_only=True)
 class UNetShape:
-    """All numbers that define a U-Net, as they stand in a checkpoint's card."""
+    """All numbers that define a U-Net, as written in a checkpoint's card."""
 
     channels: int = 1
     """Input channels."""

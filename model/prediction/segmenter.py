@@ -33,7 +33,7 @@ input of 10^5 with false objects all over its field of view."""
 class TorchSegmenter:
     """Blocks float32 ``(C, y, x)`` to layer masks bool ``(K, y, x)`` (link touch) or label stacks (link match).
 
-    The attributes say what it expects.
+    The attributes describe its input.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class TorchSegmenter:
         objects overlap.
 
         Raises:
-            NoDevice: the device is not there.
+            NoDevice: the device is not available.
             ValueError: no such device or precision.
         """
         if precision not in PRECISIONS:
@@ -173,7 +173,7 @@ def load_segmenter(
 
     Raises:
         BadCheckpoint: the folder is not a checkpoint of this version.
-        NoDevice: the device is not there.
+        NoDevice: the device is not available.
     """
     checkpoint = load_checkpoint(folder, settings)
     return TorchSegmenter(checkpoint, device=device, precision=precision, overlaps=overlaps)

@@ -1,7 +1,7 @@
-"""The files of a training as one archive in parts of limited size, to be brought back from another machine.
+"""The files of a training as one archive in parts of limited size, for transfer from another machine.
 
-Tensors are stored in half precision: weights as float16, the moments of the optimiser as bfloat16. A training that goes
-on from it is therefore not bit-identical with one that was never interrupted.
+Tensors are stored in half precision: weights as float16, the moments of the optimiser as bfloat16. A training that is
+resumed from it is therefore not bit-identical with an uninterrupted one.
 """
 
 import io
@@ -24,7 +24,7 @@ PARTS = "training-{}.part"
 def write_archive(work: Path, out: Path) -> int:
     """Write state, models and curves of the training in ``work`` as parts into ``out``; return their size in bytes.
 
-    The optimiser is left out where everything would be larger than `MOST_BYTES`; it then starts anew.
+    The state of the optimiser is left out where everything would exceed `MOST_BYTES`; it is then reset on resuming.
 
     Raises:
         ValueError: it is too large even so.
@@ -74,7 +74,7 @@ def _halved(blob: bytes, *, optimiser: bool) -> bytes:
 
 
 def read_archive(out: Path, work: Path) -> bool:
-    """Unpack the parts in ``out`` into ``work``; whether there were any.
+    """Unpack the parts in ``out`` into ``work``; return whether there were any.
 
     Raises:
         BadCheckpoint: a part is missing or damaged.

@@ -1,4 +1,4 @@
-"""The exponential moving average of a network's weights, which is what is validated and saved.
+"""The exponential moving average of a network's weights, which is validated and saved.
 
 The invariant: with decay 0 the average is the network itself, always.
 """
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class MovingAverage:
-    """A copy of a network that follows it; batch norm statistics are averaged too."""
+    """A moving average of a network; batch norm statistics are averaged too."""
 
     def __init__(self, network: nn.Module, *, decay: float) -> None:
         self.decay, self.updates = decay, 0
@@ -28,7 +28,7 @@ class MovingAverage:
         torch._foreach_lerp_([mine[name] for name in floats], [theirs[name] for name in floats], 1 - decay)
 
     def restart(self, network: nn.Module) -> None:
-        """Take over the weights of the network as they are."""
+        """Set the average to the current weights of the network."""
         if self.decay:
             self.network.load_state_dict(network.state_dict())
             self.updates = 0

@@ -1,4 +1,4 @@
-"""How long a training may be: its phases shortened to a number of steps, or to the minutes there are.
+"""The length of a training: its phases shortened to a number of steps, or to the available minutes.
 
 The lengths are set once, before the first step or after the speed has been measured, and are kept in the state; so the
 learning rate stays a function of the phase and the step.
@@ -13,9 +13,9 @@ MEASURED_STEPS = 20
 """Steps after which the speed is known; the first few of them are left out, because they are slow."""
 LEFT_OUT = 4
 SHARE = 0.93
-"""Share of the time that is planned with; the rest is for validation and writing."""
+"""Share of the time that is planned for steps; the rest is for validation and writing."""
 VALIDATION_SHARE = 0.05
-"""Share of the time that validations may take, but for those at the ends of phases."""
+"""Share of the time that validations may take, not counting those at the ends of phases."""
 
 
 def with_steps(recipe: Recipe, steps: int) -> Recipe:
@@ -44,7 +44,7 @@ def shares(lengths: list[int], total: int) -> list[int]:
 
 @dataclass(kw_only=True)
 class Clock:
-    """The minutes of one call, and of all calls that go on with one training."""
+    """The minutes of one call, and of all calls that resume one training."""
 
     minutes: float
     """Time of this call."""
@@ -60,7 +60,7 @@ class Clock:
 
     @property
     def is_over(self) -> bool:
-        """Whether the time of this call is over, but for one more validation."""
+        """Whether the time of this call is over, except for one more validation."""
         return time.monotonic() - self._start + self._reserve >= 60 * self.minutes
 
     @property
@@ -73,7 +73,7 @@ class Clock:
         self._validating, self._reserve = self._validating + seconds, seconds
 
     def tick(self) -> bool:
-        """Count a step; whether the speed is known with it."""
+        """Count a step; return whether the speed is known from now on."""
         self._times.append(time.monotonic())
         return len(self._times) == MEASURED_STEPS
 

@@ -1,7 +1,7 @@
 """Curves of a training: every loss term and validation score, as a table on disk and as a picture.
 
-The invariant: a row per record, written at once, so a killed training leaves a readable table; a resumed one
-drops the rows behind its state and goes on.
+The invariant: each record is a row that is written immediately, so a killed training leaves a readable table; a
+resumed one drops the rows after its state and continues the table.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Batches with their targets, made ahead of the steps that learn from them.
+"""Batches with their targets, prepared ahead of their steps.
 
 Beside a CPU's network one thread makes them, which leaves the cores to the network. Beside a GPU's, processes do, as
 many as there are cores, in pinned memory: cutting and encoding a batch takes one core longer than a GPU needs for its
@@ -31,7 +31,7 @@ class Batches(Dataset[Item]):
     patches: Patches
     method: Method
     size: int
-    """Crops of a batch that are this process's."""
+    """Number of crops of a batch that belong to this process."""
     first: int
     """Number of the first of them in the batch."""
 

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What the card of the trained model says besides its numbers."""
+    """Facts for the card of the trained model."""
 
     name: str = "model"
     """Name of the model."""
@@ -58,23 +58,23 @@ class About:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a training leaves."""
+    """The result of a training."""
 
     folder: Path
     """Folder of the best model of the run."""
     score: float
-    """Its validation score, or minus its validation loss where that is what it was chosen by."""
+    """Its validation score, or its negated validation loss where that is the criterion."""
     steps: int
     """Steps of all phases so far."""
     initial_score: float | None = None
     """Score of the model the training started from, where there is one."""
     finished: bool = True
-    """Whether all phases are done; otherwise another call goes on."""
+    """Whether all phases are done; otherwise another call resumes the training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the loop needs besides the state of the run."""
+    """Input of the loop besides the state of the run."""
 
     patches: Patches
     validation: Sequence[Sample]
@@ -114,7 +114,7 @@ def train(
     Raises:
         BadSample: samples that do not fit each other, or overlap deeper than the network has layers.
         Diverged: a loss is not a number; the state and models written before are kept.
-        NoDevice: a GPU was asked for and is not there.
+        NoDevice: a GPU was requested and is not available.
         ValueError: ``folder`` holds another training, or ``initial`` has another network.
     """
     stride = recipe.method.stride
@@ -125,7 +125,7 @@ def train(
     join()
     if clock is not None and world() > 1:
         raise ValueError("minutes: expected one process, which has one clock; set steps instead")
-    share_of(recipe.batch)  # refuses a batch that cannot be dealt out, before anything is written
+    share_of(recipe.batch)  # raises for a batch that the processes cannot share, before anything is written
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     run = Run(recipe, channels=channels, device=choose_device(own_device(device)), initial=initial)
@@ -155,7 +155,7 @@ def train(
 
 
 def _train_phases(run: Run, job: Job) -> Trained:
-    """Train the phases that are left, as far as the time goes."""
+    """Train the remaining phases within the time."""
     while _train_phase(run, job) and run.phase_index + 1 < len(run.recipe.phases):
         following = run.recipe.phases[run.phase_index + 1]
         best = load_checkpoint(job.folder / run.phase.name).network if following.start == "best" else None
@@ -174,7 +174,7 @@ def _train_phases(run: Run, job: Job) -> Trained:
 
 
 def _train_phase(run: Run, job: Job) -> bool:
-    """Train to the end of the current phase; batches are made ahead. Whether the end was reached in time."""
+    """Train to the end of the current phase, batches prepared ahead; return whether the end was reached in time."""
     share = share_of(run.recipe.batch)
     wrapped = spread(run.network, run.device)
     started = time.monotonic() - run.seconds
@@ -194,7 +194,7 @@ def _train_phase(run: Run, job: Job) -> bool:
 
 
 def _kept_to_the_clock(run: Run, job: Job) -> bool:
-    """Set the lengths of the phases once the speed is known; whether there is time for another step."""
+    """Set the lengths of the phases once the speed is known; return whether there is time for another step."""
     if job.clock is None:
         return True
     if job.clock.tick() and not run.timed:
@@ -203,7 +203,7 @@ def _kept_to_the_clock(run: Run, job: Job) -> bool:
 
 
 def _after_step(run: Run, job: Job, terms: Mapping[str, torch.Tensor], *, last: bool) -> None:
-    """Report, log, validate and save where it is due."""
+    """Report, log, validate and save at their intervals."""
     if job.on_step:
         job.on_step(run.total, sum(phase.steps for phase in run.recipe.phases))
     if run.step % LOG_EVERY == 0 and is_first():
@@ -242,7 +242,7 @@ def _learn(run: Run, network: nn.Module, crops: torch.Tensor, encoded: Targets) 
 
 
 def _check_finite(run: Run, terms: Mapping[str, torch.Tensor], batch: Batch) -> None:
-    """Refuse a loss that is not a number: on a CPU after each step, elsewhere when the losses are read anyway."""
+    """Raise for a loss that is not a number: on a CPU after each step, on a GPU only when the losses are logged."""
     due = run.device.type == "cpu" or (run.step + 1) % LOG_EVERY == 0 or run.step + 1 == run.phase.steps
     if not due or bool(torch.stack([value.float() for value in terms.values()]).isfinite().all()):
         return
@@ -255,7 +255,7 @@ def _check_finite(run: Run, terms: Mapping[str, torch.Tensor], batch: Batch) -> 
 
 
 def _scored(run: Run, job: Job) -> tuple[float, str, dict[str, str | float]]:
-    """Return what the averaged network is judged by, how that is called, and the columns for the curves.
+    """Return the criterion of the averaged network, its name, and the columns for the curves.
 
     Raises:
         Diverged: the validation loss is not a number.

@@ -1,8 +1,8 @@
-"""Several GPUs through torch's own distributed data parallel; one process without it.
+"""Several GPUs by torch's distributed data parallel; a single process without it.
 
-The invariant: the processes together see the crops one process would see and take one step with the mean of their
-gradients; the first one validates and writes. Started with ``torchrun``, whose environment variables say how many
-there are.
+The invariant: the processes together use the crops that one process would use and take one step with the mean of their
+gradients; the first one validates and writes. They are started by ``torchrun``, whose environment variables give
+their number.
 
 Two things make that step another than one process would take. On CPUs batch norm sees the crops of its process
 only, and the statistics that are kept are the first one's; on GPUs it sees the whole batch. And loss terms that are
@@ -49,7 +49,7 @@ def share_of(batch: int) -> int:
     """Return how many crops of a batch are this process's.
 
     Raises:
-        ValueError: the batch cannot be dealt out evenly.
+        ValueError: the batch cannot be divided evenly.
     """
     if batch % world():
         raise ValueError(f"recipe batch: expected a multiple of the {world()} processes, got {batch!r}")

@@ -25,7 +25,7 @@ NUMBERS = ("best", "seconds", "initial_score")
 
 
 class StateWriter:
-    """Writes the states of a training one after the other, while the training goes on."""
+    """Writes the states of a training in the background, one after the other."""
 
     def __init__(self, folder: Path, *, digest: str) -> None:
         """``digest``: that of the samples."""

@@ -27,7 +27,7 @@ def parts_of(item: MaskObject) -> list[MaskObject]:
 
 
 def split(objects: Iterable[MaskObject]) -> Iterator[MaskObject]:
-    """Yield the parts of all objects, each an object of its own; ids are given anew."""
+    """Yield the parts of all objects as separate objects with new ids."""
     for item in objects:
         for part in parts_of(item):
             yield MaskObject(0, part.y, part.x0, part.x1)

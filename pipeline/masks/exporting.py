@@ -58,12 +58,12 @@ class ExportJob:
     unit: Literal["px", "um"] = "px"
     """Unit of coordinates of geojson, csv and anndata; the others are always in pixels."""
     overwrite: bool = False
-    """Replace files that are there."""
+    """Replace existing files."""
 
 
 @dataclass
 class Exported:
-    """What came of an export."""
+    """The result of an export."""
 
     files: list[str] = field(default_factory=list)
     """Files that were written."""
@@ -88,7 +88,7 @@ def export(job: ExportJob, *, on_plane: Callable[[str], None] = lambda title: No
 
     Raises:
         BadArgument: no such labels, several and no choice, no pixel size for micrometres, or a missing package.
-        RunConflict: a file is there and ``overwrite`` is False.
+        RunConflict: a file exists and ``overwrite`` is False.
         BadStore: labels that cannot be read.
     """
     collection = open_collection(address(job.store))

@@ -20,7 +20,7 @@ Planes = list[tuple[tuple[int, int], list[MaskObject]]]
 
 @dataclass(frozen=True, kw_only=True)
 class ImportJob:
-    """What to import, and how it is to be understood."""
+    """The masks to import, and how to read them."""
 
     source: Path
     """File or folder with masks."""
@@ -46,14 +46,14 @@ class ImportJob:
 
 @dataclass
 class Imported:
-    """What came of an import."""
+    """The result of an import."""
 
     objects: dict[str, int] = field(default_factory=dict)
     """Number of objects by path of the image."""
     layers: int = 1
-    """Most layers that an image needed."""
+    """Largest number of layers of an image."""
     remarks: list[str] = field(default_factory=list)
-    """What was left out, clipped, or looks odd."""
+    """Remarks on masks that were left out, clipped, or look wrong."""
     without_image: list[str] = field(default_factory=list)
     """Masks that belong to no image."""
     without_masks: list[str] = field(default_factory=list)

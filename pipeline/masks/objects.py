@@ -1,4 +1,4 @@
-"""One object as runs of pixels, the value in which all formats meet, and how runs are merged and cropped.
+"""One object as a run-length encoding, the value that all formats are converted to and from.
 
 A run is a stretch of one row. An object costs memory by its outline and not by its area, and objects may overlap.
 Coordinates are pixels of the full image.

@@ -1,4 +1,4 @@
-"""Which masks there are in a file or folder of another program, and which image of a store each belongs to."""
+"""The masks in a file or folder of another program, and the image of a store that each belongs to."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -72,7 +72,7 @@ def find_sources(
         several: whether the masks may be those of several images.
 
     Raises:
-        BadArgument: nothing is there, or the format is not recognised.
+        BadArgument: there is no such file or folder, or its format is not recognised.
         BadStore: a file that is not what its ending says.
     """
     if not place.exists():
@@ -92,7 +92,7 @@ def find_sources(
 
 
 def _masks_among(kinds: dict[Path, str]) -> dict[Path, str]:
-    """Leave out what lies beside masks: pictures named as masks (``x_cp_masks.png``) are preferred to all else.
+    """Leave out files beside masks: pictures named as masks (``x_cp_masks.png``) are preferred to all others.
 
     Without such pictures, files of polygons are preferred to pictures, which are the images then.
     """

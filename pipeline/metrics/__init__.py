@@ -1,4 +1,4 @@
 """Scores of predicted against true objects that may overlap: label stacks in, numbers and tables out.
 
-All of it stands on one sparse value, ``overlap.Overlap``; no room here knows stores, reports or networks.
+All of it is computed from one sparse value, ``overlap.Overlap``; this package knows no stores, reports or networks.
 """

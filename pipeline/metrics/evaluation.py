@@ -33,7 +33,7 @@ PLAIN = (
     "ARAND",
     "ARI",
 )
-"""Scores that stand in the summary under their column name."""
+"""Scores that are in the summary under their column name."""
 
 MATCH_COLUMNS = ("image", "truth_label", "prediction_label", "iou", "kind", "side")
 """Columns of the matches table; ``side`` says whose row it is: both (a match), truth, or prediction."""

@@ -1,4 +1,4 @@
-"""How two label stacks of one image meet: the only thing the metrics look at.
+"""The overlap of two label stacks of one image, from which all metrics are computed.
 
 The image is cut into *atoms*, the sets of pixels that the same truth objects and the same predictions hold. Ids
 per atom and a pixel count are enough for areas, intersections, unions and shared parts. Atoms add up over tiles,
@@ -15,7 +15,7 @@ from pipeline.errors import BadArgument
 from pipeline.stack import check_stack
 
 STRIP_PX = 1 << 20
-"""Pixels of one layer looked at in one go; bounds the memory, not the result."""
+"""Pixels of a layer that are processed at a time; limits the memory and does not change the result."""
 
 ReadBlock = Callable[[int, int, int, int], np.ndarray]
 """``(y0, y1, x0, x1) -> label stack (L, h, w)`` with ids that are global in the image."""

@@ -13,7 +13,7 @@ from pipeline.metrics.precision import sorted_ap
 from pipeline.metrics.sums import scores
 
 RESAMPLES = 1000
-"""How many datasets are drawn unless somebody says otherwise."""
+"""Default number of bootstrap datasets."""
 
 LEVEL = 0.95
 """Share of the drawn values that lies inside an interval."""
@@ -22,7 +22,7 @@ FEWEST = 5
 """Images below which there is no interval: of two, a percentile bootstrap gives the smaller and the larger value."""
 
 CHUNK = 1 << 22
-"""Most numbers held at once while sorted AP is resampled; bounds the memory, not the result."""
+"""Upper limit of the numbers in memory while sorted AP is resampled; it does not change the result."""
 
 
 def bootstrap(

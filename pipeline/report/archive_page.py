@@ -25,7 +25,7 @@ from pipeline.store.places.traffic import Traffic
 
 @dataclass(frozen=True, kw_only=True)
 class StoreLine:
-    """What came of one store."""
+    """The result of one store."""
 
     name: str
     """Path below the archive."""

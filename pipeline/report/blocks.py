@@ -11,7 +11,7 @@ from typing import ClassVar
 from pipeline.errors import BadArgument
 
 Value = str | float | int | None
-"""What stands in a cell: text, a number, or nothing (also NaN)."""
+"""Content of a cell: text, a number, or nothing (None or NaN)."""
 
 TONES = ("plain", "good", "bad", "warn")
 
@@ -168,7 +168,7 @@ class KeyNumbers:
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """A sentence that must not be overlooked."""
+    """An important sentence."""
 
     kind: ClassVar[str] = "note"
     text: str

@@ -145,7 +145,7 @@ def _faint(colour: str) -> str:
 
 
 def styled(figure: go.Figure, *, legend: bool = False, margin: dict[str, int] | None = None) -> None:
-    """Give a figure the look of all."""
+    """Give a figure the common style."""
     axis = {
         "gridcolor": LINE,
         "linecolor": LINE,

@@ -25,12 +25,12 @@ MOST_PICTURES = 48
 """Plates with a picture on the index, the newest ones."""
 
 BAD = ("failed", "partial", "changed")
-"""States of a plate that somebody should look at."""
+"""States of a plate that need attention."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlateLine:
-    """What came of one plate."""
+    """The result of one plate."""
 
     name: str
     """Path below the watched place."""

@@ -1,7 +1,7 @@
 """Plate layouts: the table a lab keeps of what was done to each well, so that numbers can be given by condition.
 
 A layout names wells (of one plate, or of every plate alike, or by a column ``plate``) or, for collections that are no
-plates, images. Tables in, conditions out; which of the two sides does not know the other is said, never guessed.
+plates, images. Tables in, conditions out; wells without a condition and conditions without a well are reported.
 """
 
 import re

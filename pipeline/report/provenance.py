@@ -1,4 +1,4 @@
-"""What stands first on every page: what was run, on what, with which model and settings, and when.
+"""The first block of every page: what was run, on which data, with which model and settings, and when.
 
 Takes the record of a run as a plain dictionary; what an older record does not know is left out.
 """

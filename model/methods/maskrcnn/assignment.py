@@ -1,4 +1,4 @@
-"""Which object a box stands for, and a random choice of boxes to learn from.
+"""The assignment of boxes to objects, and the random choice of boxes for training.
 
 All random numbers come from the generator that is passed in, so a resumed training repeats them.
 """

@@ -1,4 +1,4 @@
-"""Plans: which regions the heads of the network look at, in training and in inference.
+"""Plans: the regions that the heads of the network are applied to, in training and in inference.
 
 A plan is made for one batch and remembers what it chose, because losses and results refer to it.
 """

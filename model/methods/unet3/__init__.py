@@ -58,7 +58,7 @@ class UNet3(TouchMethod):
 
     @property
     def margin_px(self) -> int:
-        """Each step of growth looks 4 px far, once in every direction; the dilation 1 px."""
+        """Each step of growth depends on pixels within 4 px, the dilation on those within 1 px."""
         return 4 * self.growth_px + int(self.widen)
 
     def network(self, channels: int) -> UNet:

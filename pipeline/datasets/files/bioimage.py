@@ -44,7 +44,7 @@ class Scene:
     index: int
     """Number of the scene in the file."""
     path: str
-    """Where it goes in the store; empty for the store itself."""
+    """Path in the store; empty for its root."""
     well: tuple[str, str] | None
     """Row and column, where the scenes are named after wells."""
     title: str
@@ -60,7 +60,7 @@ class Scene:
     spacing_um: Spacing | None
     """Size of a pixel (y, x); None where the file does not say."""
     position_um: tuple[float, float] | None = None
-    """Not read: None."""
+    """Stage positions are not read from these formats."""
 
     def blocks(self) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
         """Yield regions and their pixels, both with one entry per axis of ``axes``; one plane is held at a time.

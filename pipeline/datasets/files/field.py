@@ -1,4 +1,4 @@
-"""One image put together from files: how they lie along time, channel and depth, and their pixels in blocks."""
+"""One image composed of files: their positions along time, channel and depth, and its pixels in blocks."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +54,7 @@ class Field:
     """One image: a field of a well, or an image that is in no well."""
 
     path: str
-    """Where it goes in the store: ``A/1/2``, the name of the image, or empty for the store itself."""
+    """Path in the store: ``A/1/2``, the name of the image, or empty for its root."""
     well: Well | None
     """Well; None for an image that is in no well."""
     title: str

@@ -56,7 +56,7 @@ class Part:
     meanings: tuple[Meaning, ...]
 
     def meaning(self, kinds: frozenset[str]) -> Meaning | None:
-        """Return the meaning that says exactly these kinds of things."""
+        """Return the meaning with exactly these kinds."""
         return next((meaning for meaning in self.meanings if frozenset(meaning) == kinds), None)
 
 
@@ -150,7 +150,7 @@ def places_by_parts(files: Sequence[SourceFile]) -> dict[SourceFile, Place] | No
 
 
 EXAMPLE = r"such as --pattern '(?P<row>[A-P])(?P<column>\d+)_(?P<field>\d+)_(?P<channel>\w+)'"
-"""How to say what names mean, for messages."""
+"""An example of a pattern, for messages."""
 
 
 def shown(files: Sequence[SourceFile]) -> str:
@@ -293,7 +293,7 @@ def _suggestion(name: str, columns: Sequence[Sequence[Part]], well: int, unknown
 def _keep_one(
     kind: str, kinds: list[frozenset[str]], columns: Sequence[Sequence[Part]], files: Sequence[SourceFile]
 ) -> None:
-    """Let one column only say a kind: the one that differs between files, else the last."""
+    """Keep only one column for a kind: the one that differs between files, else the last."""
     saying = [index for index, options in enumerate(kinds) if kind in options]
     varying = [index for index in saying if _varies(columns[index]) and "well" not in kinds[index]]
     if len(varying) > 1:

@@ -1,6 +1,6 @@
-"""What the names of files say: by the pattern of a microscope, by their parts, or by the user's own pattern.
+"""The meaning of file names: by the pattern of a microscope, by their parts, or by the user's own pattern.
 
-The invariant: a name is read only where all of it is explained, and no two files get one place. Files are not
+The invariant: a name is accepted only if all of it is explained, and no two files have the same place. Files are not
 opened here.
 """
 
@@ -21,10 +21,10 @@ GROUPS = ("row", "column", "field", "channel", "t", "z", "image")
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What the names of a source say."""
+    """The places of the files of a source, read from their names."""
 
     title: str
-    """By what the names were read, for the user."""
+    """How the names were read, for messages."""
     places: Mapping[SourceFile, Place]
     """Place of every file that is used."""
     notes: tuple[str, ...] = field(default=())

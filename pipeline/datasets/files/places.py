@@ -1,4 +1,4 @@
-"""Where a file belongs: well, field, channel, time and depth, as its name says."""
+"""The place of a file in a dataset: well, field, channel, time and depth, read from its name."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _DIGITS = re.compile(r"\d+")
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What the name of a file says."""
+    """The place of a file, read from its name."""
 
     well: tuple[str, str] | None = None
     """Row as letters and column without leading zeros; None for an image that is in no well."""

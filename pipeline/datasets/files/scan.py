@@ -1,4 +1,4 @@
-"""What was understood of a source: the images in it, what was left out, and where each goes in a store."""
+"""The result of reading a source: its images, their paths in a store, and what was left out."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,18 +12,18 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True)
 class Scan(Generic[Item]):
-    """What was understood of a source."""
+    """The images of a source, and what was left out."""
 
     fields: tuple[Item, ...]
     """Images that are whole, in the order of well and field, or of names."""
     left_out: Mapping[str, str]
     """Why an image is left out, by its path."""
     files: int
-    """Files that were looked at."""
+    """Number of files that were read."""
     title: str
-    """By what the names were read."""
+    """How the names were read."""
     notes: tuple[str, ...]
-    """What else the user should know, one sentence each."""
+    """Remarks for the user, one sentence each."""
     sidecar: str = ""
     """File beside the images that was used; empty where there is none."""
 

@@ -31,7 +31,7 @@ _Element = ElementTree.Element
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecar:
-    """What the files beside the images say."""
+    """Metadata from the files beside the images."""
 
     source: str = ""
     """Name of the file that was read; empty where there is none."""
@@ -51,7 +51,7 @@ class Sidecar:
 
 
 def read_sidecar(beside: SourceFile) -> Sidecar:
-    """Read what lies in the folder of an image; an empty `Sidecar` where there is nothing that is known."""
+    """Read the metadata files in the folder of an image; an empty `Sidecar` where there are none."""
     for name in HARMONY_FILES:
         data = beside.neighbour(name).read_or_none()
         if data is not None:
@@ -132,7 +132,7 @@ def _pair(y: float | None, x: float | None) -> Spacing | None:
 
 
 def _distinct(channels: Mapping[str, str]) -> dict[str, str]:
-    """Return channel names where they tell channels apart; else none."""
+    """Return the channel names if they are distinct; else none."""
     return dict(channels) if len(set(channels.values())) == len(channels) else {}
 
 

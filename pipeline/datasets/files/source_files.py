@@ -1,4 +1,4 @@
-"""Files to ingest, on a disk or behind a URL: which there are, and their bytes.
+"""Files to ingest, on a disk or at a URL: listing them, and reading their bytes.
 
 A source is a folder, one file, or a glob. File names are not interpreted here.
 """
@@ -20,7 +20,7 @@ TIFF_SUFFIXES = (".tif", ".tiff", ".tf2", ".tf8", ".btf", ".svs", ".ndpi", ".scn
 """Suffixes of TIFF and of the slide formats that are TIFF inside."""
 
 READ_AHEAD = 2**20
-"""Bytes that are fetched at once from a remote file."""
+"""Bytes that are fetched per request from a remote file."""
 
 _WILDCARD = re.compile(r"[*?\[]")
 _SHOWN = 3
@@ -106,7 +106,7 @@ def find_tiffs(source: str | Path | Iterable[Path]) -> list[SourceFile]:
 
 
 def find_files(source: str) -> list[SourceFile]:
-    """Return the files of a folder, glob or path, whatever they are; none where there are none."""
+    """Return all files of a folder, glob or path."""
     return sorted(_in_storage(source) if "://" in source else _on_disk(source))
 
 

@@ -109,7 +109,7 @@ class TiffImage:
 
 @dataclass(frozen=True, kw_only=True)
 class TiffContents:
-    """What is in a file."""
+    """The images of a file."""
 
     images: tuple[TiffImage, ...]
     """The images, in the order of the file."""
@@ -178,7 +178,7 @@ def _image(opened: tifffile.TiffFile, number: int, file: SourceFile, pages: str 
 
 
 def _axes(letters: str, shape: tuple[int, ...], file: SourceFile, pages: str | None) -> tuple[str, ...]:
-    """Return what each stored axis is; empty for one of length 1 that means nothing here."""
+    """Return the letter of each stored axis; empty for one of length 1 without meaning."""
     named = [_axis(letter, length, file, pages) for letter, length in zip(letters, shape, strict=True)]
     axes = [axis for axis in named if axis]
     if len(set(axes)) < len(axes) or axes.count("y") != 1 or axes.count("x") != 1:

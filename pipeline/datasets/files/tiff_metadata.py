@@ -1,7 +1,7 @@
-"""What the metadata inside a TIFF file say: names of images and channels, and the size of a pixel.
+"""The metadata inside a TIFF file: names of images and channels, and the size of a pixel.
 
 The invariant: a pixel size is never invented. Without a unit of length there is none, whatever resolution the file
-has, because programs write a resolution of 1 or of 72 dots per inch where they know nothing.
+has, because programs write a resolution of 1 or of 72 dots per inch where the real one is unknown.
 """
 
 import math
@@ -29,7 +29,7 @@ Spacing = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMetadata:
-    """What the file says about one of its images."""
+    """The metadata of one image of a file."""
 
     name: str = ""
     """Name of the image, may be empty."""

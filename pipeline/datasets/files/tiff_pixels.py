@@ -1,7 +1,7 @@
 """Regions of the pixels of a TIFF file, without reading the rest of it.
 
-Pixels that lie in the file as they are come from it row by row; tiles and compressed strips are decoded one by
-one (``tifffile.TiffPageSeries.aszarr``).
+Contiguous, uncompressed pixels are read row by row; tiles and compressed strips are decoded one by one
+(``tifffile.TiffPageSeries.aszarr``).
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from pipeline.errors import BadStore
 
 @contextmanager
 def open_tiff(file: SourceFile) -> Iterator[tifffile.TiffFile]:
-    """Open a file; the other files of its set are looked into only where that tells what its pages are."""
+    """Open a file; the other files of its set are read only where that is needed to interpret its pages."""
     with _alone(file) as opened:
         if not _needs_its_set(opened, file):
             yield opened
@@ -61,7 +61,7 @@ class Pixels(Protocol):
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Lengths of the pieces that are read at once, one per stored axis."""
+        """Lengths of the pieces that are read together, one per stored axis."""
 
     def read(self, selection: Selection) -> np.ndarray:
         """Return a region, in the byte order of this machine."""

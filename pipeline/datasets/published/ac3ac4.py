@@ -35,7 +35,7 @@ def read(source: Path | str, *, split: str = "all") -> Iterator[Sample]:
 
     Raises:
         BadArgument: no such split.
-        BadStore: neither volume is there, or labels and image differ in shape.
+        BadStore: neither volume was found, or labels and image differ in shape.
     """
     check_split(split, SPLITS, dataset=NAME)
     volumes = _volumes(source)
@@ -54,7 +54,7 @@ def split_of(name: str) -> str:
 
 
 def _volumes(source: Path | str) -> dict[str, tuple[Path, Path | None]]:
-    """Return the files of each volume: image, and labels where they are there."""
+    """Return the files of each volume: image, and labels where they exist."""
     files: dict[str, Path] = {}
     for path in find_files(source, "AC[34]_*", what="volumes AC3_inputs and AC4_inputs (.h5, .tif)"):
         if path.suffix.lower() in (".h5", ".hdf5", ".hdf", ".tif", ".tiff"):

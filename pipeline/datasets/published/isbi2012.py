@@ -42,7 +42,7 @@ def read(source: Path | str, *, split: str = "all") -> Iterator[Sample]:
 
     Raises:
         BadArgument: no such split.
-        BadStore: neither layout is there.
+        BadStore: neither layout was found.
     """
     check_split(split, SPLITS, dataset=NAME)
     slices = _slices(source)

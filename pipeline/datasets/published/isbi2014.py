@@ -53,7 +53,7 @@ def read(source: Path | str, *, split: str = "all") -> Iterator[Sample]:
 
     Raises:
         BadArgument: no such split.
-        BadStore: no layout of the challenge is there.
+        BadStore: no layout of the challenge was found.
     """
     check_split(split, SPLITS, dataset=NAME)
     entries = {**_entries(source, "train"), **_entries(source, "test")}

@@ -1,4 +1,4 @@
-"""What a reader should look at first: images that failed, are empty, out of focus, saturated, or without objects."""
+"""Images that need attention: failed, empty, out of focus, saturated, or without objects."""
 
 from collections.abc import Iterator, Mapping
 

@@ -1,6 +1,6 @@
-"""The conditions of a plate in the report of a run: what each did to the number, the size and the look of objects.
+"""The conditions of a plate in the report of a run: number, size and intensity of objects by condition.
 
-One number per image goes in, so a well with many objects does not outvote the others; medians come out.
+Medians over images are shown, so that a well with many objects has no larger weight than the others.
 """
 
 from collections.abc import Mapping

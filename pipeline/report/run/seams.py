@@ -1,9 +1,9 @@
-"""Did the tiling leave a trace? Objects near tile borders against the same grid laid elsewhere.
+"""A test for traces of the tiling: objects near tile borders compared with those near randomly shifted borders.
 
-Three statistics per run: how many centroids lie near a border, how large the objects there are, and how many
-sides of bounding boxes coincide with a border (an object that is cut has one). Near is compared with the ring
-around it, so slow trends over a field cancel; the null is the same grid shifted at random within each image.
-Objects cut by a tile show in all three; an exact stitching shows in none. Knows tables, no pixels.
+Three statistics per run: the number of centroids near a border, the size of objects near a border, and the number of
+sides of bounding boxes that coincide with a border (a cut object has one). Values near a border are divided by those
+in the ring around it, so that slow trends over a field cancel; the null distribution is that of the same grid shifted
+at random within each image. Cut objects change all three statistics, exact stitching none. Tables only, no pixels.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ LEVEL = 0.01
 """A trace is claimed below this p-value (adjusted for the three tests)."""
 
 ENOUGH_OBJECTS = 30
-"""Fewer objects near borders than this say nothing."""
+"""Least number of objects near borders for a verdict."""
 
 LARGEST_NEAR_SHARE = 1 / 16
 """The near strip takes at most this part of a tile, so that shifted grids keep clear of the real one."""
