@@ -106,6 +106,13 @@ def test_the_links_of_the_readme_lead_to_files():
         assert (ROOT / link).exists(), link
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_files_of_the_repository_that_a_page_names_exist(name):
+    named = re.findall(r"(?<![\w./])(?:flows|pipeline|model|tests|benchmarks|docs)/[\w./-]*\w", PAGES[name])
+    for path in named:
+        assert (ROOT / path).exists(), f"{name}: {path}"
+
+
 def follow(text, folder):
     return list(Reader(folder).follow(read_blocks("page.md", text)))
 
