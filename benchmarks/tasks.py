@@ -10,8 +10,8 @@ import time
 
 from machine import machine, write_result
 
-from flows.execution.executors import run_window
 from flows.execution.pools import open_pool
+from flows.execution.windows import run_window
 from flows.jobs import Execution
 
 SEED = 0

@@ -39,7 +39,7 @@ GPU_PROCESSES = 2
 """Worker processes that share a GPU."""
 
 TOGETHER = 1000
-"""Upper limit of the units of work in a call; the number is chosen by time (`executors.CALL_S`)."""
+"""Upper limit of the units of work in a call; the number is chosen by time (`windows.CALL_S`)."""
 
 TOLD = ("platelayer", "python", "numpy", "zarr", "dask")
 """Versions that must be the same here and on the workers."""
@@ -180,6 +180,7 @@ def _pool(client: "Client", execution: Execution) -> Pool:
     apart = offered and execution.device in ("auto", "cuda")
     gpu = client.get_executor(pure=False, resources=share) if apart else cpu
     threads = max(sum(worker["nthreads"] for worker in workers), 1)
+    with_gpu = sum(worker["nthreads"] for worker in workers if worker["resources"].get("GPU"))
     return Pool(
         cpu=cpu,
         gpu=gpu,
@@ -187,6 +188,7 @@ def _pool(client: "Client", execution: Execution) -> Pool:
         window=threads * execution.window,
         together=TOGETHER,
         apart=apart,
+        gpu_workers=with_gpu if apart else 0,
         check=_watch(client, apart=apart),
     )
 

@@ -1,32 +1,21 @@
-"""Calls on workers, a bounded number in flight, with retries; every executor is a `concurrent.futures.Executor`.
+"""Workers of a run, and the outcomes of calls on them; every executor is a `concurrent.futures.Executor`.
 
-Only tiles, addresses and small values are pickled. This module does not know what the calls do.
+Only tiles, addresses, small values and the encoded layers of small images are pickled. This module does not know
+what the calls do; `flows.execution.windows` submits them.
 """
 
 import os
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
-from pipeline.errors import BadArgument, BadStore, RunConflict
-from pipeline.store.places.faults import StoreLost
-from pipeline.store.places.traffic import Traffic, take_counts
+from pipeline.errors import BadArgument, BadStore
+from pipeline.store.places.traffic import Traffic
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-CALL_S = 0.3
-"""Target length in s of a call: short units of work are sent together, since a call to a process costs milliseconds."""
-
-CALLS_AHEAD = 2
-"""Calls of several units in flight per worker."""
-
-POLL_S = 5.0
-"""Seconds without an outcome after which the workers are checked."""
 
 
 class Serial(Executor):
@@ -59,6 +48,8 @@ class Pool:
     """Upper limit of short units of work per call; more than one where a call costs milliseconds."""
     apart: bool = False
     """Whether the network runs on other workers than everything else."""
+    gpu_workers: int = 0
+    """Number of the workers that run the network, where it has workers of its own."""
     check: Callable[[bool], None] = _always
     """Raises RunConflict when no suitable worker is left; its argument says whether the network needs one."""
 
@@ -115,145 +106,9 @@ class Answer:
     """Duration of the call in s."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A call for several units of work; it keeps the name of the function, which Dask displays."""
-
-    call: Callable[[Any], Any]
-
-    @property
-    def __name__(self) -> str:
-        named = self.call.func if isinstance(self.call, partial) else self.call
-        return str(getattr(named, "__name__", "work"))
-
-    def __call__(self, items: Sequence[Any]) -> Answer:
-        """Call for one unit after the other; stop at the first failure, and raise it if no unit succeeded before."""
-        started, results = time.perf_counter(), []
-        for item in items:
-            try:
-                results.append(self.call(item))
-            except Exception:
-                if not results:
-                    raise
-                break
-        return Answer(results, take_counts(), time.perf_counter() - started)
-
-
-class Batches:
-    """Groups units of work into calls of about `CALL_S`, by the time that recent units took."""
-
-    def __init__(self, items: Sequence[Any], *, most: int, workers: int) -> None:
-        self._items, self._next, self._most, self._workers = items, 0, most, workers
-        self._seconds: float | None = None
-        """Seconds per unit; None before the first has finished."""
-
-    def learn(self, pieces: int, seconds: float) -> None:
-        """Update the estimate with the duration of some units."""
-        latest = max(seconds / pieces, 1e-6)
-        # The first call also imports modules and loads the segmenter, so its time is soon replaced.
-        self._seconds = latest if self._seconds is None else (self._seconds + latest) / 2
-
-    def following(self) -> tuple[Any, ...]:
-        """Return the units of the next call; fewer towards the end, so that all workers finish at the same time."""
-        left = len(self._items) - self._next
-        fair = max(left // (2 * self._workers), 1)
-        start, self._next = self._next, self._next + min(self._fitting(), fair, left)
-        return tuple(self._items[start : self._next])
-
-    def _fitting(self) -> int:
-        """Number of units that fit into a call; one before the first has finished."""
-        if self._most == 1 or self._seconds is None:
-            return 1
-        return max(min(round(CALL_S / self._seconds), self._most), 1)
-
-
-def run_window(
-    pool: Pool,
-    call: Callable[[Item], Result],
-    items: Sequence[Item],
-    *,
-    retries: int,
-    gpu: bool = False,
-    together: int = 1,
-) -> Generator[Outcome, None, None]:
-    """Call ``call`` on every item, a bounded number in flight; yield the outcomes in order of completion.
-
-    A call that fails is repeated up to ``retries`` times and then reported, not raised. Two errors concern the whole
-    run and are raised: `RunConflict` immediately, `StoreLost` after the retries. When the iteration ends for any
-    reason, calls that have not started are cancelled. Up to ``together`` quick items are sent as one call; an item
-    that fails in such a call is repeated alone, and the others without it.
-    """
-    executor, batch = (pool.gpu if gpu else pool.cpu), Batch(call)
-    # Calls of this length need no long queue: each worker has one in progress and one waiting.
-    most = pool.window if together == 1 else min(pool.window, CALLS_AHEAD * pool.workers)
-    waiting = Batches(items, most=together, workers=pool.workers)
-    following = waiting.following()
-    running: dict[Future[Answer], tuple[tuple[Item, ...], int]] = {}
-    try:
-        while True:
-            while following and len(running) < most:
-                running[executor.submit(batch, following)] = (following, 0)
-                following = waiting.following()
-            if not running:
-                return
-            done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
-            if not done:
-                pool.check(gpu)
-            for future in done:
-                some, tried = running.pop(future)
-                error = _error(future)
-                if error is None:
-                    answer = future.result()
-                    waiting.learn(len(answer.results), answer.seconds)
-                    yield from _outcomes(some, answer, tried)
-                    left = some[len(answer.results) :]
-                    again = [part for part in (left[:1], left[1:]) if part]
-                elif len(some) > 1:
-                    again = [(item,) for item in some]
-                elif tried < retries and not isinstance(cause_of(error), BadArgument):
-                    running[executor.submit(batch, some)] = (some, tried + 1)
-                    continue
-                elif isinstance(cause_of(error), StoreLost):
-                    raise cause_of(error)
-                else:
-                    yield _failed(some[0], error, tried)
-                    continue
-                running |= {executor.submit(batch, part): (part, 0) for part in again}
-    finally:
-        for future in running:
-            future.cancel()
-
-
-def _outcomes(items: Sequence[Any], answer: Answer, tried: int) -> Iterator[Outcome]:
-    traffic, seconds = answer.traffic, answer.seconds / max(len(answer.results), 1)
-    for item, result in zip(items, answer.results, strict=False):
-        yield Outcome(item, result, retries=tried, traffic=traffic, seconds=seconds)
-        traffic = Traffic()
-
-
-def _failed(item: Any, error: BaseException, tried: int) -> Outcome:
-    if isinstance(error, StageFailed):
-        return Outcome(item, error=error.cause, retries=tried, stage=error.stage, where=error.where)
-    return Outcome(item, error=error, retries=tried)
-
-
 def cause_of(error: BaseException) -> BaseException:
     """Return the cause of an error, without the stage."""
     return error.cause if isinstance(error, StageFailed) else error
-
-
-def _error(future: Future) -> BaseException | None:
-    """Return the exception of a call; raise it if it ends the run."""
-    try:
-        error = future.exception()
-    except CancelledError:
-        raise RunConflict(
-            "the Dask scheduler dropped work it had taken (it was stopped, or its connection broke); start it and "
-            "give the same command again, finished work is kept"
-        ) from None
-    if error is not None and isinstance(cause_of(error), RunConflict):
-        raise cause_of(error)
-    return error
 
 
 def describe_error(error: BaseException) -> str:

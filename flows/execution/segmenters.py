@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -72,6 +73,12 @@ class Guarded:
         """Segment a block."""
         with self._lock:
             return self.segmenter(block)
+
+    def many(self, blocks: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Segment several blocks, in one pass of the network where the segmenter offers that."""
+        with self._lock:
+            at_once = getattr(self.segmenter, "many", None)
+            return at_once(blocks) if at_once else [self.segmenter(block) for block in blocks]
 
 
 @lru_cache(maxsize=4)

@@ -10,10 +10,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
-from flows.execution.executors import Pool, describe_error, run_window
+from flows.execution.executors import Pool, describe_error
 from flows.execution.orchestrate import Step, direct
 from flows.execution.parallel import parallel_map
 from flows.execution.pools import open_pool, prepare_pool
+from flows.execution.windows import Phase, run_window
 from flows.jobs import SegmentJob, as_table
 from flows.segmentation import WORKER_MODULES
 from flows.segmentation.existing import Existing, find_existing, target_of
@@ -22,7 +23,13 @@ from flows.segmentation.record import Progress, RunRecord, silent
 from flows.segmentation.source_changes import report_changes
 from flows.segmentation.stage_runner import Run, tile_pixels
 from flows.segmentation.stages import tiles as stages
-from flows.segmentation.stages.field import FieldJob, segment_field
+from flows.segmentation.stages.field import (
+    FieldJob,
+    finish_field,
+    predict_field,
+    predict_fields,
+    segment_field,
+)
 from flows.segmentation.stages.joining import is_joined, join_image
 from flows.segmentation.stages.limits import find_limits
 from flows.segmentation.stages.measuring import find_objects
@@ -43,6 +50,9 @@ from pipeline.normalise import Limits
 from pipeline.store.ledger import held
 from pipeline.store.ome.mirror import list_published, mirror
 from pipeline.store.places.traffic import take_counts
+
+FIELDS_AT_ONCE = 8
+"""Fields that go through a network of its own at once: enough to fill a GPU with small ones."""
 
 
 def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct) -> RunRecord:
@@ -98,9 +108,8 @@ def _segment_group(
     run: Run, existing: Existing, group: Sequence[ImageJob], todo: Sequence[ImageJob], name: str, step: Step
 ) -> None:
     """Process the unfinished images of a group: fields in one call each, larger images stage by stage."""
-    # Where the network has GPU workers of its own, fields go through the stages too, so that CPU workers do the rest.
-    fields = [work for work in todo if work.is_field and not run.pool.apart]
-    large = [work for work in todo if run.pool.apart or not work.is_field]
+    fields = [work for work in todo if work.is_field]
+    large = [work for work in todo if not work.is_field]
     limits: dict[str, Limits] = {}
     if large or run.plan.shares_limits:
         limits = step(
@@ -125,11 +134,20 @@ def segment_fields(run: Run, existing: Existing, todo: Sequence[ImageJob], limit
         for target in _targets(run, todo)
     ]  # fmt: skip
     jobs = [replace(job, target=replace(job.target, overwrite=True)) if job.replaces else job for job in jobs]
-    for outcome in run.each(
-        "fields", segment_field, jobs, item=lambda job: job.work.whole_item, gpu=True, short=True
-    ):
+    for outcome in run.through("fields", _field_phases(run.pool), jobs, item=lambda job: job.work.whole_item):
         run.record.network(outcome.result.seconds)
         run.record.image(outcome.result.facts)
+
+
+def _field_phases(pool: Pool) -> list[Phase]:
+    """A field is one piece of work, or two where the network has workers of its own, which are to do nothing else."""
+    together = pool.together
+    if not pool.apart:
+        return [Phase(call=segment_field, gpu=True, together=together)]
+    return [
+        Phase(call=predict_field, many=predict_fields, gpu=True, together=min(together, FIELDS_AT_ONCE)),
+        Phase(call=finish_field, together=together),
+    ]
 
 
 def _check_segmenter(plan: Plan, workers: Pool, record: RunRecord) -> None:

@@ -1,14 +1,15 @@
 """A run in progress: its plan, workers and record, and the images it had to set aside."""
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
-from flows.execution.executors import Outcome, Pool, describe_error, run_window
+from flows.execution.executors import Outcome, Pool, describe_error
+from flows.execution.windows import Phase, run_phases
 from flows.segmentation.image_job import ImageJob, TileJob
 from flows.segmentation.plan import Plan
 from flows.segmentation.record import Progress, RunRecord
@@ -74,26 +75,43 @@ class Run:
             short: whether many may be sent as one call; by default unless they are for the network.
             pixels: pixels that a finished call adds, for the rate that is shown.
         """
+        together = self.pool.together if (not gpu if short is None else short) else 1
+        yield from self.through(
+            stage, [Phase(call=call, gpu=gpu, together=together)], todo, item=item, pixels=pixels
+        )
+
+    def through(
+        self,
+        stage: str,
+        phases: Sequence[Phase],
+        todo: Sequence[Any],
+        *,
+        item: Callable[[Any], TileJob | ImageJob],
+        pixels: Callable[[TileJob | ImageJob], int] = pixels_of,
+    ) -> Iterator[Outcome]:
+        """Take every piece of work through some phases, as `each` does; outcomes are those of the last phase."""
         if not todo:
             return
-        started, done_px, busy_s = time.perf_counter(), 0, 0.0
+        started, done_px, busy_s, last = time.perf_counter(), 0, 0.0, len(phases) - 1
+        retries = self.plan.job.execution.retries
         self.progress.start(stage, len(todo))
         try:
-            # Closed after any exception here: calls that have not started are cancelled before the workers stop.
-            with closing(self._outcomes(call, todo, gpu, not gpu if short is None else short)) as outcomes:
-                for outcome in outcomes:
+            # Closed at once, whatever is raised here: what has not begun is cancelled before the workers go.
+            with closing(run_phases(self.pool, phases, todo, retries=retries)) as outcomes:
+                for phase, outcome in outcomes:
                     self.hold.check()
-                    about = item(outcome.item)
                     self.record.retried(stage, outcome.retries)
                     self.record.moved(stage, outcome.traffic)
+                    busy_s += outcome.seconds
+                    if phase < last and outcome.error is None:
+                        continue
+                    about = item(outcome.item)
                     self.progress.advance(stage, about if isinstance(about, TileJob) else None)
-                    if outcome.error is not None:
-                        work = about.work if isinstance(about, TileJob) else about
-                        reason = describe_error(outcome.error)
-                        self.set_aside(work, outcome.stage or stage, outcome.where or about, reason)
-                    else:
-                        done_px, busy_s = done_px + pixels(about), busy_s + outcome.seconds
+                    if outcome.error is None:
+                        done_px += pixels(about)
                         yield outcome
+                    else:
+                        self._set_aside(stage, about, outcome)
         finally:
             elapsed = time.perf_counter() - started
             self.record.spent(stage, elapsed, done_px, len(todo))
@@ -101,10 +119,8 @@ class Run:
             self.record.moved(stage, take_counts())
         self.progress.finish(stage)
 
-    def _outcomes(
-        self, call: Callable[[T], Any], todo: Sequence[T], gpu: bool, short: bool
-    ) -> Generator[Outcome, None, None]:
-        together = self.pool.together if short else 1
-        return run_window(
-            self.pool, call, todo, retries=self.plan.job.execution.retries, gpu=gpu, together=together
-        )
+    def _set_aside(self, stage: str, about: TileJob | ImageJob, outcome: Outcome) -> None:
+        """Set an image aside because of a piece of work that failed for good."""
+        work = about.work if isinstance(about, TileJob) else about
+        reason = describe_error(outcome.error) if outcome.error else ""
+        self.set_aside(work, outcome.stage or stage, outcome.where or about, reason)

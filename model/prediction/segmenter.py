@@ -5,7 +5,7 @@ that halo, at multiples of ``stride``, agree with the whole image. A `MatchMetho
 itself. Images come in normalised.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast
@@ -25,6 +25,8 @@ from model.stacking import packed, unpacked
 Precision = Literal["float32", "bfloat16", "float16"]
 FREE_SHARE = 0.8
 """Part of the free memory that one forward pass may take."""
+BATCH_PX = 2**24
+"""Pixels that go through the network of a GPU at once: three fields of 2,160 x 2,160, which fill any chip."""
 EXTREME = 100.0
 """Normalised values beyond this, up and down, are those of defective pixels and are cut to it: a network answers an
 input of 10^5 with false objects all over its field of view."""
@@ -88,6 +90,38 @@ class TorchSegmenter:
             ValueError: other channels than the network was trained for, or values that are not finite.
             MemoryError: the block, or the smallest piece of it, does not fit.
         """
+        images = self._checked(block)
+        return self._in_pieces(images, self._masks if self.link == "touch" else self._stack)[0].numpy()
+
+    def many(self, blocks: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Answer several blocks; on a GPU, layer masks of blocks of one shape come from one pass of the network.
+
+        Sums of a batch may be rounded in another order than those of one block, so that single pixels at the
+        threshold may differ. On a CPU, where a batch is no faster, every block is computed by itself.
+        """
+        if self.device.type == "cpu" or self.link == "match":
+            return [self(block) for block in blocks]
+        return self._at_once(blocks)
+
+    def _at_once(self, blocks: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Layer masks of several blocks, those of one shape in batches of at most `BATCH_PX`."""
+        answers: dict[int, np.ndarray] = {}
+        shapes = [block.shape for block in blocks]
+        for shape in dict.fromkeys(shapes):
+            alike = [index for index, other in enumerate(shapes) if other == shape]
+            for part in self._batches(alike, int(np.prod(shape[1:]))):
+                images = torch.cat([self._checked(blocks[index]) for index in part])
+                masks = self._in_pieces(images, self._masks).numpy()
+                answers |= dict(zip(part, masks, strict=True))
+        return [answers[index] for index in range(len(blocks))]
+
+    def _batches(self, indices: Sequence[int], pixels: int) -> Iterator[Sequence[int]]:
+        """Cut a list of blocks of so many pixels into batches of at most `BATCH_PX`."""
+        step = max(BATCH_PX // pixels, 1)
+        yield from (indices[start : start + step] for start in range(0, len(indices), step))
+
+    def _checked(self, block: np.ndarray) -> torch.Tensor:
+        """A block as a batch of one ``(1, C, y, x)``, without extreme values."""
         if block.ndim != 3 or block.shape[0] != self.channels:
             raise ValueError(
                 f"model {self.name!r}: expected a block (C, y, x) with {self.channels} channel(s), "
@@ -97,8 +131,7 @@ class TorchSegmenter:
             raise ValueError(
                 f"model {self.name!r}: expected finite pixels, got NaN or infinity; clean the image"
             )
-        images = torch.from_numpy(np.clip(block, -EXTREME, EXTREME).astype(np.float32))[None]
-        return self._in_pieces(images, self._masks if self.link == "touch" else self._stack)[0].numpy()
+        return torch.from_numpy(np.clip(block, -EXTREME, EXTREME).astype(np.float32))[None]
 
     def _in_pieces(
         self, images: torch.Tensor, answer: Callable[[torch.Tensor], torch.Tensor]

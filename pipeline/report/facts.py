@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.report.blocks import Block, Column, Note, Row, Table, Value
 from pipeline.store.places.traffic import KINDS, Traffic, traffic_of
 
-ELSEWHERE = ("stages", "failures", "images", "traffic")
+ELSEWHERE = ("stages", "failures", "images", "traffic", "time_s")
 """Keys with a table of their own, or shown in another part of the page."""
 
 STAGES = ("plan", "check", "limits", "fields", "predict", "describe", "join", "paint", "complete", "finish")

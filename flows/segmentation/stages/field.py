@@ -3,9 +3,13 @@
 The functions are those of large images; only their state lives elsewhere, in a draft of the output in memory
 (`pipeline.store.places.draft`), from which labels, table and one mark are written at the end. The results are
 byte for byte the same.
+
+Where the network has GPU workers of its own, a field is processed in two phases: GPU workers read it and run the
+network on several fields at once, and CPU workers do the rest. The encoded layers travel between them in memory.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +17,7 @@ import numpy as np
 
 from flows.execution.executors import failing_in
 from flows.execution.memory import keep_memory
+from flows.execution.segmenters import loaded
 from flows.segmentation.image_job import ImageJob
 from flows.segmentation.stages import tiles as stages
 from flows.segmentation.stages.joining import join_image, read_stitching, stitching_key
@@ -61,28 +66,99 @@ class FieldResult:
     """Seconds spent reading, in the network, and after it."""
 
 
+@dataclass(frozen=True)
+class PredictedField:
+    """A field after the network, on its way from a worker with a GPU to another one."""
+
+    job: FieldJob
+    layers: dict[str, bytes]
+    """What the network's stage keeps in the scratch, by key."""
+    seconds: dict[str, float]
+    """Time spent reading, in the network, and writing its layers."""
+
+    @property
+    def work(self) -> ImageJob:
+        """The image."""
+        return self.job.work
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A field whose pixels were read."""
+
+    job: FieldJob
+    work: ImageJob
+    """The image with its pixels, and the draft in place of the output."""
+    limits: Limits
+    draft: Draft
+    read_s: float
+
+
 def segment_field(job: FieldJob) -> FieldResult:
     """Segment a field and write its labels, its table and its mark; a repetition writes the same bytes."""
     keep_memory()
-    if job.replaces and job.target.is_publishing:
+    if _is_publishing(job):
         return FieldResult(finish_image(job.target), {})
+    field = _opened(job)
+    seconds = _predict(field)
+    return _finished(field.job, field.work, field.draft, seconds)
+
+
+def predict_field(job: FieldJob) -> PredictedField:
+    """The first half of `segment_field`, for a worker with a GPU: read, normalise, network."""
+    return predict_fields([job])[0]
+
+
+def predict_fields(jobs: Sequence[FieldJob]) -> list[PredictedField]:
+    """Do the first half for several fields, whose tiles go through the network together.
+
+    Blocks of one shape may be one batch of the network. On a GPU its sums are then rounded in another order; on a CPU
+    every block is computed by itself, and the results are the same to the bit.
+    """
+    keep_memory()
+    going = [job for job in jobs if not _is_publishing(job)]
+    fields = {job.work.key: _opened(job) for job in going}
+    predicted = dict(zip(fields, _predict_together(list(fields.values()))))
+    return [predicted.get(job.work.key) or PredictedField(job, {}, {}) for job in jobs]
+
+
+def finish_field(predicted: PredictedField) -> FieldResult:
+    """The second half of `segment_field`, on any worker: from the layers to labels, table and mark."""
+    keep_memory()
+    job = predicted.job
+    if not predicted.layers:
+        return FieldResult(finish_image(job.target), {})
+    started = time.perf_counter()
+    ledger = job.work.ledger
+    draft = draft_over(ledger.output, scratch=ledger.folder, written=predicted.layers)
+    with failing_in("describe", job.work):
+        work = replace(job.work, ledger=replace(ledger, output=draft)).holding()
+    read = time.perf_counter() - started
+    seconds = predicted.seconds | {"read_s": predicted.seconds["read_s"] + read}
+    return _finished(job, work, draft, seconds)
+
+
+def _is_publishing(job: FieldJob) -> bool:
+    """Whether an earlier start has begun to exchange the old labels for the new ones."""
+    return job.replaces and job.target.is_publishing
+
+
+def _opened(job: FieldJob) -> _Opened:
+    """Read a field and find its limits."""
     started = time.perf_counter()
     ledger = job.work.ledger
     draft = draft_over(ledger.output, scratch=ledger.folder)
     work, limits = _read(replace(job.work, ledger=replace(ledger, output=draft)), job)
     job = replace(job, target=replace(job.target, empty=limits.is_empty))
-    read = time.perf_counter()
-    network = _predict(work, limits)
-    predicted = time.perf_counter()
+    return _Opened(job, work, limits, draft, time.perf_counter() - started)
+
+
+def _finished(job: FieldJob, work: ImageJob, draft: Draft, seconds: dict[str, float]) -> FieldResult:
+    """From layers in a draft to the results of a field."""
+    started = time.perf_counter()
     _paint(work, job)
     facts = _replace(work, job, draft) if job.replaces else _publish(work, job, draft)
-    seconds = {
-        "read_s": read - started,
-        "network_s": network,
-        "write_s": predicted - read - network,
-        "after_s": time.perf_counter() - predicted,
-    }
-    return FieldResult(facts, seconds)
+    return FieldResult(facts, seconds | {"after_s": time.perf_counter() - started})
 
 
 def _read(work: ImageJob, job: FieldJob) -> tuple[ImageJob, Limits]:
@@ -95,13 +171,39 @@ def _read(work: ImageJob, job: FieldJob) -> tuple[ImageJob, Limits]:
         return work, job.limits or _limits_of(work, job.normalise)
 
 
-def _predict(work: ImageJob, limits: Limits) -> float:
-    """Run the network on the tiles; return the seconds spent in the network."""
-    seconds = 0.0
-    for item in work.items(work.tiles()):
+def _predict(field: _Opened) -> dict[str, float]:
+    """Run the network over the tiles of a field, one after the other; seconds it took."""
+    total = {"read_s": field.read_s, "network_s": 0.0, "write_s": 0.0}
+    for item in field.work.items(field.work.tiles()):
         with failing_in("predict", item):
-            seconds += stages.predict((item, limits))["network_s"]
-    return seconds
+            seconds = stages.predict((item, field.limits))
+        total = {name: total[name] + seconds[name] for name in total}
+    return total
+
+
+def _predict_together(fields: Sequence[_Opened]) -> list[PredictedField]:
+    """Run the network over the tiles of all fields at once."""
+    if not fields:
+        return []
+    if len(fields) == 1:
+        return [_predicted(fields[0], _predict(fields[0]))]
+    started = time.perf_counter()
+    items = [(field, item) for field in fields for item in field.work.items(field.work.tiles())]
+    blocks = [stages.network_input(item, field.limits) for field, item in items]
+    begun = time.perf_counter()
+    answers = loaded(fields[0].work.segmenter).many(blocks)
+    answered = time.perf_counter()
+    for (_, item), block, answer in zip(items, blocks, answers, strict=True):
+        stages.keep_answer(item, answer, block.shape[1:])
+    seconds = {
+        "read_s": begun - started, "network_s": answered - begun, "write_s": time.perf_counter() - answered
+    }  # fmt: skip
+    shares = {name: value / len(fields) for name, value in seconds.items()}
+    return [_predicted(field, shares | {"read_s": shares["read_s"] + field.read_s}) for field in fields]
+
+
+def _predicted(field: _Opened, seconds: dict[str, float]) -> PredictedField:
+    return PredictedField(field.job, dict(field.draft.files.written), seconds)
 
 
 def _paint(work: ImageJob, job: FieldJob) -> None:

@@ -56,24 +56,30 @@ def predict(job: tuple[TileJob, Limits]) -> dict[str, Any]:
     """Segment a tile and write the layers of its core (touch) or the stack of its read (match); return the seconds."""
     keep_memory()
     item, limits = job
-    work, tile = item.work, item.tile
     started = time.perf_counter()
-    block = _network_input(item, limits)
+    block = network_input(item, limits)
     read = time.perf_counter()
-    layers = checked_answer(loaded(work.segmenter)(block), block.shape[1:], work.traits.name)
+    layers = loaded(item.work.segmenter)(block)
+    answered = time.perf_counter()
+    keep_answer(item, layers, block.shape[1:])
+    written = time.perf_counter()
+    return {"read_s": read - started, "network_s": answered - read, "write_s": written - answered}
+
+
+def keep_answer(item: TileJob, answer: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Write what the segmenter made of a block ``(y, x)`` of ``shape`` into the scratch, and then the tile's mark."""
+    work, tile = item.work, item.tile
+    layers = checked_answer(answer, shape, work.traits.name)
     if work.rescaling:
         layers = work.rescaling.back(layers, work.rescaling.outer(tile.read), tile.read)
-    answered = time.perf_counter()
     if work.traits.link == "touch":
         _write_mask(item, layers[(slice(None), *tile.core.within(tile.read))])
     else:
         work.ledger.write(_stack_key(work, item.key), to_bytes({"stack": _dense(layers)}))
     work.ledger.mark("predict", work.key, item.key)
-    written = time.perf_counter()
-    return {"read_s": read - started, "network_s": answered - read, "write_s": written - answered}
 
 
-def _network_input(item: TileJob, limits: Limits) -> np.ndarray:
+def network_input(item: TileJob, limits: Limits) -> np.ndarray:
     """Read and normalise the pixels of a tile, at the scale of the network."""
     work, box = item.work, item.tile.read
     rescaling = work.rescaling

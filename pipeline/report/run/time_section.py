@@ -42,7 +42,7 @@ def time_chart(facts: Mapping[str, object]) -> tuple[Chart, ...]:
             hovertemplate=f"{escaped(part)}: {spent:,.1f} s, {spent / total:.1%}<extra></extra>",
         )
     styled(figure, legend=True)
-    figure.update_layout(barmode="stack")
+    figure.update_layout(barmode="stack", legend_traceorder="normal")
     figure.update_xaxes(title_text="seconds of all workers")
     figure.update_yaxes(showticklabels=False)
     return (

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
+from types import MappingProxyType
 
 from pipeline.store.places.access import DOCUMENTS
 from pipeline.store.places.address import Address
@@ -139,9 +140,13 @@ class Draft(Address):
         return self.files
 
 
-def draft_over(address: Address, *, scratch: str) -> Draft:
-    """Begin a draft; files below the folder ``scratch`` are never read from the address."""
-    return Draft(address.url, base=address, files=DraftFiles(address, scratch=scratch))
+def draft_over(
+    address: Address, *, scratch: str, written: Mapping[str, bytes] = MappingProxyType({})
+) -> Draft:
+    """Begin a draft, which contains the files ``written``; files below ``scratch`` are never read from the address."""
+    files = DraftFiles(address, scratch=scratch)
+    files.written.update(written)
+    return Draft(address.url, base=address, files=files)
 
 
 def _write(address: Address, files: Mapping[str, bytes]) -> None:

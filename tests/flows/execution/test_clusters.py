@@ -135,7 +135,7 @@ def test_the_network_runs_on_gpu_workers_and_the_rest_anywhere(
     assert {what for who, what in did if who == "cpu"} & {"describe_unit", "join_image", "paint_block"}
 
     # A GPU worker that goes for good ends the run, although another worker is there; the same command goes on.
-    monkeypatch.setattr("flows.execution.executors.POLL_S", 0.2)
+    monkeypatch.setattr("flows.execution.windows.POLL_S", 0.2)
     monkeypatch.setattr("flows.execution.clusters.ALONE_S", 0.5)
     stopping = Replacing(cluster, after=6, kill=gpu, new=())
     with pytest.raises(RunConflict, match="no Dask worker with a GPU"):

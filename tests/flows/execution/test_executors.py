@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.execution.executors import CALL_S, Batches, Pool, Serial, StageFailed, failing_in, run_window
+from flows.execution.executors import Pool, Serial, StageFailed, failing_in
+from flows.execution.windows import CALL_S, Batches, run_window
 from pipeline.errors import BadArgument, RunConflict
 from pipeline.store.places.faults import StoreLost
 

@@ -7,7 +7,7 @@ import pytest
 from distributed.cfexecutor import ClientExecutor
 
 from flows.cli import run as command
-from flows.execution import clusters, executors
+from flows.execution import clusters, windows
 from flows.execution.executors import describe_error
 from pipeline.errors import RunConflict
 
@@ -76,7 +76,7 @@ def test_fields_on_dask_give_the_bytes_of_serial_in_few_calls(
     plate = plate_at("f.zarr", {f"A/{c}": [noise((40, 40), seed=c)] for c in range(1, 41)})
     shutil.copytree(plate, tmp_path / "serial.zarr")
     table = {"segmenter": "dask_segmenters:plain", "name": "n"}
-    monkeypatch.setattr(executors, "CALL_S", 5)
+    monkeypatch.setattr(windows, "CALL_S", 5)
     calls, submit = [], ClientExecutor.submit
     monkeypatch.setattr(ClientExecutor, "submit", lambda *given: calls.append(given) or submit(*given))
     run_job(plate, execution={"executor": cluster[0].scheduler_address}, **table)

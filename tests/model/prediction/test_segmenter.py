@@ -154,6 +154,32 @@ def test_other_errors_are_not_taken_for_memory(
         segmenter(image(64, 64))
 
 
+def test_blocks_of_a_cpu_are_computed_one_by_one_whoever_asks(segmenter: TorchSegmenter) -> None:
+    blocks = [image(40, 48), image(33, 48), image(40, 48)]
+    for block, answer in zip(blocks, segmenter.many(blocks), strict=True):
+        assert np.array_equal(answer, segmenter(block))
+
+
+def test_blocks_of_one_shape_are_batches_and_come_back_in_their_order(
+    segmenter: TorchSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = [(40, 48), (33, 48), (40, 48), (40, 48), (33, 48)]
+    blocks = [image(*shape) + 0.02 * index for index, shape in enumerate(shapes)]
+    outputs, sizes = segmenter._outputs, []
+
+    def noted(images: torch.Tensor) -> dict[str, torch.Tensor]:
+        sizes.append(len(images))
+        return outputs(images)
+
+    monkeypatch.setattr(segmenter, "_outputs", noted)
+    monkeypatch.setattr("model.prediction.segmenter.BATCH_PX", 2 * 40 * 48)
+    answers = segmenter._at_once(blocks)
+    assert sizes == [2, 1, 2]
+    for block, answer in zip(blocks, answers, strict=True):
+        alone = segmenter(block)
+        assert answer.shape == alone.shape and (answer != alone).mean() < 1e-3
+
+
 def test_without_overlaps_a_pixel_is_on_one_layer_and_the_digest_differs(folder: Path) -> None:
     both, largest = (load_segmenter(folder, device="cpu", overlaps=flag) for flag in (True, False))
     block = image(40, 40)
