@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from pipeline.errors import BadArgument, BadStore
 from pipeline.store.places.traffic import Traffic
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
