@@ -38,6 +38,17 @@ pictures: $(VENV)/.installed-test browser
 test: lint docs browser
 	$(BIN)/python -m pytest
 
+# Networks of other packages that are too heavy for `make test`, in an environment of their own (1.7 GB, 10 minutes).
+# Cellpose 3 and 4 exclude each other; version 3 runs with a newer numpy than it says.
+ADAPTERS := .venv-adapters
+test-adapters:
+	test -x $(ADAPTERS)/bin/python || $(PYTHON) -m venv $(ADAPTERS)
+	$(ADAPTERS)/bin/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[stardist,instanseg,bioimageio,cellpose]' \
+		'pytest>=8.4' 'pytest-timeout>=2.4'
+	$(ADAPTERS)/bin/python -m pytest tests/packages tests/model/adapters
+	$(ADAPTERS)/bin/pip install --quiet --no-deps cellpose==3.1.1.3
+	$(ADAPTERS)/bin/python -m pytest tests/packages/test_cellpose.py
+
 demo: $(VENV)/.installed
 	$(BIN)/platelayer demo demo
 

@@ -41,6 +41,8 @@ COMMANDS = {
     "export": "Write labels for other programs: geojson, coco, labels-tiff, roi-zip, ome-tiff, csv, anndata.",
     "evaluate": "Compare predicted with true labels and write numbers and a report.",
     "report": "Draw the report of a run: plate maps, distributions, montage, seam quality.",
+    "review": "List the objects most worth a look: cut at tile borders, unusual in size or shape, overlapped.",
+    "view": "Open images and labels of a store in napari.",
     "table": "Write all objects of a store as one table: CSV on standard output, or a Parquet dataset.",
     "inspect": "Show what a store holds: wells, channels, levels, labels, tables, runs.",
     "models": "List the shipped models, or describe the checkpoint at a path or URL.",

@@ -46,6 +46,23 @@ def report_page(
         drift: how the plate differs from earlier ones, in words.
         acquisition: only this acquisition of the plate, by id or name; default: those of the run.
     """
+    described, views = described_run(
+        store, name=name, source=source, run=run, layout=layout, drift=drift, acquisition=acquisition
+    )
+    return run_page(described, picture=views.picture, window=views.window)
+
+
+def described_run(
+    store: str,
+    *,
+    name: str | None = None,
+    source: str | None = None,
+    run: str | None = None,
+    layout: Layout | None = None,
+    drift: Sequence[str] = (),
+    acquisition: str | None = None,
+) -> tuple[Run, Views]:
+    """Read what a run left in its output store, and where its pictures come from; arguments as in `report_page`."""
     output = address(store)
     record = _record(output, name, run)
     collection = _collection(output, source or (record or {}).get("job", {}).get("source") or store)
@@ -74,7 +91,7 @@ def report_page(
         drift=tuple(drift),
     )
     views = Views(images, output, name, _channel(images, facts))
-    return run_page(described, picture=views.picture, window=views.window)
+    return described, views
 
 
 def _spot(key: str, image: Image, collection: Collection) -> Spot:

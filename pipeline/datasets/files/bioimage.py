@@ -1,11 +1,11 @@
 """Images of other formats (CZI, LIF, ND2, OME-TIFF, ...) through the optional package bioio and its readers.
 
-Every scene of a file is an image. Pixels are read plane by plane, so a plane must fit into memory; the rest need
-not. Nothing of this file is needed for TIFF (see ``folder``).
+Every scene of a file is an image. Pixels are read in parts of a plane: those of TIFF files by our own reader, those of
+other formats in the pieces that their readers offer, which may be whole planes.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -16,8 +16,8 @@ import numpy as np
 from pipeline.datasets.files.names import read_names
 from pipeline.datasets.files.places import Place
 from pipeline.datasets.files.scan import Scan, store_paths
-from pipeline.datasets.files.source_files import SourceFile
-from pipeline.datasets.files.tiff import STEP
+from pipeline.datasets.files.source_files import TIFF_SUFFIXES, SourceFile
+from pipeline.datasets.files.tiff import STEP, TiffImage, look_into
 from pipeline.datasets.files.tiff_metadata import Spacing, micrometres
 from pipeline.errors import BadArgument, BadStore
 
@@ -63,31 +63,65 @@ class Scene:
     """Stage positions are not read from these formats."""
 
     def blocks(self) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
-        """Yield regions and their pixels, both with one entry per axis of ``axes``; one plane is held at a time.
+        """Yield regions and their pixels, both with one entry per axis of ``axes``.
+
+        Parts of a plane are held, not planes, where the file is a TIFF or its reader offers smaller pieces.
 
         Raises:
             BadStore: pixels that cannot be read.
         """
-        lengths = dict(zip(self.axes, self.shape, strict=True))
         with _faults(self.file):
-            image = _open(self.file, self.index)
-            samples = "S" in image.dims.order and image.dims.S > 1
-            channels = 1 if samples else lengths["c"]
-            for t, c, z in product(range(lengths.get("t", 1)), range(channels), range(lengths.get("z", 1))):
-                lazy = image.get_image_dask_data("SYX" if samples else "YX", T=t, C=c, Z=z)
-                plane = np.asarray(lazy.compute(scheduler="synchronous"))
-                yield from self._bands(plane if samples else plane[None], t, c, z)
+            tiff = self._as_tiff()
+            yield from self._from_reader() if tiff is None else self._from_tiff(tiff)
 
-    def _bands(
-        self, plane: np.ndarray, t: int, c: int, z: int
-    ) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
-        count, height, width = plane.shape
-        for top in range(0, height, STEP):
-            part = plane[:, top : top + STEP]
-            where = {"t": slice(t, t + 1), "c": slice(c, c + count), "z": slice(z, z + 1),
-                     "y": slice(top, top + part.shape[1]), "x": slice(0, width)}  # fmt: skip
-            region = tuple(where[axis] for axis in self.axes)
-            yield region, part.reshape([piece.stop - piece.start for piece in region])
+    @property
+    def _lengths(self) -> dict[str, int]:
+        return dict.fromkeys("tczyx", 1) | dict(zip(self.axes, self.shape, strict=True))
+
+    def _as_tiff(self) -> TiffImage | None:
+        """Return the scene as our own TIFF reader sees it, which reads by tiles and strips; None for other formats."""
+        if not self.file.lower().endswith(TIFF_SUFFIXES):
+            return None
+        contents = look_into(
+            SourceFile(place=self.file, relative=self.file.replace("\\", "/").rpartition("/")[2])
+        )
+        alike = [
+            image for image in contents.images if image.series == self.index and image.dtype == self.dtype
+        ]
+        same_size = alike and alike[0].shape == tuple(self._lengths[axis] for axis in "tczyx")
+        return alike[0] if same_size else None
+
+    def _from_tiff(self, tiff: TiffImage) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+        for region, block in tiff.blocks():
+            where = dict(zip("tczyx", region, strict=True))
+            yield self._placed(block, where)
+
+    def _from_reader(self) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+        image, lengths = _open(self.file, self.index), self._lengths
+        samples = "S" in image.dims.order and image.dims.S > 1
+        channels = 1 if samples else lengths["c"]
+        for t, c, z in product(range(lengths["t"]), range(channels), range(lengths["z"])):
+            lazy = image.get_image_dask_data("SYX" if samples else "YX", T=t, C=c, Z=z)
+            for rows, columns in product(*(_windows(pieces) for pieces in lazy.chunks[-2:])):
+                part = np.asarray(lazy[..., rows, columns].compute(scheduler="synchronous"))
+                channel = slice(c, c + (len(part) if samples else 1))
+                where = {"t": slice(t, t + 1), "c": channel, "z": slice(z, z + 1), "x": columns}
+                for top in range(rows.start, rows.stop, STEP):
+                    band = slice(top, min(top + STEP, rows.stop))
+                    inside = slice(band.start - rows.start, band.stop - rows.start)
+                    yield self._placed(part[..., inside, :], {**where, "y": band})
+
+    def _placed(self, block: np.ndarray, where: Mapping[str, slice]) -> tuple[tuple[slice, ...], np.ndarray]:
+        """Return the region of a block along the axes of this scene, and the block with these axes alone."""
+        region = tuple(where[axis] for axis in self.axes)
+        return region, block.reshape([piece.stop - piece.start for piece in region])
+
+
+def _windows(pieces: Sequence[int]) -> list[slice]:
+    """Cut an axis into windows that begin at multiples of `STEP` and are no smaller than the pieces it is stored in."""
+    length = sum(pieces)
+    step = -(-max(pieces) // STEP) * STEP
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
 def read(files: Sequence[SourceFile]) -> Scan[Scene]:
@@ -142,7 +176,7 @@ def _places(named: Sequence[SourceFile]) -> tuple[list[Place], str]:
 
 
 def _open(path: str, scene: int) -> Any:
-    """Open a file at a scene, so that one plane is read at a time where the reader can be asked to."""
+    """Open a file at a scene, so that no more than a plane is read at a time where the reader can be asked to."""
     try:
         from bioio import BioImage
         from bioio.plugins import get_plugins

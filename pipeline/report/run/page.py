@@ -30,6 +30,7 @@ from pipeline.report.run.controls import controls_section, has_controls, quality
 from pipeline.report.run.images import image_table
 from pipeline.report.run.numbers import INTENSITY, Run, area_column, channels, failures, per_image
 from pipeline.report.run.pictures import field_blocks
+from pipeline.report.run.review_section import review_section
 from pipeline.report.run.seam_section import seam_number, seam_section
 from pipeline.report.run.time_section import time_chart
 from pipeline.report.wells import Places
@@ -73,6 +74,8 @@ def run_page(run: Run, *, picture: PictureOf | None = None, window: WindowOf | N
         sections.append(condition_section(where, table, _measures(run), run.layout_gaps))
     if len(run.objects):
         sections.append(_distributions(run.objects))
+    if review := review_section(run, anchors, window):
+        sections.append(review)
     images = image_table(run, where, table, anchors)
     sections.append(Section(name="images", title=counted(len(table), "image").capitalize(), blocks=(images,)))
     if run.seams is not None:

@@ -1,6 +1,7 @@
 """Other formats through bioio, tried on OME-TIFF: scenes, axes, names, and pixel sizes in the unit of the file."""
 
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -59,12 +60,43 @@ def test_files_of_one_scene_are_named_after_the_files(positions, tmp_path):
     assert [scene.path for scene in scenes(tmp_path / "left.ome.tif")] == [""]
 
 
-def test_one_plane_is_held_at_a_time(positions, monkeypatch):
-    monkeypatch.setattr(bioimage, "STEP", 16)
+def test_tiled_files_are_read_by_tiles_and_memory_stays_flat(tmp_path):
+    pixels = np.random.default_rng(2).integers(0, 60000, (4096, 6144), np.uint16)
+    with tifffile.TiffWriter(tmp_path / "slide.ome.tif", ome=True) as out:
+        out.write(pixels, tile=(256, 256), compression="zlib", compressionargs={"level": 1})
+    (scene,) = scenes(tmp_path / "slide.ome.tif")
+    tracemalloc.start()
+    parts = [(region, int(block.sum())) for region, block in scene.blocks()]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.7 * pixels.nbytes  # two copies of a band of 1,024 rows
+    assert all(total == pixels[region[1:]].sum() for region, total in parts)
+
+
+def test_pieces_of_a_reader_are_read_one_by_one(positions, monkeypatch):
+    """A reader that offers pieces of 16 x 16 px, as those of tiled formats do."""
     (scene,) = scenes(positions("x"))
+    opened, asked = bioimage._open(scene.file, 0), []
+
+    class Piecewise:
+        dims = opened.dims
+
+        def get_image_dask_data(self, order, **place):
+            lazy = opened.get_image_dask_data(order, **place)
+            return lazy.map_blocks(lambda block: asked.append(block.size) or block).rechunk((16, 16))
+
+    monkeypatch.setattr(bioimage, "STEP", 16)
+    monkeypatch.setattr(bioimage, "_open", lambda path, number: Piecewise())
+    monkeypatch.setattr(bioimage.Scene, "_as_tiff", lambda self: None)
     blocks = list(scene.blocks())
-    assert len(blocks) == 2 * 3 * 3 and max(block.size for _, block in blocks) == 16 * 50
-    assert bioimage._open(scene.file, 0).get_image_dask_data("YX", C=1, Z=2).chunks == ((40,), (50,))
+    assert len(blocks) == 2 * 3 * 3 * 4 and max(block.size for _, block in blocks) == 16 * 16
+    np.testing.assert_array_equal(assembled(scene), STACK)
+
+
+def test_windows_begin_at_multiples_of_the_chunks_of_a_store():
+    assert bioimage._windows((5000,)) == [slice(0, 5000)]
+    assert bioimage._windows((512,) * 5) == [slice(0, 1024), slice(1024, 2048), slice(2048, 2560)]
+    assert bioimage._windows((1500, 1500)) == [slice(0, 2048), slice(2048, 3000)]
 
 
 def test_colour_and_no_pixel_size(tmp_path):
