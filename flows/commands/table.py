@@ -1,9 +1,12 @@
 """`platelayer table`: all objects of a store as one CSV on standard output, or as one partitioned Parquet dataset."""
 
+import os
 import sys
+from collections.abc import Iterable
 from typing import Annotated
 
 import pandas as pd
+import pyarrow as pa
 from cyclopts import Parameter
 
 from flows.evaluation.objects import object_tables, only_table
@@ -20,7 +23,8 @@ def table(
     dataset: Annotated[
         bool,
         Parameter(
-            help="Write tables/<name>/table.parquet in the store, one part per image, instead of CSV.",
+            help="Write tables/<name>/table.parquet in the store anew, one part per well, instead of CSV. "
+            "Every run writes it as well.",
             negative="",
         ),
     ] = False,
@@ -29,13 +33,23 @@ def table(
     output = address(store)
     collection = open_collection(address(source or store))
     chosen = name or only_table(output, collection)
-    parts = object_tables(output, collection, chosen)
+    tables = object_tables(output, collection, chosen)
     if dataset:
-        rows = write_dataset(output, chosen, parts)
-        sys.stdout.write(f"{rows} objects -> {output.child(f'tables/{chosen}/table.parquet')}\n")
+        parts = write_dataset(output, chosen, dict.fromkeys(tables.parts, ""), tables.of)
+        sys.stdout.write(f"{len(parts)} part(s) -> {output.child(f'tables/{chosen}/table.parquet')}\n")
         return 0
-    for number, (_, part) in enumerate(parts):
-        sys.stdout.write(_csv(part, heading=number == 0))
+    return _print(part for name in tables.parts for part in tables.of(name))
+
+
+def _print(parts: Iterable[pa.Table]) -> int:
+    """Write tables as one CSV on standard output, until they end or nobody reads on."""
+    try:
+        for number, part in enumerate(parts):
+            sys.stdout.write(_csv(part.to_pandas(), heading=number == 0))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What reads the table (head, less) has enough. Python flushes once more at its end: into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

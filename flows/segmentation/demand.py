@@ -11,6 +11,7 @@ from flows.execution.executors import usable_cores
 from flows.segmentation.existing import MANY
 from flows.segmentation.image_job import ImageJob
 from flows.segmentation.plan import Plan
+from flows.segmentation.plate_table import parts_of
 from pipeline.store.ome.collection import Image
 from pipeline.store.ome.groups import join
 from pipeline.store.ome.label_images.layout import BLOCK, LabelLayout, layout_for
@@ -163,7 +164,18 @@ def _output(plan: Plan, sizes: Sizes) -> Traffic:
     for work in plan.works:
         stages = (_tiles(work, sizes), _blocks(work, sizes, depth), _finish(work, depth))
         total += _field(work, sizes, depth, listed=listed) if work.is_field else sum(stages, Traffic())
-    return total
+    return total + _plate_table(plan)
+
+
+def _plate_table(plan: Plan) -> Traffic:
+    """The table over all images: each image's table is read, and a part written for each well."""
+    images = [work.image for work in plan.works]
+    if not all(image.path for image in images):
+        return Traffic()
+    found = 1 if plan.source.zarr_format == 3 else 2
+    return Traffic(
+        requests={"GET": len(images) + 2 + 3 * found, "PUT": len(parts_of(images)) + 2 * found, "LIST": 1}
+    )
 
 
 def _field(work: ImageJob, sizes: Sizes, depth: int, *, listed: bool) -> Traffic:

@@ -19,6 +19,7 @@ from flows.jobs import SegmentJob, as_table
 from flows.segmentation import WORKER_MODULES
 from flows.segmentation.existing import Existing, find_existing, target_of
 from flows.segmentation.plan import GROUP_TILES, Plan, make_plan
+from flows.segmentation.plate_table import update_plate_table
 from flows.segmentation.record import Progress, RunRecord, silent
 from flows.segmentation.source_changes import report_changes
 from flows.segmentation.stage_runner import Run, tile_pixels
@@ -72,6 +73,7 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
         record.image(facts)
     todo = existing.todo
     if not todo:
+        update_plate_table(plan, record)
         return record.finished_before(plan)
     existing.check_names(todo)
     with ExitStack() as stack:
@@ -89,6 +91,7 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
         report_changes(plan, record)
         if (record.failures or record.left_out) and not plan.in_place:
             list_published(plan.source, plan.output)
+        update_plate_table(plan, record)
         record.moved("finish", take_counts())
         record.finish(plan)
     return record

@@ -3,6 +3,7 @@
 Nothing here reads a table, so that listing a store imports no Parquet library.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.store.ome.groups import Group, ensure_group, find_group, forget_consolidated, join, write_group
@@ -26,13 +27,15 @@ def table_path(path: str, name: str) -> str:
     return join(path, "tables", layer_names(name, 1)[0])
 
 
-def add_to_list(address: Address, path: str, name: str, region: str | None) -> None:
-    """Write the attributes by which ngio finds and types the table; other tables stay listed."""
+def add_to_list(
+    address: Address, path: str, name: str, region: str | None, further: Mapping[str, Any] | None = None
+) -> None:
+    """Write the attributes by which ngio finds and types the table, and further ones; other tables stay listed."""
     image = find_group(address, path)
     zarr_format = image.zarr_format if image else 3
     if image is None:
         ensure_group(address, path, zarr_format=zarr_format)
-    write_group(address, table_path(path, name), _attributes(region), zarr_format=zarr_format)
+    write_group(address, table_path(path, name), _attributes(region) | dict(further or {}), zarr_format=zarr_format)
     place = join(path, "tables")
     group = find_group(address, place, zarr_format=zarr_format) or Group(
         zarr_format=zarr_format, attributes={}

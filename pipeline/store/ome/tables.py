@@ -5,7 +5,7 @@ Invariant: the same rows give the same bytes, and a table is visible only whole.
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadArgument, BadStore, RunConflict
-from pipeline.store.ome.groups import join
+from pipeline.store.ome.groups import find_group, join
 from pipeline.store.ome.table_listing import FILE, add_to_list, list_tables, table_path
 from pipeline.store.places.address import Address
 
 if TYPE_CHECKING:  # Imported late: it takes a quarter of the start of commands that only list tables.
     import pandas as pd
+
+PARTS = "platelayer_parts"
+"""Attribute of a dataset: its parts, and a fingerprint of what each was made from."""
 
 ROW_GROUP = 32_768
 """Rows per row group, which is also the unit of encoding; fixed, so that bytes depend on the rows only."""
@@ -93,32 +96,66 @@ def read_table(address: Address, path: str, name: str, *, columns: list[str] | N
     return pa.concat_tables(tables).to_pandas()
 
 
-def write_dataset(address: Address, name: str, parts: Iterable[tuple[str, "pd.DataFrame"]]) -> int:
-    """Write one table over all images of a collection, one part per image; returns the number of rows.
+def find_parquet(address: Address, path: str, name: str) -> pq.ParquetFile | None:
+    """The encoded table of one image, to be read row group by row group; None where there is none.
 
-    The parts are ``tables/<name>/table.parquet/<part>.parquet``; pandas and ngio read the folder, DuckDB
-    ``table.parquet/*.parquet``. Parts of an earlier dataset that are not written again are removed.
+    Raises:
+        BadStore: it is no Parquet.
+    """
+    key = join(table_path(path, name), FILE)
+    data = address.read_bytes_or_none(key)
+    try:
+        return None if data is None else pq.ParquetFile(pa.BufferReader(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _no_parquet(address, key, error) from None
+
+
+def write_dataset(
+    address: Address, name: str, parts: Mapping[str, str], tables: Callable[[str], Iterable[pa.Table]]
+) -> list[str]:
+    """Bring the table over all images of a collection up to date; returns the names of the parts that were written.
+
+    The parts are ``tables/<name>/table.parquet/<part>.parquet``; pandas, pyarrow and ngio read the folder as one table,
+    DuckDB ``table.parquet/*.parquet``. Each part is replaced whole, and what it was made from is listed after it, so
+    that a writer that was killed does again what it had begun. Parts that are no longer named are removed.
 
     Args:
         address: the collection.
         name: name of the table.
-        parts: (image path, rows); all with the same columns.
+        parts: name of each part, and a fingerprint of what it is made from; a part whose listed fingerprint is the same
+            is left as it is. An empty fingerprint is never the same.
+        tables: tables of a part, below each other; all with the same columns.
+
+    Raises:
+        RunConflict: the collection is one image, whose own table is in this place.
     """
     folder = join(table_path("", name), FILE)
     if address.read_bytes_or_none(folder) is not None:
         raise RunConflict(f"{address.child(folder)}: there is a table of one image in this place already")
-    rows, written = 0, set()
-    for path, frame in parts:
-        key = f"{path.replace('/', '_') or 'image'}.parquet"
-        address.write_bytes(join(folder, key), table_bytes(frame))
-        written.add(key)
-        rows += len(frame)
-    for key in address.list(folder):
-        if key not in written:
-            address.remove(join(folder, key))
-    if written:
-        add_to_list(address, "", name, None)
-    return rows
+    listed, there = _listed_parts(address, name), set(address.list(folder))
+    stale = [
+        part
+        for part, fingerprint in parts.items()
+        if not fingerprint or listed.get(part) != fingerprint or f"{part}.parquet" not in there
+    ]
+    gone = sorted(there - {f"{part}.parquet" for part in parts})
+    for part in stale:
+        encoder = TableEncoder()
+        for table in tables(part):
+            encoder.add(table)
+        address.write_bytes(join(folder, f"{part}.parquet"), encoder.encoded())
+    for key in gone:
+        address.remove(join(folder, key))
+    if stale or gone or listed != parts:
+        add_to_list(address, "", name, None, {PARTS: dict(parts)})
+    return stale
+
+
+def _listed_parts(address: Address, name: str) -> dict[str, str]:
+    """Fingerprints of the parts of the dataset of that name, as they were listed last."""
+    group = find_group(address, table_path("", name))
+    listed = group.attributes.get(PARTS) if group else None
+    return dict(listed) if isinstance(listed, dict) else {}
 
 
 class TableEncoder:
@@ -217,6 +254,8 @@ def _read_part(address: Address, key: str, columns: list[str] | None, data: byte
     try:
         return pq.read_table(pa.BufferReader(content), columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
-        raise BadStore(
-            f"{address.child(key)}: expected Parquet ({error!s:.100}); write the table again"
-        ) from None
+        raise _no_parquet(address, key, error) from None
+
+
+def _no_parquet(address: Address, key: str, error: Exception) -> BadStore:
+    return BadStore(f"{address.child(key)}: expected Parquet ({error!s:.100}); write the table again")

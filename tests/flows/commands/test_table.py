@@ -1,6 +1,8 @@
 """One table over all images of a store: CSV on standard output, or one Parquet dataset that other tools open."""
 
 import io
+import subprocess
+import sys
 
 import duckdb
 import pandas as pd
@@ -42,7 +44,7 @@ def test_a_dataset_is_opened_by_pandas_and_duckdb_and_knows_acquisitions(segment
     assert command(["table", str(segmented), "--dataset"]) == 0
     place = segmented / "tables/n/table.parquet"
     table = pd.read_parquet(place)
-    assert f"{len(table)} objects" in capsys.readouterr().out
+    assert f"2 part(s) -> {place}" in capsys.readouterr().out
     known = table.loc[table["field"] == "1", "acquisition"]
     assert set(known) == {4} and table.loc[table["field"] == "0", "acquisition"].isna().all()
     found = duckdb.sql(
@@ -57,3 +59,11 @@ def test_a_store_without_tables_is_told(image_at, noise, capsys):
     assert "expected one object table, got none" in capsys.readouterr().err
     assert command(["table", str(store), "--name", "n"]) == 1
     assert "no image has a table 'n'" in capsys.readouterr().err
+
+
+def test_whoever_reads_the_csv_may_stop_early(segmented):
+    program = f"from flows.cli import main; main(['table', {str(segmented)!r}])"
+    writer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    writer.stdout.close()
+    assert writer.wait(timeout=120) == 0
+    assert writer.stderr.read() == b""

@@ -20,7 +20,7 @@ from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.image_writing import create_plate, create_series, write_image
 from pipeline.store.ome.labels import create_labels, publish, write_stack
 from pipeline.store.ome.mirror import list_published, mirror
-from pipeline.store.ome.tables import write_dataset, write_table
+from pipeline.store.ome.tables import to_arrow, write_dataset, write_table
 from pipeline.store.places.address import address
 
 WELLS = [("A", "1", 1), ("B", "2", 2)]
@@ -57,7 +57,8 @@ def results(place, collection):
     for image in collection.images:
         write_stack(place, image, STACK, name="nuclei")
         write_table(place, image.path, "nuclei", table())
-    write_dataset(place, "nuclei", [(image.path, table()) for image in collection.images])
+    parts = {image.path.replace("/", "_"): "" for image in collection.images}
+    write_dataset(place, "nuclei", parts, lambda part: [to_arrow(table())])
 
 
 def shapes(path):

@@ -118,16 +118,28 @@ def test_two_columns_of_one_name_are_refused():
 
 def test_the_dataset_over_all_images_is_one_table_for_every_reader(tmp_path):
     place = address(tmp_path)
-    parts = [("A/1/0", objects(3)), ("A/2/0", objects(0)), ("B/1/0", objects(2, first=10))]
-    assert write_dataset(place, "nuclei", [*parts, ("C/1/0", objects(1))]) == 6
-    assert write_dataset(place, "nuclei", parts) == 5
+    tables = {"A01": [objects(3)], "A02": [objects(0)], "B01": [objects(1, first=10), objects(1, first=11)]}
+
+    def of(part):
+        return [to_arrow(frame) for frame in tables[part]]
+
+    made = dict.fromkeys(tables, "first")
+    more = [*tables, "C01"]
+    assert (
+        write_dataset(place, "nuclei", dict.fromkeys(more, "x"), lambda part: [to_arrow(objects(1))]) == more
+    )
+    assert write_dataset(place, "nuclei", made, of) == ["A01", "A02", "B01"]
+    assert write_dataset(place, "nuclei", made, of) == []
+    assert write_dataset(place, "nuclei", made | {"A02": "second"}, of) == ["A02"]
     folder = tmp_path / "tables" / "nuclei" / "table.parquet"
-    assert sorted(p.name for p in folder.iterdir()) == ["A_1_0.parquet", "A_2_0.parquet", "B_1_0.parquet"]
+    assert sorted(p.name for p in folder.iterdir()) == ["A01.parquet", "A02.parquet", "B01.parquet"]
+    (folder / "B01.parquet").unlink()
+    assert write_dataset(place, "nuclei", made | {"A02": "second"}, of) == ["B01"]
     labels = [1, 2, 3, 10, 11]
     assert read_table(place, "", "nuclei")["label"].tolist() == labels
     assert pd.read_parquet(folder)["label"].tolist() == labels
     query = f"select label, len(overlap_labels) from read_parquet('{folder}/*.parquet') order by label"
-    assert duckdb.sql(query).fetchall() == [(1, 0), (2, 1), (3, 2), (10, 0), (11, 1)]
+    assert duckdb.sql(query).fetchall() == [(1, 0), (2, 1), (3, 2), (10, 0), (11, 0)]
 
 
 def test_per_image_tables_open_with_pandas_and_duckdb(tmp_path):
@@ -145,4 +157,4 @@ def test_per_image_tables_open_with_pandas_and_duckdb(tmp_path):
 def test_a_dataset_does_not_replace_the_table_of_an_image(place):
     write_table(place, "", "nuclei", objects())
     with pytest.raises(RunConflict, match="table of one image"):
-        write_dataset(place, "nuclei", [("A/1/0", objects())])
+        write_dataset(place, "nuclei", {"A01": ""}, lambda part: [to_arrow(objects())])

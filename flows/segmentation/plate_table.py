@@ -1,0 +1,101 @@
+"""One table over all objects of a plate, a Parquet dataset with a part per well, which every run brings up to date.
+
+``tables/<name>/table.parquet`` of the plate opens as one table: the tables of the images below each other, with the
+columns plate, well, field and acquisition in front. A collection without wells has a part per image. One image that
+is a store of its own has no such table: its own is in the same place.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flows.execution.parallel import parallel_map
+from flows.segmentation.plan import Plan
+from flows.segmentation.record import RunRecord
+from pipeline.report.wells import well_name
+from pipeline.store.ledger import fingerprint, safe_name
+from pipeline.store.ome.collection import Collection, Image
+from pipeline.store.ome.tables import ROW_GROUP, find_parquet, repeated, write_dataset
+from pipeline.store.places.address import Address
+
+Parts = dict[str, list[Image]]
+"""Images by the part of the dataset that holds their objects."""
+
+
+def update_plate_table(plan: Plan, record: RunRecord) -> list[str]:
+    """Write the parts of the images that this run finished, unless they are there; names of the parts written."""
+    images = [work.image for work in plan.works if work.image.path in record.images]
+    if not images or not all(image.path for image in images):
+        return []
+    parts = parts_of(images)
+    keys = {path: facts["key"] for path, facts in record.images.items()}
+    made_from = {
+        part: fingerprint(
+            {"labels": plan.label_fingerprint, "images": {image.path: keys[image.path] for image in images}}
+        )
+        for part, images in parts.items()
+    }
+    tables = PlateTables(plan.source, plan.output, plan.name, parts)
+    return write_dataset(plan.output, plan.name, made_from, tables.of)
+
+
+def parts_of(images: Sequence[Image]) -> Parts:
+    """Cut the images of a collection into the parts of its table: one per well, or one per image without a well."""
+    parts: Parts = {}
+    for image in images:
+        name = well_name(*image.well) if image.well else safe_name(image.path)
+        parts.setdefault(name, []).append(image)
+    return parts
+
+
+class PlateTables:
+    """The object tables of the images of a collection, each with the columns that tell its rows from others."""
+
+    def __init__(self, source: Collection, output: Address, name: str, parts: Parts) -> None:
+        self._plate = source.address.name.removesuffix(".zarr")
+        self._output, self._name, self._parts = output, name, parts
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the parts, in the order of their first images."""
+        return list(self._parts)
+
+    def of(self, part: str) -> Iterator[pa.Table]:
+        """Tables of a part, in the order of its images; those without a table are left out.
+
+        Images of one well may have different channels: what an image lacks is null.
+        """
+
+        def find(image: Image) -> pq.ParquetFile | None:
+            return find_parquet(self._output, image.path, self._name)
+
+        images = self._parts[part]
+        files = parallel_map(find, images, waits=not self._output.is_local)
+        there = [(image, file) for image, file in zip(images, files, strict=True) if file is not None]
+        empty = [placed(file.schema_arrow.empty_table(), self._plate, image) for image, file in there]
+        schema = pa.unify_schemas([table.schema for table in empty], promote_options="permissive")
+        yield schema.empty_table()
+        for image, file in there:
+            for batch in file.iter_batches(ROW_GROUP):
+                yield _fitted(placed(pa.Table.from_batches([batch]), self._plate, image), schema)
+
+
+def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the columns of a schema: in its types, and null where it has no such column."""
+    known = set(table.column_names)
+    columns = [
+        table[f.name].cast(f.type) if f.name in known else pa.nulls(len(table), f.type) for f in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def placed(table: pa.Table, plate: str, image: Image) -> pa.Table:
+    """The object table of an image with plate, well, field and acquisition (null without one) in front."""
+    count, well = len(table), well_name(*image.well) if image.well else ""
+    front = {
+        "plate": repeated(plate, count), "well": repeated(well, count), "field": repeated(image.field or "", count),
+        "acquisition": pa.repeat(pa.scalar(image.acquisition, pa.int64()), count),
+    }  # fmt: skip
+    rest = [name for name in table.column_names if name not in front]
+    return pa.table([*front.values(), *(table[name] for name in rest)], names=[*front, *rest])
