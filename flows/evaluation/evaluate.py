@@ -128,6 +128,7 @@ def write_report(
     assessment = Assessment(
         title=title, name=compared.prediction_name, evaluation=compared.evaluation, baselines=baselines,
         differences=differences, facts=compared.facts(), provenance=provenance(compared),
+        models=_models(compared),
     )  # fmt: skip
     page = evaluation_page(assessment, picture=Comparisons(compared.pairs).picture)
     place = address(folder)
@@ -163,6 +164,15 @@ def provenance(compared: Compared) -> Pairs:
         "Code": f"platelayer {versions().get('platelayer', '')}",
     }
     return tuple((name, value) for name, value in named.items() if value)
+
+
+def _models(compared: Compared) -> dict[str, str]:
+    """Name and digest of the model that segmented each plate; plates whose run is not recorded are left out."""
+    sides = {
+        true.address.name.removesuffix(".zarr"): found for true, found in compared.pairs.values() if found
+    }
+    models = {plate: model_facts(_run_of(found))["Model"] for plate, found in sides.items()}
+    return {plate: model for plate, model in models.items() if model}
 
 
 def _run_of(labels: Labelled) -> dict[str, Any]:

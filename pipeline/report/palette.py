@@ -33,12 +33,12 @@ KIND_COLOURS = {
 
 KIND_MEANINGS = {
     "match": "truth and prediction are matched, IoU at least 0.5",
-    "missed": "no prediction overlaps more than a small part of it",
+    "missed": "no prediction overlaps it, or only a small part of it",
     "merged": "one prediction covers several truth objects",
     "split": "several predictions cover one truth object",
     "inaccurate": "overlaps its partner, but with an IoU below 0.5",
     "overlap": "its shared pixels were given to another object",
-    "spurious": "a prediction that overlaps no truth object by more than a small part",
+    "spurious": "a prediction that overlaps no truth object, or only a small part of one",
 }
 """Kinds of error in reading order, in words."""
 

@@ -37,6 +37,8 @@ class Assessment:
     """The run minus a baseline, by its name, where the baseline kept the sums for it."""
     provenance: tuple[tuple[str, str], ...] = ()
     """What was evaluated: name and value, in reading order."""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Model of each plate, where it is known."""
     facts: Mapping[str, object] = field(default_factory=dict)
     """What else a reader has to know; ``without_prediction``, ``without_truth``, ``without_condition`` and
     ``unknown_places`` list names."""

@@ -4,7 +4,8 @@ Every number stands with its assignment, its pooling and, where there is one, it
 callables in, a page out; the same input gives the same page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from pipeline.metrics.resampling import FEWEST
 from pipeline.report.blocks import (
     Block,
     Chart,
+    Column,
     KeyNumber,
     KeyNumbers,
     Note,
@@ -27,12 +29,12 @@ from pipeline.report.blocks import (
 from pipeline.report.charts import Curve, bars, curves, height_px, ranges
 from pipeline.report.evaluation.assessment import (
     Assessment,
-    definitions,
     image_places,
     interval,
     level_text,
     score,
 )
+from pipeline.report.evaluation.overlaps import overlap_section
 from pipeline.report.evaluation.pictures import picture_blocks
 from pipeline.report.evaluation.tables import (
     author_table,
@@ -43,12 +45,20 @@ from pipeline.report.evaluation.tables import (
     image_table,
     paper_table,
     score_table,
+    worst_first,
 )
 from pipeline.report.facts import fact_blocks
 from pipeline.report.page import html_page
 from pipeline.report.palette import KIND_MEANINGS
 from pipeline.report.pictures import PictureOf, numbered
 from pipeline.report.plate_charts import colour_span, plate_chart
+
+READING = (
+    "Scores run from 0 to 1, and 1 is perfect. AP at IoU 0.5 counts matched pairs over matched pairs, missed and false "
+    "objects together; a pair matches if it shares at least half of its joint area. meanAP also asks for 0.6, 0.7, 0.8 "
+    "and 0.9; AJI and PQ judge outlines too. Objects of all images are counted together."
+)
+"""What the first numbers mean, for readers who do not know them."""
 
 LISTED = 8
 """Names spelled out in a note; the rest is counted."""
@@ -81,6 +91,10 @@ def evaluation_page(assessment: Assessment, *, picture: PictureOf | None = None)
         else {}
     )
     pictures = picture_blocks(assessment, anchors, wells, picture) if picture else ()
+    order = worst_first(images)["image"].astype(str).tolist()
+    plates = dict(zip(images["image"].astype(str), images["plate"].astype(str))) if "plate" in images else {}
+    matches = assessment.evaluation.matches
+    overlaps = overlap_section(order, matches, picture, plates) if picture else None
     author = author_table(assessment)
     precision: tuple[Block, ...] = (
         paper_table(assessment), *difference_tables(assessment), curve_chart(assessment),
@@ -89,9 +103,10 @@ def evaluation_page(assessment: Assessment, *, picture: PictureOf | None = None)
         Section(
             name="summary",
             title="Summary",
-            blocks=(_key_numbers(assessment), *_plate_table(assessment), *_notes(assessment)),
+            blocks=(*_headline(assessment), *_notes(assessment)),
         ),
         *([Section(name="pictures", title="Pictures", blocks=pictures)] if pictures else []),
+        *([overlaps] if overlaps else []),
         Section(
             name="errors", title="Kinds of error", blocks=(*_error_chart(assessment), error_table(assessment))
         ),
@@ -115,12 +130,36 @@ def _image_title(images: pd.DataFrame) -> str:
     return f"{counted(len(images), 'image')}, worst first" if len(images) > 1 else "The image"
 
 
+def _headline(assessment: Assessment) -> list[Block]:
+    """The first numbers: pooled scores, and those of each plate; of several models only the latter mean something."""
+    plates = _plate_table(assessment)
+    if len(set(assessment.models.values())) > 1 and plates:
+        text = "These plates were segmented by different models. Scores below that are not by plate pool all of them."
+        return [*plates, Note(text=text)]
+    return [_key_numbers(assessment), *plates]
+
+
 def _plate_table(assessment: Assessment) -> list[Table]:
     """Scores of each plate, where several are pooled: they need not be of one kind, nor by one model."""
     plates = assessment.evaluation.groups.get("plate")
     if plates is None or len(plates) < 2:
         return []
-    return [table for table in group_tables(assessment) if table.name == "by_plate"]
+    return [
+        _with_models(table, assessment.models)
+        for table in group_tables(assessment)
+        if table.name == "by_plate"
+    ]
+
+
+def _with_models(table: Table, models: Mapping[str, str]) -> Table:
+    """The table of plates with the model of each, where models are known."""
+    if not models:
+        return table
+    rows = tuple(
+        replace(row, cells=(row.cells[0], models.get(str(row.cells[0]), ""), *row.cells[1:]))
+        for row in table.rows
+    )
+    return replace(table, columns=(table.columns[0], Column(name="model"), *table.columns[1:]), rows=rows)
 
 
 def _key_numbers(assessment: Assessment) -> KeyNumbers:
@@ -163,7 +202,7 @@ def _against(assessment: Assessment, value: float, *path: str) -> list[str]:
 
 def _notes(assessment: Assessment) -> list[Block]:
     summary = assessment.evaluation.summary
-    notes: list[Block] = [Note(text=f"{definitions(summary)}; {level_text(summary)}.")]
+    notes: list[Block] = [Note(text=f"{READING} Here: {level_text(summary)}.")]
     if change := changes(assessment):
         notes.append(_change_note(assessment, list(change.values())))
     for key, (noun, text) in GAPS.items():

@@ -104,7 +104,7 @@ def _compared_subject(name: str, prediction: str, anchor: str, evaluation: Evalu
     return _Subject(
         name=name, anchor=anchor, well="", short_caption="", rows=rows if len(rows) else None,
         caption=f"{name}: meanAP {number_text(float(records[0]['meanAP']), 3)}, "
-        f"{int(records[0]['n_prediction']):,} for {int(records[0]['n_truth']):,}",
+        f"{int(records[0]['n_prediction']):,} predicted, {int(records[0]['n_truth']):,} true",
     )  # fmt: skip
 
 
@@ -190,7 +190,7 @@ def _by_label(rows: pd.DataFrame, column: str) -> dict[int, tuple[str, float]]:
 def _caption(record: Mapping[Hashable, Any]) -> str:
     shown = (("meanAP", "meanAP"), ("AP_0.5", "AP.5"), ("AJI", "AJI"))
     scores = [f"{label} {number_text(float(record[key]), 3)}" for key, label in shown if key in record]
-    return ", ".join([*scores, f"{int(record['n_prediction']):,} predicted for {int(record['n_truth']):,}"])
+    return ", ".join([*scores, f"{int(record['n_prediction']):,} predicted, {int(record['n_truth']):,} true"])
 
 
 def _outline(side: str, label: int, path: str, kind: str, iou: float) -> Outline:
