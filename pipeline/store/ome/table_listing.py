@@ -35,7 +35,9 @@ def add_to_list(
     zarr_format = image.zarr_format if image else 3
     if image is None:
         ensure_group(address, path, zarr_format=zarr_format)
-    write_group(address, table_path(path, name), _attributes(region) | dict(further or {}), zarr_format=zarr_format)
+    write_group(
+        address, table_path(path, name), _attributes(region) | dict(further or {}), zarr_format=zarr_format
+    )
     place = join(path, "tables")
     group = find_group(address, place, zarr_format=zarr_format) or Group(
         zarr_format=zarr_format, attributes={}
