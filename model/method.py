@@ -238,6 +238,7 @@ class TouchMethod(Method):
         return components(masks.numpy(), min_area=self.min_area)
 
 
+@dataclass(frozen=True, kw_only=True)
 class MatchMethod(Method):
     """A method that numbers the objects of a tile: tiles are joined where objects agree on shared pixels.
 
@@ -247,8 +248,17 @@ class MatchMethod(Method):
 
     link = "match"
 
-    object_px: int
+    min_area: int = 20
+    """Objects of fewer pixels are dropped."""
+    object_px: int = 64
     """Height or width in pixels that hardly any object exceeds."""
+
+    def __post_init__(self) -> None:
+        if self.min_area < 0 or self.object_px < 1:
+            raise ValueError(
+                f"{self.kind}: expected min_area of 0 or more and object_px of 1 or more, "
+                f"got {self.min_area!r} and {self.object_px!r}"
+            )
 
     @property
     def margin_px(self) -> int:

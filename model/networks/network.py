@@ -7,7 +7,15 @@ multiples of ``stride``.
 from abc import abstractmethod
 from typing import Any, Protocol
 
+import torch
 from torch import nn
+
+
+def check_counts(shape: Any, *names: str) -> None:
+    """Raise ``ValueError`` unless the named fields of a `Shape` are at least 1."""
+    for name in names:
+        if getattr(shape, name) < 1:
+            raise ValueError(f"network {name}: expected at least 1, got {getattr(shape, name)!r}")
 
 
 class Shape(Protocol):
@@ -45,3 +53,16 @@ class Network(nn.Module):
     @abstractmethod
     def bytes_per_px(self) -> int:
         """Upper bound of the bytes a forward pass in float32 holds at its peak, per pixel of the block."""
+
+    def check_images(self, images: torch.Tensor) -> None:
+        """Raise ``ValueError`` unless images ``(B, C, y, x)`` have the channels of the network and fit its stride."""
+        if images.ndim != 4 or images.shape[1] != self.shape.channels:
+            raise ValueError(
+                f"network: expected images (B, {self.shape.channels}, y, x), got {tuple(images.shape)}; "
+                "choose the channels the network was built for"
+            )
+        if images.shape[2] % self.stride or images.shape[3] % self.stride:
+            raise ValueError(
+                f"network: expected height and width in multiples of {self.stride}, got {tuple(images.shape[2:])}; "
+                "pad at the bottom and right"
+            )

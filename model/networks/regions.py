@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from model.networks.network import Network
+from model.networks.network import Network, check_counts
 from model.networks.roi_align import pyramid_align
 
 BOX_CELLS, MASK_CELLS = 7, 14
@@ -49,9 +49,7 @@ class RegionShape:
             object.__setattr__(self, name, tuple(getattr(self, name)))  # lists, where read from TOML or JSON
             if not getattr(self, name) or min(getattr(self, name)) <= 0:
                 raise ValueError(f"network {name}: expected positive numbers, got {getattr(self, name)!r}")
-        for name in ("channels", "width", "pyramid_width", "box_width", "context_px"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"network {name}: expected at least 1, got {getattr(self, name)!r}")
+        check_counts(self, "channels", "width", "pyramid_width", "box_width", "context_px")
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -132,7 +130,7 @@ class RegionNetwork(Network):
 
     def forward(self, images: torch.Tensor, plan: Plan) -> dict[str, Any]:
         """Return ``proposed``, and for the plan's regions ``scores``, ``deltas`` and ``masks``."""
-        self._check(images)
+        self.check_images(images)
         levels = self.pyramid(images)
         proposed = self.propose(levels)
         fine, strides = levels[:-1], self.shape.strides[:-1]
@@ -177,17 +175,6 @@ class RegionNetwork(Network):
         """Bytes per pixel: maps of the stem at half and of the pyramid at a quarter of the resolution."""
         shape = self.shape
         return int(4 * (8 * shape.width / 4 + 8 * shape.pyramid_width / 16 + shape.channels))
-
-    def _check(self, images: torch.Tensor) -> None:
-        stride = self.shape.stride
-        if images.ndim != 4 or images.shape[1] != self.shape.channels:
-            raise ValueError(
-                f"network: expected images (B, {self.shape.channels}, y, x), got {tuple(images.shape)}"
-            )
-        if images.shape[2] % stride or images.shape[3] % stride:
-            raise ValueError(
-                f"network: expected a size in multiples of {stride}, got {tuple(images.shape[2:])}"
-            )
 
     def _initialise(self) -> None:
         """He-normal kernels; the layers that answer start small, so that the first losses are moderate."""

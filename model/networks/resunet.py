@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from model.networks.network import Network
+from model.networks.network import Network, check_counts
 from model.networks.receptive_field import ReceptiveField
 
 
@@ -29,9 +29,7 @@ class ResUNetShape:
     """Channels of the embeddings."""
 
     def __post_init__(self) -> None:
-        for name in ("channels", "width", "levels", "embedding"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"network {name}: expected at least 1, got {getattr(self, name)!r}")
+        check_counts(self, "channels", "width", "levels", "embedding")
 
     @property
     def stride(self) -> int:

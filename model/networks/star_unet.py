@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from model.networks.network import Network
+from model.networks.network import Network, check_counts
 from model.networks.receptive_field import ReceptiveField
 
 
@@ -33,9 +33,7 @@ class StarShape:
     """Feature maps of the convolution before the heads."""
 
     def __post_init__(self) -> None:
-        for name in ("channels", "grid", "width", "head_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"network {name}: expected at least 1, got {getattr(self, name)!r}")
+        check_counts(self, "channels", "grid", "width", "head_width")
         if self.rays < 3 or self.poolings < 1 or self.grid & (self.grid - 1):
             raise ValueError(
                 "network: expected 3 or more rays, 1 or more poolings and a grid that is a power of two, "
@@ -77,15 +75,7 @@ class StarUNet(Network):
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the values of both heads; height and width must be multiples of the total stride."""
-        stride = self.shape.stride
-        if images.ndim != 4 or images.shape[1] != self.shape.channels:
-            raise ValueError(
-                f"network: expected images (B, {self.shape.channels}, y, x), got {tuple(images.shape)}"
-            )
-        if images.shape[2] % stride or images.shape[3] % stride:
-            raise ValueError(
-                f"network: expected a size in multiples of {stride}, got {tuple(images.shape[2:])}"
-            )
+        self.check_images(images)
         maps, skipped = images, []
         for block in self.to_grid:
             maps = functional.max_pool2d(block(maps), 2)

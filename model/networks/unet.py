@@ -12,10 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from model.networks.network import Network
+from model.networks.network import Network, check_counts
 from model.networks.receptive_field import ReceptiveField
-
-MIN_WIDTH = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +38,7 @@ class UNetShape:
     """Batch norm after ReLU as in the paper, or before it, where it can be folded into the convolution."""
 
     def __post_init__(self) -> None:
-        for name in ("channels", "width", "head_width", "fold"):
-            if getattr(self, name) < MIN_WIDTH:
-                raise ValueError(f"network {name}: expected at least 1, got {getattr(self, name)!r}")
+        check_counts(self, "channels", "width", "head_width", "fold")
         if self.poolings < 0 or self.head_convs < 0:
             raise ValueError(
                 f"network: expected poolings and head_convs of 0 or more, "
@@ -97,7 +93,7 @@ class UNet(Network):
 
     def features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the deepest map of the encoder and the map that the decoder ends with."""
-        self._check(images)
+        self.check_images(images)
         maps, skipped = functional.pixel_unshuffle(images, self.shape.fold), []
         for level, block in enumerate(self.down):
             maps = block(maps if level == 0 else functional.max_pool2d(maps, 2))
@@ -113,19 +109,6 @@ class UNet(Network):
         return {
             name: functional.pixel_shuffle(head(maps), self.shape.fold) for name, head in self.heads.items()
         }
-
-    def _check(self, images: torch.Tensor) -> None:
-        if images.ndim != 4 or images.shape[1] != self.shape.channels:
-            raise ValueError(
-                f"network: expected images (B, {self.shape.channels}, y, x), got {tuple(images.shape)}; "
-                "choose the channels the network was built for"
-            )
-        stride = self.shape.stride
-        if images.shape[2] % stride or images.shape[3] % stride:
-            raise ValueError(
-                f"network: expected height and width in multiples of {stride}, got {tuple(images.shape[2:])}; "
-                "pad at the bottom and right"
-            )
 
     @property
     def halo_px(self) -> int:

@@ -60,10 +60,9 @@ class Affinity(MatchMethod):
     """
     min_area: int = 25
     """Objects of fewer pixels are dropped."""
-    object_px: int = 64
-    """Height or width in pixels that nearly no object exceeds."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         # Lists, as they come from TOML and JSON, become tuples, so that equal settings are equal.
         for name in ("ranges", "decoding_ranges"):
             object.__setattr__(self, name, tuple(getattr(self, name)))

@@ -69,28 +69,23 @@ class Dcme(MatchMethod):
     """Whether a pixel belongs to the nearest centre only, or to every centre its vote is near to."""
     hole_px: int = 9
     """Enclosed holes of at most this many pixels are filled: pixels near a centre have vectors near 0."""
-    min_area: int = 20
-    """Objects of fewer pixels are dropped."""
-    object_px: int = 64
-    """Height or width in pixels that nearly no object exceeds."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         heads = self.shape.heads
         if set(heads) != {VECTORS, GRID} or heads[VECTORS] != 2 or heads[GRID] < 2:
             raise ValueError(
                 f"DCME: expected a network with the heads {VECTORS!r} (2 maps) and {GRID!r} (background and at least "
                 f"one class), got {dict(heads)!r}"
             )
-        if self.amplitude <= 0 or self.min_area < 0 or self.object_px < 1:
+        if min(self.votes, self.spread_px, self.gap_px, self.hole_px) < 0:
             raise ValueError(
-                "DCME: expected a positive amplitude, min_area of 0 or more and object_px of 1 or more, "
-                f"got {self.amplitude!r}, {self.min_area!r}, {self.object_px!r}"
+                "DCME: expected votes, spread_px, gap_px and hole_px of 0 or more, got "
+                f"{self.votes!r}, {self.spread_px!r}, {self.gap_px!r}, {self.hole_px!r}"
             )
-
-        if min(self.votes, self.spread_px, self.gap_px, self.hole_px) < 0 or self.radius_px <= 0:
+        if self.amplitude <= 0 or self.radius_px <= 0:
             raise ValueError(
-                "DCME: expected votes, spread_px, gap_px and hole_px of 0 or more and a positive radius_px, got "
-                f"{self.votes!r}, {self.spread_px!r}, {self.gap_px!r}, {self.hole_px!r}, {self.radius_px!r}"
+                f"DCME: expected a positive amplitude and radius_px, got {self.amplitude!r} and {self.radius_px!r}"
             )
 
     @property

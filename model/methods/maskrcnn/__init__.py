@@ -53,20 +53,17 @@ class MaskRcnn(MatchMethod):
     """Most objects, per 256 x 256 pixels."""
     keep_overlaps: bool = True
     """Whether masks keep shared pixels, or the likeliest object takes them."""
-    min_area: int = 20
-    """Objects of fewer pixels are dropped."""
-    object_px: int = 64
-    """Height or width in pixels that nearly no object exceeds."""
 
     def __post_init__(self) -> None:
-        counts = ("proposals_before", "proposals", "regions", "detections", "object_px")
+        super().__post_init__()
+        counts = ("proposals_before", "proposals", "regions", "detections")
         shares = ("proposal_iou", "box_iou", "mask_iou", "score")
         wrong = [name for name in counts if getattr(self, name) < 1]
         wrong += [name for name in shares if not 0 < getattr(self, name) < 1]
-        if wrong or self.min_area < 0:
+        if wrong:
             raise ValueError(
-                "maskrcnn: expected counts of at least 1, thresholds between 0 and 1 and min_area of 0 or more, got "
-                + ", ".join(f"{name} {getattr(self, name)!r}" for name in wrong or ["min_area"])
+                "maskrcnn: expected counts of at least 1 and thresholds between 0 and 1, got "
+                + ", ".join(f"{name} {getattr(self, name)!r}" for name in wrong)
             )
 
     @property

@@ -42,21 +42,13 @@ class StarDist(MatchMethod):
     """Of two polygons that share more than this part of the smaller one, the less probable is dropped."""
     keep_overlaps: bool = True
     """Whether polygons keep shared pixels, or the most probable takes them."""
-    min_area: int = 20
-    """Objects of fewer pixels are dropped."""
-    object_px: int = 64
-    """Height or width in pixels that nearly no object exceeds."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (0 < self.probability < 1 and 0 <= self.overlap <= 1):
             raise ValueError(
                 "stardist: expected a probability between 0 and 1 and an overlap of 0 to 1, "
                 f"got {self.probability!r} and {self.overlap!r}"
-            )
-        if self.min_area < 0 or self.object_px < 1:
-            raise ValueError(
-                "stardist: expected min_area of 0 or more and object_px of 1 or more, "
-                f"got {self.min_area!r} and {self.object_px!r}"
             )
 
     def network(self, channels: int) -> StarUNet:
