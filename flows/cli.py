@@ -54,13 +54,15 @@ COMMANDS = {
     "clean": "Remove the scratch of finished runs.",
     "demo": "Make, segment, evaluate and report a small plate.",
 }
-DATA = {"ingest", "import-labels", "export"}
-"""Commands of the package `flows.commands.data`."""
+PACKAGES = {
+    **dict.fromkeys(("ingest", "import-labels", "export"), "data."),
+    **dict.fromkeys(("models", "train", "tune"), "training."),
+}
+"""Packages below `flows.commands` of the commands that have one."""
 
 for _name, _help in COMMANDS.items():
     _function = _name.replace("-", "_")
-    _module = f"data.{_function}" if _name in DATA else _function
-    app.command(f"flows.commands.{_module}:{_function}", name=_name, help=_help)
+    app.command(f"flows.commands.{PACKAGES.get(_name, '')}{_function}:{_function}", name=_name, help=_help)
 
 
 GARBAGE = 100_000

@@ -1,0 +1,1 @@
+"""Commands about models: listing, training and tuning them."""
