@@ -35,7 +35,7 @@ class Filters:
     drop_edge: bool = False
     """Drop objects that touch the edge of the image."""
 
-    def keep(self, rows: Columns) -> np.ndarray:
+    def passing(self, rows: Columns) -> np.ndarray:
         """Return which objects pass the filters."""
         kept = rows["area"] >= (self.min_area or 0)
         if self.max_area is not None:
@@ -122,7 +122,7 @@ class Objects:
     def __len__(self) -> int:
         return len(self.layer)
 
-    def painted(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def ids_and_layers(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Rank + 1 (uint32, 0 where dropped) and output layer of ``count`` pieces from number ``first`` on."""
         of_piece = self.of_piece[first : first + count]
         kept = of_piece >= 0
@@ -159,7 +159,7 @@ def join(
     smallest = np.full(total, 255, np.uint8)
     np.minimum.at(smallest, group, layer)
     deciding = {name: merged(name, rows[name]) for name in DECIDING}
-    order = np.flatnonzero(filters.keep(deciding))
+    order = np.flatnonzero(filters.passing(deciding))
     order = order[np.lexsort((smallest[order], deciding["first"][order]))]
     rank = np.full(total, -1, np.int64)
     rank[order] = np.arange(len(order))

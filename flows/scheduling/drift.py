@@ -106,7 +106,7 @@ def _well(path: str) -> str:
     return "/".join(parts[:2]) if len(parts) == 3 else path
 
 
-def keep(history: Address, numbers: PlateNumbers) -> None:
+def add_to_history(history: Address, numbers: PlateNumbers) -> None:
     """Add a plate to the history; files are named by time, so that a listing is in order."""
     stamp = numbers.ended.replace(":", "").replace("+0000", "Z")
     history.write_bytes(
@@ -114,7 +114,7 @@ def keep(history: Address, numbers: PlateNumbers) -> None:
     )
 
 
-def recall(history: Address) -> list[PlateNumbers]:
+def read_history(history: Address) -> list[PlateNumbers]:
     """The latest plates of the history, oldest first; of a repeated plate only its latest entry."""
     names = [name for name in history.children() if name.endswith(".json")][-2 * KEPT :]
     texts = [history.read_bytes_or_none(name) for name in names]

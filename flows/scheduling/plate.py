@@ -19,7 +19,7 @@ from flows.evaluation.report import report_page
 from flows.execution.executors import describe_error
 from flows.execution.orchestrate import Step, direct
 from flows.jobs import SegmentJob
-from flows.scheduling.drift import drift, keep, plate_numbers, recall
+from flows.scheduling.drift import add_to_history, drift, plate_numbers, read_history
 from flows.scheduling.reports import write_index, write_plate_page
 from flows.scheduling.watch import Outcome, Watch, changed, signature
 from flows.segmentation.record import Progress, RunRecord, silent
@@ -63,7 +63,7 @@ def process(watch: Watch, plate: str, *, step: Step = direct, progress: Progress
         hold.check()
         if outcome.status != "conflict":
             outcome = changed(watch, outcome)
-            watch.keep(outcome)
+            watch.write_outcome(outcome)
             write_index(watch)
         return outcome
 
@@ -144,7 +144,7 @@ def look_back(watch: Watch, plate: str, ended: str, record: RunRecord) -> list[s
     if not tables:
         return []
     numbers = plate_numbers(plate, ended, pd.concat(tables, ignore_index=True), record.images)
-    differences = drift(numbers, recall(watch.history), threshold=watch.job.drift)
+    differences = drift(numbers, read_history(watch.history), threshold=watch.job.drift)
     if not record.failures and not record.missing:
-        keep(watch.history, numbers)
+        add_to_history(watch.history, numbers)
     return [str(one) for one in differences]

@@ -103,7 +103,7 @@ class Watch:
         data = self.plate(plate).read_bytes_or_none("outcome.json")
         return None if data is None else Outcome(**json.loads(data))
 
-    def keep(self, outcome: Outcome) -> None:
+    def write_outcome(self, outcome: Outcome) -> None:
         """Write an outcome; the last step, under the claim."""
         self.plate(outcome.plate).write_bytes("outcome.json", json.dumps(asdict(outcome), indent=1).encode())
 

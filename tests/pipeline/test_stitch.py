@@ -59,7 +59,7 @@ def stitch(bits, image, core, filters=None, seed=0):
     rows |= measure.stacked([measure.without_shared(p.rows, p.overlaps, o) for p, o in zip(pieces, owners)])
     stack = np.zeros((max(int(objects.layer.max(initial=0)) + 1, 1), *bits.shape), np.uint32)
     for tile, piece, offset in zip(parts, pieces, offsets):
-        ids, output = objects.painted(offset, len(piece))
+        ids, output = objects.ids_and_layers(offset, len(piece))
         for layer in range(len(stack)):
             here = (ids > 0)[piece.span_piece] & (output == layer)[piece.span_piece]
             y, x = tile.core.within(tiles_frame(bits.shape))

@@ -242,7 +242,7 @@ def _replace(work: ImageJob, job: FieldJob, draft: Draft) -> dict[str, Any]:
         keep_objects(work)
         job.target.writer(read_stitching(work).depth)
         with job.work.ledger.writing():
-            draft.keep(
+            draft.write_folders(
                 [staging(work), *(f"{work.ledger.folder}/{key(work)}" for key in (stitching_key, table_key))]
             )
         return finish_image(job.target)

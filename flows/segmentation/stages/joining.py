@@ -73,7 +73,7 @@ def join_image(work: ImageJob, filters: Filters) -> int:
         qualities += [_quality(part) for part in parts]
         names += [item.key for item in items]
         starts += [starts[-1] + int(n) for n in np.cumsum(counts)]
-        numbers, layer = objects.painted(0, int(sum(counts)))
+        numbers, layer = objects.ids_and_layers(0, int(sum(counts)))
         ids.append(np.where(numbers > 0, numbers + np.uint32(base), np.uint32(0)))
         layers.append(layer)
         pairs.append((objects.pairs + base + 1).astype(np.uint32))

@@ -118,7 +118,7 @@ class Draft(Address):
         """True, because writing to a draft costs no round trip."""
         return True
 
-    def keep(self, folders: Iterable[str]) -> None:
+    def write_folders(self, folders: Iterable[str]) -> None:
         """Write the files of some folders to the address, including those of the scratch."""
         wanted = [key for folder in folders for key in self.files.inside(folder)]
         _write(self.base, {key: self.files.written[key] for key in wanted})

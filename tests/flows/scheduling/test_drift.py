@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from flows.scheduling.drift import PlateNumbers, drift, keep, plate_numbers, recall
+from flows.scheduling.drift import PlateNumbers, add_to_history, drift, plate_numbers, read_history
 from pipeline.store.places.address import address
 
 
@@ -54,8 +54,8 @@ def test_wells_without_objects_count():
 
 def test_the_history_keeps_order_and_the_last_word_on_a_plate(tmp_path):
     place = address(tmp_path / "history")
-    keep(place, numbers("b", 1.0, ended="2026-01-02T00:00:00.000+00:00"))
-    keep(place, numbers("a", 2.0, ended="2026-01-01T00:00:00.000+00:00"))
-    keep(place, numbers("b", 3.0, ended="2026-01-03T00:00:00.000+00:00"))
-    assert [(one.plate, one.objects_per_well) for one in recall(place)] == [("a", 2.0), ("b", 3.0)]
-    assert recall(address(tmp_path / "nothing")) == []
+    add_to_history(place, numbers("b", 1.0, ended="2026-01-02T00:00:00.000+00:00"))
+    add_to_history(place, numbers("a", 2.0, ended="2026-01-01T00:00:00.000+00:00"))
+    add_to_history(place, numbers("b", 3.0, ended="2026-01-03T00:00:00.000+00:00"))
+    assert [(one.plate, one.objects_per_well) for one in read_history(place)] == [("a", 2.0), ("b", 3.0)]
+    assert read_history(address(tmp_path / "nothing")) == []

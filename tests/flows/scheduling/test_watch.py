@@ -51,7 +51,7 @@ def states(watch, now):
 def done(watch, plate):
     """Stands for the work: keeps a complete outcome."""
     outcome = Outcome(plate=plate, status="complete", signature=signature(watch, plate), attempts=1)
-    watch.keep(outcome)
+    watch.write_outcome(outcome)
     return outcome
 
 
@@ -119,9 +119,9 @@ def test_a_plate_that_fails_is_tried_so_often_and_again_when_it_changes(watch_of
     watch = watch_of(quiet_s=0, attempts=2)
     new_plate(watch, "p.zarr")
     outcome = Outcome(plate="p.zarr", status=status, signature=signature(watch, "p.zarr"), attempts=1)
-    watch.keep(outcome)
+    watch.write_outcome(outcome)
     assert states(watch, 0.0) == {"p.zarr": "ready"}
-    watch.keep(replace(outcome, attempts=2))
+    watch.write_outcome(replace(outcome, attempts=2))
     assert states(watch, 0.0) == {"p.zarr": "given up"}
     new_plate(watch, "p.zarr", "repaired")
     assert states(watch, 0.0) == {"p.zarr": "ready"}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from flows.cli import run as command
-from flows.commands import train as train_command
+from flows.commands.training import train as train_command
 from flows.ingest.samples import ingest_synthetic
 from flows.jobs import TrainJob, job
 from flows.training.train import VALIDATION_SHARE, _digest, prepared_recipe, split
