@@ -3,8 +3,8 @@
     python benchmarks/quality.py ../shared/data [--models worms nuclei chromosomes]
     python benchmarks/quality.py ../shared/data --models nuclei --weights out/robust --as nuclei-left-out
 
-``--weights`` measures a folder instead of the shipped weights of the one model named, for models whose shipped
-weights were trained on everything in the end. The result says what the card says of the split.
+``--weights`` measures a folder instead of the shipped weights of the one model named. A model that was trained on
+all groups of its dataset in the end is measured on the images that its card lists as held out; the result says so.
 
 For each model: the validation split of its dataset is ingested, segmented and evaluated (canonical and the paper
 authors' assignment), as a whole and by group (experiment, slide, well), the worst group first; worms also on the
@@ -250,7 +250,7 @@ def measured(model: str, weights: str, data: Path, folder: Path) -> dict[str, An
     """All that is measured of one model, whose weights are those of a shipped model or of a folder."""
     name = DATA[model]
     card = read_card(shipped().get(weights, weights))
-    samples = list(dataset(name).read(data / name, split="validation"))
+    samples = list(unseen(card, name, data / name))
     store = stored(folder / f"{name}.zarr", samples)
     result = {
         "what": f"model {model} on the validation split of {name}",
@@ -265,6 +265,15 @@ def measured(model: str, weights: str, data: Path, folder: Path) -> dict[str, An
         return result | of_worms(store, crops, folder)
     cells = stored(folder / f"{name}-three.zarr", with_three_cells())
     return result | {"three_cells": counted(cells, weights)}
+
+
+def unseen(card: Mapping[str, Any], name: str, folder: Path) -> Iterator[Sample]:
+    """Images that a model was not trained on: those its card lists, or the validation split of its dataset."""
+    held = card.get("data", {}).get("held_out")
+    for split in ("train", "validation") if held else ("validation",):
+        for sample in dataset(name).read(folder, split=split):
+            if not held or sample.name in held:
+                yield sample
 
 
 def of_worms(store: Path, crops: Sequence[Sample], folder: Path) -> dict[str, Any]:

@@ -10,6 +10,10 @@ from machine import RESULTS
 ROOT = Path(__file__).parent.parent
 
 
+LEFT_OUT = {"nuclei-left-out": "nuclei, earlier weights: experiments never seen"}
+"""What a result is called whose name is not that of a model."""
+
+
 def result(name: str) -> dict[str, Any] | None:
     """A result, if it was measured."""
     path = RESULTS / f"{name}.json"
@@ -23,6 +27,7 @@ def quality() -> str:
     for path in sorted(RESULTS.glob("quality-*.json")):
         found = json.loads(path.read_text())
         name = path.stem.removeprefix("quality-")
+        name = LEFT_OUT.get(name, name)
         for key, suffix in (("full_frame", ""), ("paper_crop", ", paper's crop")):
             if key in found:
                 one = found[key]

@@ -61,6 +61,13 @@ def test_nuclei_of_any_size_are_found_at_the_scale_of_the_model(image_at, run_jo
     assert run_job(store, model="nuclei", name="n", scale=1 / size).objects == 25
 
 
+@pytest.mark.parametrize("size", [0.5, 1, 2, 3])
+def test_nuclei_drawn_in_any_size_are_counted_within_three_percent(image_at, run_job, size):
+    """Without a scale: the shipped weights know nuclei of 8 to 50 px across."""
+    store = image_at("a.zarr", nuclei(size, number=10))
+    assert run_job(store, model="nuclei", name="n").objects == pytest.approx(100, abs=3)
+
+
 def test_auto_resamples_to_the_pixel_size_of_the_segmenter(image_at, run_job, sized):
     for size in (1, 2):
         store = image_at(f"{size}.zarr", nuclei(size), spacing_um=(0.5 / size,) * 2)
