@@ -66,7 +66,7 @@ def _image(collection: Collection, path: str | None) -> Image:
 
 
 def _image_layers(image: Image) -> Iterator[tuple[list[Any], dict[str, Any]]]:
-    """Yield the pyramid of each channel, read when it is looked at, with its name and place."""
+    """Yield the pyramid of each channel, read on demand, with its name, scale and translation."""
     levels = _levels(image)
     before = (slice(None),) * (image.axes.index("c") if "c" in image.axes else 0)
     for number, name in enumerate(image.channels):

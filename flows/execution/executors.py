@@ -90,7 +90,7 @@ class Outcome:
     where: str = ""
     """The tile or image at which it failed."""
     seconds: float = 0.0
-    """How long a worker took; 0 where it failed."""
+    """Seconds that a worker took; 0 for a failure."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class Batch:
             return None
         try:
             return self.many(items)
-        except Exception:  # each unit is then called alone, and reports its own error
+        except Exception:  # Each unit is then called alone, so that its own error is reported.
             return None
 
 
@@ -80,7 +80,7 @@ class Batches:
         self._seconds = latest if self._seconds is None else (self._seconds + latest) / 2
 
     def add(self, item: Any) -> None:
-        """Append a unit."""
+        """Add a unit to the queue."""
         self._items.append(item)
 
     @property
@@ -129,7 +129,7 @@ class _Window:
 
     @property
     def is_full(self) -> bool:
-        """Whether so many units wait that the phase before should pause."""
+        """Whether so many units are waiting that the previous phase should pause."""
         return self.waiting.left >= QUEUED_PER_CALL * self.most
 
     def fill(self) -> None:
@@ -138,7 +138,7 @@ class _Window:
             self._send(some, 0)
 
     def collect(self, future: "Future[Answer]") -> Iterator[Outcome]:
-        """Yield the outcomes of a finished call, and submit again what has to be repeated."""
+        """Yield the outcomes of a finished call, and submit units again that have to be repeated."""
         some, tried = self.running.pop(future)
         error = _error(future)
         if error is None:
@@ -235,7 +235,7 @@ def _failed(item: Any, error: BaseException, tried: int) -> Outcome:
 
 
 def _error(future: Future) -> BaseException | None:
-    """What a call raised; raises what ends the run."""
+    """Return the exception of a call; raise it if it ends the run."""
     try:
         error = future.exception()
     except CancelledError:

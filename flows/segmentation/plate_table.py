@@ -1,8 +1,8 @@
-"""One table over all objects of a plate, a Parquet dataset with a part per well, which every run brings up to date.
+"""One table over all objects of a plate: a Parquet dataset with a part per well, which every run updates.
 
-``tables/<name>/table.parquet`` of the plate opens as one table: the tables of the images below each other, with the
-columns plate, well, field and acquisition in front. A collection without wells has a part per image. One image that
-is a store of its own has no such table: its own is in the same place.
+``tables/<name>/table.parquet`` of the plate opens as one table: the concatenated tables of the images, preceded by the
+columns plate, well, field and acquisition. A collection without wells has a part per image. A store of a single image
+has no such dataset, because the table of the image is at the same path.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ Parts = dict[str, list[Image]]
 
 
 def update_plate_table(plan: Plan, record: RunRecord) -> list[str]:
-    """Write the parts of the images that this run finished, unless they are there; names of the parts written."""
+    """Write the outdated parts of the images that this run finished; return their names."""
     images = [work.image for work in plan.works if work.image.path in record.images]
     if not images or not all(image.path for image in images):
         return []
@@ -50,7 +50,7 @@ def parts_of(images: Sequence[Image]) -> Parts:
 
 
 class PlateTables:
-    """The object tables of the images of a collection, each with the columns that tell its rows from others."""
+    """The object tables of the images of a collection, each with columns for plate, well, field and acquisition."""
 
     def __init__(self, source: Collection, output: Address, name: str, parts: Parts) -> None:
         self._plate = source.address.name.removesuffix(".zarr")
@@ -64,7 +64,7 @@ class PlateTables:
     def of(self, part: str) -> Iterator[pa.Table]:
         """Tables of a part, in the order of its images; those without a table are left out.
 
-        Images of one well may have different channels: what an image lacks is null.
+        Images of one well may have different channels; columns that an image lacks are null.
         """
 
         def find(image: Image) -> pq.ParquetFile | None:
@@ -82,7 +82,7 @@ class PlateTables:
 
 
 def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table with the columns of a schema: in its types, and null where it has no such column."""
+    """Cast a table to the columns and types of a schema; columns that it lacks are null."""
     known = set(table.column_names)
     columns = [
         table[f.name].cast(f.type) if f.name in known else pa.nulls(len(table), f.type) for f in schema

@@ -53,7 +53,7 @@ from pipeline.store.ome.mirror import list_published, mirror
 from pipeline.store.places.traffic import take_counts
 
 FIELDS_AT_ONCE = 8
-"""Fields that go through a network of its own at once: enough to fill a GPU with small ones."""
+"""Fields per call of a worker with a GPU: enough small ones to fill it."""
 
 
 def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct) -> RunRecord:
@@ -143,7 +143,7 @@ def segment_fields(run: Run, existing: Existing, todo: Sequence[ImageJob], limit
 
 
 def _field_phases(pool: Pool) -> list[Phase]:
-    """A field is one piece of work, or two where the network has workers of its own, which are to do nothing else."""
+    """Return the phases of a field: one, or two where the network has workers of its own."""
     together = pool.together
     if not pool.apart:
         return [Phase(call=segment_field, gpu=True, together=together)]

@@ -89,14 +89,14 @@ class Run:
         item: Callable[[Any], TileJob | ImageJob],
         pixels: Callable[[TileJob | ImageJob], int] = pixels_of,
     ) -> Iterator[Outcome]:
-        """Take every piece of work through some phases, as `each` does; outcomes are those of the last phase."""
+        """Take every unit of work through several phases, as `each` does; the outcomes are those of the last phase."""
         if not todo:
             return
         started, done_px, busy_s, last = time.perf_counter(), 0, 0.0, len(phases) - 1
         retries = self.plan.job.execution.retries
         self.progress.start(stage, len(todo))
         try:
-            # Closed at once, whatever is raised here: what has not begun is cancelled before the workers go.
+            # Closed after any exception here: calls that have not started are cancelled before the workers stop.
             with closing(run_phases(self.pool, phases, todo, retries=retries)) as outcomes:
                 for phase, outcome in outcomes:
                     self.hold.check()
@@ -120,7 +120,7 @@ class Run:
         self.progress.finish(stage)
 
     def _set_aside(self, stage: str, about: TileJob | ImageJob, outcome: Outcome) -> None:
-        """Set an image aside because of a piece of work that failed for good."""
+        """Set an image aside because a unit of work failed after all retries."""
         work = about.work if isinstance(about, TileJob) else about
         reason = describe_error(outcome.error) if outcome.error else ""
         self.set_aside(work, outcome.stage or stage, outcome.where or about, reason)

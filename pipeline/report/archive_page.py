@@ -34,12 +34,12 @@ class StoreLine:
     images: int = 0
     objects: int = 0
     seconds: float = 0.0
-    """Time of all its stages."""
+    """Seconds of all its stages."""
     traffic: Traffic = Traffic()
     problems: tuple[str, ...] = ()
-    """What was set aside or missing, and why."""
+    """Images that were set aside or are missing, with the reason."""
     link: str = ""
-    """Its own report, or the store."""
+    """Link to its report, or to the store."""
 
 
 def archive_page(place: str, output: str, lines: Sequence[StoreLine], *, provenance: Pairs = ()) -> Page:

@@ -1,7 +1,7 @@
-"""What a report is made of, as plain values: sections of key numbers, tables, charts, galleries and notes.
+"""The blocks of a report as plain values: sections of key numbers, tables, charts, galleries and notes.
 
-A page is built once from tables and pictures; HTML, Markdown and CSV are three ways to write the same value, so
-they cannot disagree on a number. Nothing here knows stores, templates or a plotting library.
+A page is built once from tables and pictures; HTML, Markdown and CSV are written from the same value, so they agree on
+every number. This module knows no stores, templates or plotting library.
 """
 
 import math
@@ -49,7 +49,7 @@ class Column:
     name: str
     """Heading, also the column name in CSV."""
     hint: str = ""
-    """One sentence for the reader who does not know the measure."""
+    """One sentence that explains the measure."""
     digits: int | None = None
     """Decimals shown; CSV keeps them all."""
     best: str = ""
@@ -95,7 +95,7 @@ class Table:
     rows: tuple[Row, ...]
     """Rows, top to bottom as first shown."""
     caption: str = ""
-    """What the numbers mean and how they came about."""
+    """Meaning and origin of the numbers."""
     filterable: bool = False
     """Whether the reader gets a filter box."""
     narrow: bool = False
@@ -141,10 +141,10 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyNumber:
-    """A number that is read first."""
+    """A key number at the top of a page."""
 
     label: str
-    """What it counts."""
+    """Name of the number."""
     value: str
     """The number as it is shown."""
     detail: str = ""
@@ -159,7 +159,7 @@ class KeyNumber:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyNumbers:
-    """The handful of numbers on top of a page."""
+    """The key numbers at the top of a page."""
 
     kind: ClassVar[str] = "numbers"
     numbers: tuple[KeyNumber, ...]
@@ -187,7 +187,7 @@ class Chart:
     figure: str
     """Plotly figure as JSON."""
     caption: str = ""
-    """How to read it."""
+    """Explanation of the figure."""
     height_px: int = 320
     """Height on the page."""
     aspect: float = 0.0
@@ -266,7 +266,7 @@ class Gallery:
     legend: tuple[LegendEntry, ...] = ()
     """What the colours mean."""
     caption: str = ""
-    """Which pictures these are, and which are not shown."""
+    """The selection of the pictures, and those that are not shown."""
     plate_columns: int = 0
     """Columns of the plate in whose shape the pictures stand; 0: as many abreast as fit."""
     column_px: int = 360
@@ -297,11 +297,11 @@ class Page:
     title: str
     """Heading and window title."""
     subtitle: str
-    """Where the data are and what made them."""
+    """Location and origin of the data."""
     sections: tuple[Section, ...]
     """Top to bottom."""
     provenance: tuple[tuple[str, str], ...] = ()
-    """What was run, on what, with what: name and value, in reading order."""
+    """Provenance as names and values, in reading order."""
 
     @property
     def tables(self) -> tuple[Table, ...]:

@@ -1,7 +1,7 @@
-"""Figures a reader can hover over, as Plotly JSON: curves, histograms, bars, ranges and dots.
+"""Interactive figures as Plotly JSON: curves, histograms, bars, ranges and dots.
 
-One look for all of them; text that comes from data is escaped here, because Plotly reads a subset of HTML.
-Numbers in, JSON out; the page decides where and when a figure is drawn.
+All have the same style; text from data is escaped here, because Plotly interprets a subset of HTML. Pure functions
+from numbers to JSON; the page draws the figures.
 """
 
 import html

@@ -1,6 +1,6 @@
-"""What a run was and what it cost, as tables: stages, failures, retries, versions, fingerprints, the job.
+"""The record of a run as tables: stages, failures, retries, versions, fingerprints, the job.
 
-Takes the record of a run as a plain dictionary and shows all of it but the listing of images. Knows no job classes.
+The record is a plain dictionary, of which everything but the listing of images is shown; no job classes are used.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ AGAIN = (
     "Nothing was written in these places. The same command again tries them, and only them: that mends what was wrong "
     "with the machine or the connection. Data that are corrupt or missing have to be copied again first."
 )
-"""What a rerun can mend, for the lists of failures."""
+"""Advice on repeating the run, for the lists of failures."""
 
 LONGEST = 2000
 """Rows shown of a list of failures; the rest is counted in a note."""
@@ -47,7 +47,7 @@ def fact_blocks(facts: Mapping[str, object]) -> tuple[Block, ...]:
 
 
 def failure_blocks(facts: Mapping[str, object]) -> tuple[Block, ...]:
-    """List what failed for good, by name: dictionaries such as image, stage, where, reason."""
+    """List the failures after all retries: dictionaries with keys such as image, stage, where, reason."""
     failures = recorded_failures(facts)
     if not failures:
         return ()
@@ -65,7 +65,7 @@ def failure_blocks(facts: Mapping[str, object]) -> tuple[Block, ...]:
 
 
 def recorded_failures(facts: Mapping[str, object]) -> list[Mapping[str, object]]:
-    """The failures of a record; what is no dictionary is left out."""
+    """The failures of a record; entries that are not dictionaries are left out."""
     failures = facts.get("failures")
     return (
         [entry for entry in failures if isinstance(entry, Mapping)] if isinstance(failures, Sequence) else []
@@ -73,7 +73,7 @@ def recorded_failures(facts: Mapping[str, object]) -> list[Mapping[str, object]]
 
 
 def recorded_retries(facts: Mapping[str, object]) -> int:
-    """How often something was tried again, over all stages of a record."""
+    """Number of retries over all stages of a record."""
     retries = facts.get("retries")
     return sum(int(number) for number in retries.values()) if isinstance(retries, Mapping) else 0
 

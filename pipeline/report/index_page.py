@@ -37,21 +37,21 @@ class PlateLine:
     status: str
     """complete, partial, failed or changed."""
     ended: str
-    """When it was done, ISO 8601 in UTC."""
+    """Time at which it was finished, ISO 8601 in UTC."""
     images: int = 0
     objects: int = 0
     failures: int = 0
     """Images that were set aside."""
     drift: tuple[str, ...] = ()
-    """How it differs from earlier plates."""
+    """Differences from earlier plates, one sentence each."""
     problems: tuple[str, ...] = ()
-    """What else a person should know."""
+    """Further messages for the user."""
     scores: dict[str, float] = field(default_factory=dict)
-    """Against the truth, where there is one."""
+    """Scores against the truth, where there is one."""
     link: str = ""
-    """Its own report, relative to the index."""
+    """Link to its report, relative to the index."""
     picture: str = ""
-    """A picture of it, relative to the index."""
+    """Link to a picture of it, relative to the index."""
     picture_px: tuple[int, int] = (1, 1)
     """Width and height of that picture."""
 

@@ -1,4 +1,4 @@
-"""Plate layouts: the table a lab keeps of what was done to each well, so that numbers can be given by condition.
+"""Plate layouts: a table of the condition of each well, by which numbers are grouped.
 
 A layout names wells (of one plate, or of every plate alike, or by a column ``plate``) or, for collections that are no
 plates, images. Tables in, conditions out; wells without a condition and conditions without a well are reported.
@@ -20,7 +20,7 @@ ROLE = "role"
 """Name of the column that says which wells are controls."""
 
 DOSE = ("dose", "conc")
-"""How the name of a column of doses begins."""
+"""Beginnings of the names of columns of doses."""
 
 WELL = re.compile(r"([A-Za-z]{1,2})[/_ -]?0*([1-9][0-9]*)")
 """B3, B03, B/3 and the like."""
@@ -28,7 +28,7 @@ WELL = re.compile(r"([A-Za-z]{1,2})[/_ -]?0*([1-9][0-9]*)")
 
 @dataclass(frozen=True, kw_only=True)
 class Spot:
-    """Where an image is."""
+    """The place of an image in a collection."""
 
     image: str
     """Its name."""
@@ -60,7 +60,7 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Assigned:
-    """A layout laid over a collection."""
+    """The conditions of the images of a collection."""
 
     conditions: dict[str, str | None]
     """By image; None where the layout leaves it blank or does not name the place."""
@@ -139,7 +139,7 @@ def _doses(table: pd.DataFrame, named: Mapping[str, Hashable]) -> list[float | N
 
 
 def assign(layout: Layout, spots: Iterable[Spot], *, name: str) -> Assigned:
-    """Give the images of a collection their conditions.
+    """Assign conditions to the images of a collection.
 
     Raises:
         BadArgument: no place of the layout is in the collection.

@@ -1,7 +1,7 @@
-"""The same page as Markdown, for terminals, merge requests and flow artifacts, and its tables as CSV.
+"""A page as Markdown, for terminals, merge requests and flow artifacts, and its tables as CSV.
 
-Pictures and charts stay out; every table and key number of the HTML is here with the same value. Text from data
-is escaped for the format it goes to.
+Pictures and charts are left out; every table and key number of the HTML is included with the same value. Text from
+data is escaped for the format.
 """
 
 import csv
@@ -11,7 +11,7 @@ import re
 from pipeline.report.blocks import KeyNumbers, Note, Page, Table, Value, is_blank
 
 MOST_ROWS = 200
-"""Rows of a table in Markdown; longer tables are cut, with a line that tells it. CSV is never cut."""
+"""Upper limit of rows in Markdown; longer tables are cut and end with a note. CSV is never cut."""
 
 
 def markdown_page(page: Page) -> str:

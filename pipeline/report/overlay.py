@@ -39,7 +39,7 @@ def eight_bit(grey: np.ndarray, *, brightest: int = 255) -> np.ndarray:
     finite = np.isfinite(values)
     if not finite.any():
         return np.zeros(image.shape, np.uint8)
-    step = max(1, min(image.shape) // SAMPLED_PX)  # limits for the eye: a sample is enough
+    step = max(1, min(image.shape) // SAMPLED_PX)  # A sample suffices for display limits.
     sample = values[::step, ::step]
     sample = sample[np.isfinite(sample)] if np.isfinite(sample).any() else values[finite]
     low, high = np.percentile(sample, (0.5, 99.5))
@@ -132,7 +132,7 @@ def encoded_lines(numbers: np.ndarray, colours: Sequence[str] = LAYER_COLOURS) -
 def encoded(picture: np.ndarray, *, budget_bytes: int) -> str:
     """Write a picture ``(h, w)`` uint8 as a WebP data URI of at most about ``budget_bytes``.
 
-    Quality is given up first, then size; below 48 pixels the picture is kept as it is.
+    Quality is reduced first, then size; a picture below 48 pixels is kept.
     """
     image = Image.fromarray(picture)
     while True:

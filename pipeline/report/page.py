@@ -51,7 +51,7 @@ def _environment() -> Environment:
 
 @cache
 def _plotly() -> str:
-    # Not run while the page loads: page.js does when the page stands. A closing tag inside would end the element.
+    # Not executed while the page loads, but by page.js afterwards. A closing tag inside would end the element.
     return PLOTLY.read_text(encoding="utf-8").replace("</script", "<\\/script")
 
 

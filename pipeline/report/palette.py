@@ -1,4 +1,4 @@
-"""Colours that colour-blind readers tell apart (Okabe and Ito 2008), and what they stand for in every report.
+"""Colours that colour-blind readers can distinguish (Okabe and Ito 2008), and their meaning in reports.
 
 Colour is never the only sign: truth is dashed, kinds are named in legends and titles.
 """

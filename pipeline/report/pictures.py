@@ -141,12 +141,12 @@ def merged(outlines: list[Outline]) -> tuple[Outline, ...]:
 
 
 def tolerance_px(shape: tuple[int, ...], shown_px: int) -> float:
-    """How far an outline may be simplified: half a pixel of what is shown, at least half a pixel of the image."""
+    """Tolerance of the simplification of outlines: half a displayed pixel, at least half a pixel of the image."""
     return max(0.5, 0.5 * max(shape) / shown_px)
 
 
 def fullest_part(stack: np.ndarray | None, shape: tuple[int, int], side_px: int) -> tuple[slice, slice]:
-    """The window of a grid of ``side_px`` with most object pixels; the middle of the image without objects."""
+    """Return the window of a grid of ``side_px`` with most object pixels; the centre of an image without objects."""
     height, width = (min(side_px, length) for length in shape)
     tops = range(0, shape[0] - height + 1, max(1, height // 2))
     lefts = range(0, shape[1] - width + 1, max(1, width // 2))

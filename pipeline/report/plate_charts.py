@@ -22,7 +22,7 @@ TAILS = (0.05, 0.95)
 """Quantiles of the wells between which colours differ; wells beyond have the colour of the end."""
 
 WELL_PX, BESIDE_PX, ABOVE_PX = 54, 115, 50
-"""Largest side of a well, and what stands beside and above the wells: colour bar, names."""
+"""Largest side of a well, and the space beside and above the wells for colour bar and names, in px."""
 
 MOST_WRITTEN = 12
 """Plates with more columns have no numbers in their wells: they would not fit."""
@@ -89,14 +89,14 @@ def plate_chart(
         where: places of the images.
         values: one number per image, in the order of ``where``.
         title: heading.
-        how: how the images of a well are joined, ``sum`` or ``median``.
+        how: aggregation of the images of a well, ``sum`` or ``median``.
         unit: title of the colour bar, and the unit in the hover text.
         anchors: id of the picture of each image, to which a click on its well leads.
         marked: boolean per image; the wells of these get a cross.
         alarm: colours for counts that should be zero.
         notes: a line for the hover text of a well, such as its condition.
         span: values of the first and last colour, for maps that share a scale.
-        caption: how to read it.
+        caption: explanation of the map.
     """
     grid = where.grid(values.to_numpy(float), how)
     fields = where.grid(np.ones(len(where.images)), "sum")

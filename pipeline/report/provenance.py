@@ -1,6 +1,6 @@
 """The first block of every page: what was run, on which data, with which model and settings, and when.
 
-Takes the record of a run as a plain dictionary; what an older record does not know is left out.
+The record of a run is a plain dictionary; facts that older records lack are left out.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ Pairs = tuple[tuple[str, str], ...]
 """Names and values in reading order."""
 
 DIGEST = 12
-"""Digits of a digest that are shown: enough to tell two models apart."""
+"""Displayed digits of a digest, enough to distinguish models."""
 
 
 def run_provenance(record: Mapping[str, Any]) -> Pairs:

@@ -1,4 +1,4 @@
-"""Names and places of images on a plate: which image an object lies in, wells in plate order, numbers per well.
+"""Names and places of images on a plate: the image of an object, wells in plate order, numbers per well.
 
 Works on columns of strings; a collection that is no plate has empty row and column names.
 """
@@ -28,7 +28,7 @@ def with_image(objects: pd.DataFrame) -> pd.DataFrame:
 
 
 def well_name(row: str, column: str) -> str:
-    """Name of a well as on the lid, ``B03``; empty when it is no well."""
+    """Name of a well as printed on plates, ``B03``; empty outside of a plate."""
     if not row or not column:
         return ""
     return f"{row}{int(column):02d}" if column.isdecimal() else f"{row}{column}"
@@ -58,7 +58,7 @@ def axis_names(names: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where the images of a collection are."""
+    """The places of the images of a collection."""
 
     images: tuple[str, ...]
     """Image names in plate order."""

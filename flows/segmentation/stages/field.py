@@ -68,13 +68,13 @@ class FieldResult:
 
 @dataclass(frozen=True)
 class PredictedField:
-    """A field after the network, on its way from a worker with a GPU to another one."""
+    """A field after the network, as it is sent from a worker with a GPU to another one."""
 
     job: FieldJob
     layers: dict[str, bytes]
-    """What the network's stage keeps in the scratch, by key."""
+    """The scratch files of the stage `predict`, by key."""
     seconds: dict[str, float]
-    """Time spent reading, in the network, and writing its layers."""
+    """Seconds spent reading, in the network, and writing its layers."""
 
     @property
     def work(self) -> ImageJob:
@@ -110,10 +110,10 @@ def predict_field(job: FieldJob) -> PredictedField:
 
 
 def predict_fields(jobs: Sequence[FieldJob]) -> list[PredictedField]:
-    """Do the first half for several fields, whose tiles go through the network together.
+    """Run the first half for several fields, whose tiles go through the network together.
 
-    Blocks of one shape may be one batch of the network. On a GPU its sums are then rounded in another order; on a CPU
-    every block is computed by itself, and the results are the same to the bit.
+    Blocks of one shape may form a batch. On a GPU its sums may then be rounded differently; on a CPU every block is
+    computed separately, and the results are bit-identical.
     """
     keep_memory()
     going = [job for job in jobs if not _is_publishing(job)]
@@ -154,7 +154,7 @@ def _opened(job: FieldJob) -> _Opened:
 
 
 def _finished(job: FieldJob, work: ImageJob, draft: Draft, seconds: dict[str, float]) -> FieldResult:
-    """From layers in a draft to the results of a field."""
+    """Turn the layers in a draft into the results of a field."""
     started = time.perf_counter()
     _paint(work, job)
     facts = _replace(work, job, draft) if job.replaces else _publish(work, job, draft)
@@ -172,7 +172,7 @@ def _read(work: ImageJob, job: FieldJob) -> tuple[ImageJob, Limits]:
 
 
 def _predict(field: _Opened) -> dict[str, float]:
-    """Run the network over the tiles of a field, one after the other; seconds it took."""
+    """Run the network on the tiles of a field, one after the other; return the seconds."""
     total = {"read_s": field.read_s, "network_s": 0.0, "write_s": 0.0}
     for item in field.work.items(field.work.tiles()):
         with failing_in("predict", item):
@@ -182,7 +182,7 @@ def _predict(field: _Opened) -> dict[str, float]:
 
 
 def _predict_together(fields: Sequence[_Opened]) -> list[PredictedField]:
-    """Run the network over the tiles of all fields at once."""
+    """Run the network on the tiles of all fields together."""
     if not fields:
         return []
     if len(fields) == 1:

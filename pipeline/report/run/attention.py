@@ -9,7 +9,7 @@ from pipeline.report.blocks import Block, Column, Note, Row, Table
 from pipeline.report.wells import Places
 
 EMPTY = "empty"
-"""Flag of an image that holds nothing but noise."""
+"""Flag of an image that holds only noise."""
 
 RULES = {
     EMPTY: "nothing in the image stands out of the noise of the camera",
@@ -26,7 +26,7 @@ LISTED = 24
 
 
 def attention_blocks(where: Places, table: pd.DataFrame, anchors: Mapping[str, str]) -> tuple[Block, ...]:
-    """List the images to look at first, failures before flags; a note that there are none otherwise."""
+    """List the images that need attention, failures before flags; a note where there are none."""
     found = list(_found(where, table))
     if not found:
         return (Note(text="No image failed, is empty, out of focus or saturated.", tone="good"),)
@@ -47,7 +47,7 @@ def attention_blocks(where: Places, table: pd.DataFrame, anchors: Mapping[str, s
 
 
 def _found(where: Places, table: pd.DataFrame) -> Iterator[tuple[str, str, str, str]]:
-    """Name, well, what is the matter, and why it is said; the gravest first."""
+    """Yield name, well, problem and its rule for each image, the most severe first."""
     places = list(zip(table.index.astype(str), where.wells))
     for (name, well), status, reason in zip(places, table["status"], table["reason"]):
         if status != "done":

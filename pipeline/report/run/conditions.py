@@ -12,7 +12,7 @@ from pipeline.report.charts import dots, height_px
 from pipeline.report.wells import Places
 
 SHOWN = 8
-"""Names spelled out in a note; the rest is counted."""
+"""Names that are listed in a note; the others are counted."""
 
 
 def condition_section(
@@ -24,7 +24,7 @@ def condition_section(
         where: the images.
         table: per image, with a column ``condition`` that is empty for images of no condition.
         measures: column of the table to its title, those that get a column here.
-        gaps: what the layout and the plate do not know of each other, by what it is.
+        gaps: wells that only the layout or only the plate has, by a description.
     """
     known = table.assign(well=where.wells)[table["condition"] != ""]
     groups = known.groupby("condition", sort=False)

@@ -38,7 +38,7 @@ GOOD_Z, POOR_Z = 0.5, 0.0
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """How well a measure tells the controls apart."""
+    """How well a measure separates the controls."""
 
     z_prime: float
     ssmd: float

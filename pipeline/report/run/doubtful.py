@@ -1,7 +1,7 @@
 """The objects of a run that are most worth a look: cut at a tile border, of unusual size or shape, or much overlapped.
 
-A choice for the eye, not a test: it takes the most extreme objects for each reason in turn, so that no reason crowds
-out the others. Pure table work.
+The list is for visual inspection and no statistical test. The most extreme objects of each reason are taken in turn,
+so that all reasons are represented. Only tables are used.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ PLACE = ("image", "t", "z", "label", "centroid_y", "centroid_x", "bbox_y0", "bbo
 
 
 def doubtful_objects(objects: pd.DataFrame, *, core_px: int | None = None, most: int = MOST) -> pd.DataFrame:
-    """Return the objects to look at first, the gravest of each reason in turn.
+    """Return the objects to inspect first, the most extreme of each reason in turn.
 
     Args:
         objects: object table of a run, with a column ``image`` or with row, column and field that make it up.

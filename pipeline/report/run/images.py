@@ -16,7 +16,7 @@ QUALITY_COLUMNS = {
 
 
 def image_table(run: Run, where: Places, table: pd.DataFrame, anchors: Mapping[str, str]) -> Table:
-    """Lay out the table of images: what was found in each, how sharp it is, and what went wrong; no empty columns."""
+    """Lay out the table of images: objects, focus and failures of each, without empty columns."""
     unit = area_column(run.objects)[1]
     columns = [
         Column(name="image"),

@@ -23,7 +23,7 @@ QUALITY = ("focus", "saturated")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """What a run left behind, as tables."""
+    """The results of a run as tables."""
 
     title: str
     """Name of the plate or slide and of the labels."""
@@ -39,9 +39,9 @@ class Run:
     seams: SeamReport | None = None
     """Seam quality, when the images were tiled."""
     drift: tuple[str, ...] = ()
-    """How the plate differs from earlier ones, in words."""
+    """Differences of the plate from earlier ones, one sentence each."""
     layout_gaps: Mapping[str, list[str]] = field(default_factory=dict)
-    """Places that the plate layout does not name or that are not there, by which of both."""
+    """Places that only the plate or only the layout has, by a description."""
 
     def __post_init__(self) -> None:
         known = set(places(self.images).images)

@@ -1,6 +1,6 @@
-"""The report of a run without truth, in the order of a reader: what was found, pictures, plate, decisions, the rest.
+"""The report of a run without truth: key numbers, pictures, plate, decisions, and details.
 
-Tables and callables in, a page out; the same input gives the same page.
+A page is a function of tables and of callables that return pictures.
 """
 
 from collections.abc import Mapping

@@ -97,7 +97,7 @@ def read_table(address: Address, path: str, name: str, *, columns: list[str] | N
 
 
 def find_parquet(address: Address, path: str, name: str) -> pq.ParquetFile | None:
-    """The encoded table of one image, to be read row group by row group; None where there is none.
+    """Open the encoded table of one image, to be read by row groups; None where there is none.
 
     Raises:
         BadStore: it is no Parquet.
@@ -113,18 +113,18 @@ def find_parquet(address: Address, path: str, name: str) -> pq.ParquetFile | Non
 def write_dataset(
     address: Address, name: str, parts: Mapping[str, str], tables: Callable[[str], Iterable[pa.Table]]
 ) -> list[str]:
-    """Bring the table over all images of a collection up to date; returns the names of the parts that were written.
+    """Update the table over all images of a collection; return the names of the parts that were written.
 
     The parts are ``tables/<name>/table.parquet/<part>.parquet``; pandas, pyarrow and ngio read the folder as one table,
-    DuckDB ``table.parquet/*.parquet``. Each part is replaced whole, and what it was made from is listed after it, so
-    that a writer that was killed does again what it had begun. Parts that are no longer named are removed.
+    DuckDB ``table.parquet/*.parquet``. Each part is replaced as a whole, and its fingerprint is listed afterwards, so
+    that a killed writer repeats unfinished parts. Parts that are no longer named are removed.
 
     Args:
         address: the collection.
         name: name of the table.
         parts: name of each part, and a fingerprint of what it is made from; a part whose listed fingerprint is the same
             is left as it is. An empty fingerprint is never the same.
-        tables: tables of a part, below each other; all with the same columns.
+        tables: tables of a part, which are concatenated; all with the same columns.
 
     Raises:
         RunConflict: the collection is one image, whose own table is in this place.
