@@ -45,9 +45,9 @@ test-adapters:
 	test -x $(ADAPTERS)/bin/python || $(PYTHON) -m venv $(ADAPTERS)
 	$(ADAPTERS)/bin/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[stardist,instanseg,bioimageio,cellpose]' \
 		'pytest>=8.4' 'pytest-timeout>=2.4'
-	$(ADAPTERS)/bin/python -m pytest tests/packages tests/model/adapters
+	$(ADAPTERS)/bin/python -m pytest --confcutdir tests/packages tests/packages
 	$(ADAPTERS)/bin/pip install --quiet --no-deps cellpose==3.1.1.3
-	$(ADAPTERS)/bin/python -m pytest tests/packages/test_cellpose.py
+	$(ADAPTERS)/bin/python -m pytest --confcutdir tests/packages tests/packages
 
 demo: $(VENV)/.installed
 	$(BIN)/platelayer demo demo

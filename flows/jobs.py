@@ -157,6 +157,9 @@ class TrainJob:
     """Name of the true labels."""
     channel: tuple[str | int, ...] = ()
     """Channels by name or index; default: all."""
+    project: Literal["none", "max"] = "none"
+    """max: learn from the maximum over all z planes, which flat truth beside a z stack belongs to; none: from every
+    plane with its truth."""
     normalise: Normalise = Normalise()
     """How intensities are normalised; kept in the card, so that segmenting does the same."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -154,7 +154,32 @@ def _say_model(work: SegmentJob) -> None:
     chosen = work.segmenter or work.model or f"{DEFAULT_MODEL} (the default)"
     running = work.segmenter or work.model or DEFAULT_MODEL
     others = [known for known in (*shipped(), "threshold") if known != running]
-    sys.stdout.write(f"model: {chosen}; others: {', '.join(others)}\n")
+    how = f"device {_device(work)}, precision {work.precision}, {_scale(work)}"
+    sys.stdout.write(f"model: {chosen}, {how}; others: {', '.join(others)}\n")
+
+
+def _device(work: SegmentJob) -> str:
+    """Where the network will run, as far as it is known before anything is imported that takes seconds."""
+    from flows.execution.executors import has_gpu_driver
+
+    execution = work.execution
+    if execution.device != "auto":
+        return execution.device
+    if "://" in execution.executor:
+        return "auto (a GPU where workers have one)"
+    if not has_gpu_driver():
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _scale(work: SegmentJob) -> str:
+    """At which scale images are segmented, as the job says."""
+    if work.pixel_size_um is not None:
+        return f"pixels of {work.pixel_size_um:g} um"
+    scale = "scale auto" if work.scale == "auto" else f"scale {work.scale or 1:g}"
+    return f"{scale} of level {work.level}" if work.level else scale
 
 
 def _record(work: SegmentJob) -> "RunRecord":

@@ -8,12 +8,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
 
-from flows.execution.executors import Pool
+from flows.execution.executors import Pool, has_gpu_driver
 from flows.execution.forkserver import ENVIRONMENT, METHOD, WORKER, begin
 from flows.execution.memory import keep_memory
 from flows.execution.versions import versions
@@ -112,9 +111,7 @@ def _local(execution: Execution, workers: int, threads: int, preload: Sequence[s
 def _gpus(device: str) -> list[str]:
     """GPUs of this machine that a job may use, as CUDA_VISIBLE_DEVICES names them."""
     # The driver's files are a quick check; torch, which takes seconds to import, is used only if they exist.
-    if device in ("cpu", "openvino") or not (
-        any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
-    ):
+    if device in ("cpu", "openvino") or not has_gpu_driver():
         return []
     import torch
 

@@ -21,7 +21,7 @@ from pipeline.errors import BadArgument
 from pipeline.metrics.precision import mean_average_precision
 from pipeline.normalise import normalised
 from pipeline.store.ome.collection import Image, channel_index, open_collection
-from pipeline.store.ome.labels import list_labels, read_stack
+from pipeline.store.ome.labels import list_labels, open_label, read_stack, stack_layers
 from pipeline.store.places.address import Address, address
 
 if TYPE_CHECKING:
@@ -290,12 +290,28 @@ def _examples(job: TrainJob, stores: Iterable[str]) -> Iterator[Example]:
 
 def _planes(job: TrainJob, store: Address, image: Image) -> Iterator[Example]:
     """All planes of an image share their limits, as they do when it is segmented."""
+    image = image.projected("max" if job.project == "max" else "")
+    _check_planes(job, store, image)
     channels = tuple(channel_index(image, c) for c in job.channel) or tuple(range(len(image.channels)))
     planes = [image.read(plane, channels, 0, image.size[0], 0, image.size[1]) for plane in image.planes]
     pixels = normalised(np.stack(planes, axis=1), job.normalise)
     place = "/".join(image.well) if image.well else image.path
     for plane, one in zip(image.planes, np.moveaxis(pixels, 1, 0)):
-        yield Example(str(store), place, (one, read_stack(store, image.path, job.truth, plane=plane)))
+        yield Example(
+            str(store),
+            place,
+            (one, read_stack(store, image.path, job.truth, plane=plane, project=job.project == "max")),
+        )
+
+
+def _check_planes(job: TrainJob, store: Address, image: Image) -> None:
+    """Refuse flat truth beside a z stack: nothing says which plane it belongs to."""
+    true = open_label(store, image.path, stack_layers(store, image.path, job.truth)[0])
+    if "z" not in true.axes and len({z for _, z in image.planes}) > 1:
+        raise BadArgument(
+            f"{image.place}: the labels {job.truth!r} are flat and the image has {len(image.planes)} planes; if they "
+            "belong to the maximum over z, set project to max (--set project=max)"
+        )
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

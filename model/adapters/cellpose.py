@@ -33,13 +33,16 @@ OLDER = (
 )
 """How to install the version that reads ``cyto3``."""
 
+NEWER = "; cpsam needs cellpose 4: pip install 'platelayer[cellpose]'"
+"""How to install the version that reads ``cpsam``."""
+
 _operators: list[torch.library.Library] = []
 """Declared operators, which last as long as this list holds them."""
 
 
 def load(name: str, *, device: str, settings: Settings) -> Adapter:
     """Load a Cellpose model by its name or by the path of its weights."""
-    _tolerate_vision_without_operators()
+    tolerate_vision_without_operators()
     models = optional("cellpose.models", extra="cellpose")
     version = importlib.metadata.version("cellpose")
     given = chosen(SETTINGS, settings, name="cellpose")
@@ -66,7 +69,7 @@ def _weights(models: ModuleType, name: str, version: str) -> Path:
         return Path(name)
     known = [*models.MODEL_NAMES, *models.get_user_models()]
     if name not in known:
-        other = f"; cyto3 and other networks of version 3 need {OLDER}" if version >= "4" else ""
+        other = f"; cyto3 and other networks of version 3 need {OLDER}" if version >= "4" else NEWER
         raise BadCheckpoint(
             f"cellpose:{name}: neither a file nor a model of cellpose {version}, which knows {', '.join(known)}{other}"
         )
@@ -108,7 +111,7 @@ def _labels(model: Any, block: np.ndarray, settings: Settings) -> np.ndarray:
     return labels
 
 
-def _tolerate_vision_without_operators() -> None:
+def tolerate_vision_without_operators() -> None:
     """Declare torchvision's compiled operators where its wheel was built for another torch (the CPU build of torch).
 
     Cellpose uses functions of torchvision that are plain Python; the import alone fails, for want of two operators.

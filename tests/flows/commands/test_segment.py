@@ -5,6 +5,7 @@ import tomllib
 import pytest
 
 from flows.cli import run as command
+from flows.execution import executors
 from flows.jobs import SegmentJob, TrainJob, WatchJob, as_table, example, job, read_toml, with_settings
 from pipeline.errors import BadArgument
 from pipeline.store.places.address import address
@@ -68,7 +69,7 @@ def test_options_win_over_the_file_and_settings_over_options(image_at, noise, br
 def test_the_first_line_says_which_model_runs(image_at, noise, capsys):
     store = image_at("a.zarr", noise((50, 50)))
     assert command(["segment", str(store), "--segmenter", "threshold"]) == 0
-    assert capsys.readouterr().out.splitlines()[0].startswith("model: threshold; others:")
+    assert capsys.readouterr().out.splitlines()[0].startswith("model: threshold, device ")
 
 
 def test_a_finished_run_says_so_and_computes_nothing(image_at, noise, counted, capsys, table_of):
@@ -169,3 +170,18 @@ def test_an_interrupted_run_goes_on(image_at, noise, module_of, tmp_path, table_
     assert code == 130
     assert not (store / ".platelayer/lock.json").exists()
     assert command(words) == 0 and len(table_of(store, "n"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "device cpu, precision float32, scale 1;"),
+        (["--device", "cpu", "--scale", "0.5"], "device cpu, precision float32, scale 0.5;"),
+        (["--level", "1"], "device cpu, precision float32, scale 1 of level 1;"),
+    ],
+)
+def test_the_first_line_names_device_precision_and_scale(image_at, noise, capsys, words, said, monkeypatch):
+    monkeypatch.setattr(executors, "has_gpu_driver", lambda: False)
+    store = image_at("a.zarr", noise((64, 64)), levels=2)
+    assert command(["segment", str(store), "--segmenter", "threshold", *words]) == 0
+    assert said in capsys.readouterr().out.splitlines()[0]

@@ -16,13 +16,14 @@ from flows.cli import run as command
 from flows.commands.training import train as train_command
 from flows.ingest.samples import ingest_synthetic
 from flows.jobs import TrainJob, job
-from flows.training.train import VALIDATION_SHARE, _digest, prepared_recipe, split
+from flows.training.train import VALIDATION_SHARE, _digest, _examples, prepared_recipe, split
 from model.card import read_card
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.samples.packing import read_packed
+from pipeline.errors import BadArgument
 from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.image_writing import create_plate, write_image
-from pipeline.store.ome.labels import write_stack
+from pipeline.store.ome.labels import read_stack, write_stack
 from pipeline.store.ome.tables import read_table
 from pipeline.store.places.address import address
 
@@ -496,3 +497,21 @@ def test_planes_are_normalised_as_they_are_when_segmented(
     learning, _ = split(job(TrainJob, {"data": [str(place)], "validation": [str(other)], "folder": "out"}))
     for example in learning:
         assert any(np.array_equal(example.pair[0], block) for block in blocks)
+
+
+def test_flat_truth_beside_a_z_stack_belongs_to_the_projection(plate: Path) -> None:
+    flat = open_collection(address(plate)).images[0]
+    pixels = flat.read((0, 0), (0,), 0, flat.size[0], 0, flat.size[1])[0]
+    stack = address(plate.parent / "stack.zarr")
+    write_image(stack, "", np.stack([pixels // 2, pixels])[None], axes=("c", "z", "y", "x"))
+    truth = read_stack(address(plate), flat.path, "truth")
+    write_image(stack, "labels/truth", truth[0].astype(np.uint32), axes=("y", "x"))
+    job = TrainJob(data=("stack.zarr",), folder="out")
+    with pytest.raises(
+        BadArgument, match=r"labels 'truth' are flat and the image has 2 planes.*set project=max"
+    ):
+        list(_examples(job, ["stack.zarr"]))
+    (learned,) = _examples(replace(job, project="max"), ["stack.zarr"])
+    np.testing.assert_array_equal(learned.pair[1], truth[:1])
+    same = next(_examples(job, [str(plate)]))
+    np.testing.assert_array_equal(learned.pair[0], same.pair[0])
