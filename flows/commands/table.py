@@ -42,7 +42,7 @@ def table(
 
 
 def _print(parts: Iterable[pa.Table]) -> int:
-    """Write tables as one CSV on standard output, until they end or nobody reads on."""
+    """Write tables as one CSV on standard output, until they end or the reader closes the pipe."""
     try:
         for number, part in enumerate(parts):
             sys.stdout.write(_csv(part.to_pandas(), heading=number == 0))

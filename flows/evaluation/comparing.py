@@ -92,7 +92,7 @@ def compare(
     """Evaluate every image of two sides; ``step`` calls the measuring of a group of images.
 
     Raises:
-        BadArgument: no image has a truth, shapes differ, a stack breaks the law, no place of the layout is there, or
+        BadArgument: no image has a truth, shapes differ, a stack is not valid, no place of the layout exists, or
             (strict) a side lacks images, or images their condition.
         BadStore: a side cannot be read.
     """

@@ -43,7 +43,7 @@ def report_page(
         source: where the images are, for a run that wrote to another store; default: what the record says.
         run: which run, where there are several.
         layout: conditions of the wells.
-        drift: how the plate differs from earlier ones, in words.
+        drift: differences of the plate from earlier ones, one sentence each.
         acquisition: only this acquisition of the plate, by id or name; default: those of the run.
     """
     described, views = described_run(

@@ -1,9 +1,8 @@
-"""The process that worker processes of this machine are forked from, with all that they need imported already.
+"""The server process from which the worker processes of this machine are forked, with their modules imported.
 
-Workers that are started from nothing each import Dask and the stages, two seconds of work; a forked one is there at
-once. The forkserver of Python is used: a process of one thread that does nothing else, so forking it is safe. It
-imports while the run is planned. Neither torch nor a segmenter is imported there, because a process that has used a
-GPU must not be forked.
+A spawned worker imports Dask and the stages, which takes two seconds; a forked one is ready immediately. Python's
+forkserver is used: a process of a single thread, which is safe to fork. It imports while the run is planned. Neither
+torch nor a segmenter is imported in it, because a process that has used a GPU must not be forked.
 """
 
 import multiprocessing
@@ -15,18 +14,18 @@ from contextlib import contextmanager
 from flows.execution.memory import KEPT_BYTES
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-"""How worker processes are started; Windows knows no forkserver."""
+"""Start method of worker processes; Windows has no forkserver."""
 
 ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
     **dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), str(KEPT_BYTES)),
     "MALLOC_ARENA_MAX": "1",
 }
-"""Of workers: one thread each, and memory kept as `keep_memory` does, from the start: Dask's own threads come first."""
+"""Environment of workers: one thread per library, and the allocator settings of `keep_memory` from the start."""
 
 
 WORKER = "flows.execution.worker"
-"""What every worker loads before it takes work."""
+"""Preload module of every worker."""
 
 
 def begin(preload: Sequence[str]) -> None:

@@ -156,7 +156,7 @@ def _output(plan: Plan, sizes: Sizes) -> Traffic:
         requests={"GET": 7, "PUT": 4 + groups, "LIST": 2 + groups, "DELETE": 1},
         bytes_out=JOB_BYTES + RECORD_BYTES * (2 + groups),
     )
-    listed = len(plan.works) >= MANY  # what is there already is told by a listing and not image by image
+    listed = len(plan.works) >= MANY  # existing results are found by one listing and not image by image
     total += _mirror(plan, listed=listed)
     depth = 1 + int(sizes.overlaps)
     if any(work.is_field for work in plan.works):

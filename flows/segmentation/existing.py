@@ -19,7 +19,7 @@ from pipeline.store.ome.label_images.reading import label_origin, labels_path
 from pipeline.store.ome.table_listing import list_tables
 
 MANY = 16
-"""Images from which on a server is asked for one listing of the output and not for each image."""
+"""Number of images from which a server is sent one listing of the output in place of requests per image."""
 
 BEGUN = "begun.json"
 """Lists the fields that this run may have begun to write, by their keys."""

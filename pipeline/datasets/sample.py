@@ -1,7 +1,7 @@
 """One annotated image in memory: the value every dataset yields and training, ingest and evaluation take.
 
 The invariant: the truth is a label stack over the pixels of the image, so objects that overlap survive.
-A sample knows nothing about stores, splits or networks.
+Samples are independent of stores, splits and networks.
 """
 
 import re

@@ -270,8 +270,7 @@ def match_sources(
             without.append(source.where)
         elif path in matched:
             raise BadArgument(
-                f"{source.where} and {matched[path].where} both fit image {path!r}; choose by --format, "
-                "or give a --table"
+                f"{source.where} and {matched[path].where} both fit image {path!r}; give --format or --table"
             )
         else:
             matched[path] = source

@@ -1,6 +1,6 @@
 """Two runs on the same images: how much better one is, and how sure that is.
 
-Only images that both evaluated are compared, and only if the truth was the same. Knows tables; draws nothing.
+Only images that both evaluated are compared, and only if the truth was the same. Tables only, no drawing.
 """
 
 from dataclasses import dataclass

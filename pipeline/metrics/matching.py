@@ -2,7 +2,7 @@
 
 `canonical` is one-to-one: as many pairs at or above an IoU as possible, then the largest total IoU. `author` is
 the rule of the layering paper's own evaluation: the prediction with the largest intersection, which several truth
-objects may share. Works on the sparse pairs; knows nothing of pixels or scores.
+objects may share. It works on the sparse pairs, without pixels or scores.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 The image is cut into *atoms*, the sets of pixels that the same truth objects and the same predictions hold. Ids
 per atom and a pixel count are enough for areas, intersections, unions and shared parts. Atoms add up over tiles,
-do not depend on the order of layers, and never hold a mask per object. Knows nothing of thresholds or scores.
+do not depend on the order of layers, and never hold a mask per object. Thresholds and scores are defined elsewhere.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What went wrong with each object, in the words of the layering paper and two more.
+"""The kind of error of each object, in the terms of the layering paper and two more.
 
 Every truth object and every prediction gets exactly one kind, from intersections alone. The rules, in their order,
 are in docs/metrics.md; the three constants below are all there is to tune. Knows nothing of images or drawing.

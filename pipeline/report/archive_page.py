@@ -1,6 +1,6 @@
 """The report of an archive: one line per store, with a link to each, and what was set aside.
 
-Values in, a page out. Knows nothing of stores or of runs.
+A page is made of plain values, without access to stores or runs.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The index of all plates of a watched place: newest first, with a picture, counts, drift and failures of each.
 
-Values in, a page out. Knows nothing of stores or of runs.
+A page is made of plain values, without access to stores or runs.
 """
 
 from collections.abc import Sequence

@@ -17,7 +17,7 @@ CONDITION = "condition"
 """Default name of the column of conditions."""
 
 ROLE = "role"
-"""Name of the column that says which wells are controls."""
+"""Name of the column of the roles of wells (controls or samples)."""
 
 DOSE = ("dose", "conc")
 """Beginnings of the names of columns of doses."""

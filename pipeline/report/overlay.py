@@ -1,7 +1,7 @@
 """Pictures: a grey image as 8 bits, outlines of a label stack over it, and both as a data URI of bounded size.
 
 Outlines are one pixel wide at the size that is shown, whatever the size of the image, and objects that overlap
-are both visible. The same input gives the same bytes. Knows arrays only.
+are both visible. The same input gives the same bytes. Arrays only.
 """
 
 import base64

@@ -1,7 +1,7 @@
 """One self-contained HTML file from a page: styles, scripts, pictures and the plotting library inside it.
 
 It opens from disk without a network, and everything that comes from data is escaped: by the template engine in
-markup and attributes, and as JSON without ``<`` in scripts. Knows the blocks of a page, not what they mean.
+markup and attributes, and as JSON without ``<`` in scripts. It formats the blocks of a page without interpreting them.
 """
 
 from functools import cache

@@ -40,7 +40,7 @@ KIND_MEANINGS = {
     "overlap": "its shared pixels were given to another object",
     "spurious": "a prediction that overlaps no truth object, or only a small part of one",
 }
-"""Kinds of error in reading order, in words."""
+"""Labels of the kinds of error, in reading order."""
 
 
 def layer_colour(layer: int) -> str:

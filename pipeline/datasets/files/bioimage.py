@@ -32,7 +32,7 @@ READERS = {
     ".dv": "bioio-dv",
     ".sldy": "bioio-sldy",
 }
-"""Package that reads files of a suffix, for messages; bioio finds those that are installed by itself."""
+"""Package that reads files of a suffix, for messages; bioio finds installed readers automatically."""
 
 
 @dataclass(frozen=True, kw_only=True)

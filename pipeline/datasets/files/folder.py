@@ -62,7 +62,7 @@ def read(
         incomplete: what to do with an image that lacks a file; None leaves it out unless it is the only one.
 
     Raises:
-        BadArgument: names that are not understood, two files in one place, pages that nobody explains; an image
+        BadArgument: names that are not understood, two files in one place, pages of unknown meaning; an image
             that is not whole where that stops.
         BadStore: no files; a file that is not a TIFF where that stops.
     """

@@ -123,7 +123,7 @@ class PlainPixels:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """One row: rows are read as asked for."""
+        """One row, because any rows can be read."""
         row = self.axes.index("Y")
         return (1,) * (row + 1) + self.shape[row + 1 :]
 

@@ -36,7 +36,7 @@ CHECKSUMS = {
     "images.zip": "sha256:6f30a5d4fe38c928ded972704f085975f8dc0d65d9aa366df00e5a9d449fddd7",
     "masks.zip": "sha256:f9e6043d8ca56344a4886f96a700d804d6ee982f31e2b2cd3194af2a053c2710",
 }
-"""As other projects publish and check them; nobody here has downloaded the archives."""
+"""Checksums as published by other projects; they were not verified by a download."""
 SPLITS = ("train", "validation", "test", "all")
 LISTS = {"train": "training.txt", "validation": "validation.txt", "test": "test.txt"}
 MIN_AREA_PX = 25

@@ -1,7 +1,7 @@
 """The datasets platelayer can read, by name.
 
-The invariant: a module of this folder is imported when its dataset is asked for, not before. What a dataset is
-called, who made it and under which licence stands in its module alone.
+The invariant: a module of this folder is imported only when its dataset is used. Name, authors and licence of a dataset
+are in its module.
 """
 
 from collections.abc import Callable, Iterator

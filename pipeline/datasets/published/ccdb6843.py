@@ -1,7 +1,7 @@
 """CCDB:6843: neuroblastoma cells with neurites that cross, fluorescence, 100 images.
 
 Read are ``MP6843_img_full/<name>w1.TIF`` and ``MP6843_seg/<name>_GT_01.tif``, ``_GT_02.tif``. The invariant:
-cells that overlap are in two files, and each file is labelled by itself, so both stay whole.
+cells that overlap are in two files, and each file is labelled separately, so both stay whole.
 """
 
 from collections.abc import Iterator

@@ -25,7 +25,7 @@ def cells(path: Path, variable: str) -> list["Cell"]:
     try:
         content = loadmat(path, variable_names=[variable])[variable]
         return [Cell(path, value) for value in content.ravel()]
-    except NotImplementedError:  # how scipy says that a file is MATLAB 7.3, which is HDF5
+    except NotImplementedError:  # scipy's error for a file of MATLAB 7.3, which is HDF5
         return _new_cells(path, variable)
     except (KeyError, ValueError, TypeError, OSError, MatReadError) as error:
         raise BadStore(f"{str(path)!r}: expected a MATLAB cell array {variable!r}, but {error!r}") from error

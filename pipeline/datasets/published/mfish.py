@@ -65,7 +65,7 @@ def truth_from_classes(classes: np.ndarray) -> np.ndarray:
     """Derive the label stack ``(L, y, x)`` from a class map ``(y, x)``.
 
     An object is an 8-connected component of a class together with the overlap regions that touch the class.
-    Smaller overlap regions belong to nobody.
+    Smaller overlap regions are assigned to no object.
     """
     regions, _ = ndimage.label(classes == OVERLAP, _EIGHT)
     large = np.bincount(regions.ravel()) >= MIN_OVERLAP_PX

@@ -1,6 +1,6 @@
 """Find and read the files of a dataset as people have them on disk: under a parent folder, as PNG or TIFF.
 
-The invariant: what is missing or unreadable ends in a BadStore that names the path and what was looked for.
+The invariant: missing or unreadable files raise a BadStore that names the path and the expected files.
 Nothing here knows a particular dataset.
 """
 

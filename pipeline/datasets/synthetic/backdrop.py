@@ -1,6 +1,6 @@
 """Noise and uneven light of a synthetic scene, as functions of a pixel's place.
 
-The invariant: the value at a place depends on the seed and the place alone, never on the window asked for.
+The invariant: the value at a pixel depends on the seed and its position only, never on the requested window.
 """
 
 from functools import lru_cache

@@ -14,7 +14,7 @@ from pipeline.store.ome.table_listing import list_tables
 from pipeline.store.ome.tables import read_table
 
 NOT_MEASURES = frozenset({"label", "layer", "t", "z", "first_pixel", "tiles_spanned"})
-"""Numeric columns that say which object it is and not what it is like."""
+"""Numeric columns that identify an object and are no measurements."""
 
 
 def write_anndata(

@@ -93,7 +93,7 @@ def level_text(summary: Mapping[str, object]) -> str:
 
 
 def definitions(summary: Mapping[str, object]) -> str:
-    """Assignment, variant of AJI and pooling, as they stand in the summary."""
+    """Assignment, variant of AJI and pooling, with their names in the summary."""
     stated = (("Assignment", "assignment"), ("AJI variant", "aji"), ("pooled as", "pooling"))
     return "; ".join(f"{label} {summary[key]}" for label, key in stated if key in summary)
 

@@ -1,6 +1,6 @@
 """Whether objects that share pixels stay apart: pairs of true objects that overlap, and what became of them.
 
-Only images with a picture at hand are counted, because pixels are needed; the section says how many. Arrays in,
+Only images with a picture are counted, because pixels are needed; the section states their number. Arrays in,
 a section out.
 """
 
@@ -27,7 +27,7 @@ from pipeline.report.palette import ORANGE, SKY
 from pipeline.report.pictures import PictureOf, contours, large_picture, tolerance_px
 
 MOST_IMAGES = 20
-"""Images whose pixels are looked at."""
+"""Upper limit of the images whose pixels are analysed."""
 
 MOST_PICTURES = 6
 """Pairs that are shown, those that share most pixels first."""
@@ -61,7 +61,7 @@ def overlap_section(
     """Count the overlapping pairs of the first images, and show some of which both objects were found.
 
     Args:
-        images: names, in the order in which they are looked at.
+        images: names, in the order in which they are analysed.
         matches: table of matches of the evaluation.
         picture: as for the pictures of the page.
         plates: plate of each image, where there are several.

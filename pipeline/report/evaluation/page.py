@@ -73,7 +73,7 @@ GAPS = {
 
 
 SAID = ("prediction_name", "truth_name")
-"""Facts that stand on top of the page already."""
+"""Facts that are shown at the top of the page already."""
 
 
 def evaluation_report(assessment: Assessment, *, picture: PictureOf | None = None) -> str:
@@ -82,7 +82,7 @@ def evaluation_report(assessment: Assessment, *, picture: PictureOf | None = Non
 
 
 def evaluation_page(assessment: Assessment, *, picture: PictureOf | None = None) -> Page:
-    """Lay out the report of an evaluation; ``picture`` is asked for at most a few hundred images."""
+    """Lay out the report of an evaluation; ``picture`` is called for at most a few hundred images."""
     images = assessment.evaluation.images
     anchors = dict(numbered(tuple(images["image"].astype(str))))
     wells = (

@@ -113,7 +113,7 @@ def kind_outlines(
 ) -> tuple[Outline, ...]:
     """Outline every object of both stacks in the colour of its kind; errors are drawn over matches.
 
-    Objects that ``kinds`` does not know are left out.
+    Objects that are not in ``kinds`` are left out.
     """
     outlines = []
     for side, stack, known in (("truth", truth, kinds[0]), ("prediction", prediction, kinds[1])):

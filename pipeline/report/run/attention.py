@@ -22,7 +22,7 @@ RULES = {
 NO_OBJECTS = "no objects"
 
 LISTED = 24
-"""Images that are listed; the others are counted, and stand in the table of images."""
+"""Images that are listed; the others are counted, and are in the table of images."""
 
 
 def attention_blocks(where: Places, table: pd.DataFrame, anchors: Mapping[str, str]) -> tuple[Block, ...]:

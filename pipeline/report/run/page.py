@@ -47,7 +47,7 @@ def run_report(run: Run, *, picture: PictureOf | None = None, window: WindowOf |
 def run_page(run: Run, *, picture: PictureOf | None = None, window: WindowOf | None = None) -> Page:
     """Lay out the report of a run.
 
-    ``picture`` is asked for every image that is done, ``window`` for the worst seams; without them the page has
+    ``picture`` is called for every finished image, ``window`` for the worst seams; without them the page has
     no pictures of that kind.
     """
     where, table = per_image(run)

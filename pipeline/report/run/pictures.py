@@ -1,6 +1,6 @@
 """The pictures of a run report: every field as a thumbnail, and a closer look at a few that were chosen for a reason.
 
-Reads one image at a time through a callable, keeps only what goes on the page, and says what was left out.
+One image at a time is read through a callable; only its pictures are kept, and left-out images are named.
 """
 
 from collections.abc import Callable, Mapping

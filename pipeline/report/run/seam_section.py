@@ -1,4 +1,4 @@
-"""The seam section of a run report: a verdict in words, the three tests, profiles, and pictures of the worst seams."""
+"""The seam section of a run report: a verdict, the three tests, profiles, and pictures of the worst seams."""
 
 from collections.abc import Mapping, Sequence
 

@@ -232,7 +232,7 @@ def level_shapes(shape: tuple[int, ...], levels: int) -> tuple[tuple[int, ...], 
 
 
 def mean_of_2x2(block: np.ndarray) -> np.ndarray:
-    """Halve the last two axes by the mean of 2x2 pixels, rounded for integers; an odd last line stands for two."""
+    """Halve the last two axes by the mean of 2x2 pixels, rounded for integers; an odd last line counts twice."""
     pad = [(0, 0)] * (block.ndim - 2) + [(0, block.shape[-2] % 2), (0, block.shape[-1] % 2)]
     even = np.pad(block, pad, mode="edge") if any(after for _, after in pad) else block
     wide = np.dtype(np.float32 if block.dtype == np.float32 else np.float64)

@@ -1,6 +1,6 @@
 """Zarr group documents as plain JSON: few requests, the same bytes for the same content, both zarr formats.
 
-Knows where zarr v2 and v3 keep attributes and where NGFF 0.4 and 0.5 keep theirs; nothing about images.
+This module knows where zarr v2 and v3 keep attributes and where NGFF 0.4 and 0.5 keep theirs.
 """
 
 import json

@@ -35,7 +35,7 @@ def mirror(
         source: the opened source.
         target: where to; another place than the source.
         copy_images: copy the pixels (all levels, byte by byte) too.
-        present: all files of the target, where they were listed already: no group is asked for then.
+        present: all files of the target, if they were listed already; groups are then not requested one by one.
 
     Raises:
         BadArgument: the target is the source, or lies inside it.
