@@ -58,9 +58,9 @@ def check_chunks(image: "Image") -> None:
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         reason = (
-            "the writer of the store omitted no chunk"
+            "the store was written without leaving out chunks"
             if image.has_all_chunks
-            else "the coarser level is not empty there"
+            else "the coarser level shows some"
         )
         raise BadStore(
             f"{level}: expected pixels in chunk {lost[0]}{more}, as {reason}, but it is missing; {ADVICE}"
