@@ -225,7 +225,9 @@ def summary(record: "RunRecord") -> int:
     if record.empty:
         names = ", ".join(path or "image" for path in record.empty[:8])
         more = ", ..." if len(record.empty) > 8 else ""
-        sys.stdout.write(f"nothing but noise in {len(record.empty)} image(s): {names}{more}\n")
+        sys.stdout.write(
+            f"nothing but noise in {len(record.empty)} image(s): {names}{more}{_one_range(record)}\n"
+        )
     flagged = [f"{path or 'image'}: {' and '.join(flags)}" for path, flags in record.flags.items()]
     if flagged:
         more = ", ..." if len(flagged) > 8 else ""
@@ -244,3 +246,9 @@ def summary(record: "RunRecord") -> int:
     if record.failures:
         sys.stderr.write("the same command again repairs only what is missing\n")
     return 3 if record.failures or record.missing else 0
+
+
+def _one_range(record: "RunRecord") -> str:
+    """How to give all images of a plate one range of intensities, where each has its own."""
+    several = len(record.images) > 1 and record.normalise.get("scope") == "image"
+    return "; --set normalise.scope=plate gives all images one range" if several else ""

@@ -12,7 +12,7 @@ EMPTY = "empty"
 """Flag of an image that holds only noise."""
 
 RULES = {
-    EMPTY: "nothing in the image stands out of the noise of the camera",
+    EMPTY: "nothing in the image stands out of the noise; normalise.scope=plate gives all images one range",
     BLURRED: f"focus below {BLURRED_SHARE:.0%} of the median of the run, and {BLURRED_DEVIATIONS:.0f} robust standard "
     "deviations away from it",
     SATURATED: f"{SATURATED_SHARE:.1%} of the pixels or more are clipped; their intensities are too low",

@@ -74,4 +74,5 @@ def test_the_command_names_empty_images(plate_at, capsys):
     store = plate_at("p.zarr", {"A/1": [camera(2500 * drawn(PLACES))], "A/2": [camera(0 * drawn([]))]})
     with pytest.raises(SystemExit, match="0"):
         main(["segment", str(store), "--segmenter", "threshold"])
-    assert "nothing but noise in 1 image(s): A/2/0" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing but noise in 1 image(s): A/2/0; --set normalise.scope=plate" in said

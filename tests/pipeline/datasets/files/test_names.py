@@ -233,3 +233,7 @@ def test_names_go_there_and_back(found):
     assert {
         file.name: (*place.well, place.field, place.channel) for file, place in read.places.items()
     } == named
+
+
+def test_columns_of_wells_may_have_three_digits():
+    assert wells("exp_A001_f1.tif", "exp_B100_f1.tif", "exp_B101_f1.tif") == ["A1", "B100", "B101"]
