@@ -88,7 +88,7 @@ def train_model(
         on_step=on_step, say=say,
     )  # fmt: skip
     if is_first():
-        write_training_page(job, trained.folder, curves_before)
+        write_training_page(job, Path(job.folder), curves_before)
     return trained
 
 
