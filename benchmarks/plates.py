@@ -1,14 +1,20 @@
 """What a field of a plate costs beside the network: the present code against another checkout, in one run.
 
     git worktree add ../before 0f0a5a5
-    python benchmarks/plates.py ../before [--fields 384] [--size 512] [--repeats 2]
+    python benchmarks/plates.py ../before [--fields 405] [--size 512] [--repeats 2]
 
 A plate of noise is segmented by a threshold that costs nothing, by each executor, in a fresh process each time; the
-two checkouts take turns. Wall time includes all but the imports and the start of the workers, which are told apart.
-CPU time is that of the process and its workers: on a machine that does other things besides, compare that.
+two checkouts take turns. Wall time includes all but the imports; the time before the first stage, in which the plate
+is planned and the workers start, is told apart. CPU time is that of the process and of all that it started: on a
+machine that does other things besides, compare that.
+
+Three more measurements follow: planning a plate of 3,456 fields by both codes; a segmenter that sleeps, as a chip
+beside the processor would, on two threads; and the model `nuclei` on two workers, whose time in the network is
+compared with the time of all workers.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import resource
@@ -25,26 +31,44 @@ from machine import machine, write_result
 
 SEED = 3
 EXECUTORS = ("serial", "threads", "dask")
+WORKERS = 2
+PLANNED = 3456
+"""Fields of the plate that is planned only."""
+SLEEPS_MS = (20, 80)
+"""Times in a network that is not on the processor: what was asked for, and one for machines that are busy."""
+NUCLEI_PX = 1080
+
 KINDS = 8
 """Different fields; the plate repeats them."""
 
-SEGMENTER = """
+SEGMENTERS = """
+import time
+
 def trivial(block):
     return block[:1] > 0.6
 
-trivial.link, trivial.layers, trivial.halo_px = "touch", 1, 0
+def asleep_20(block):
+    time.sleep(0.02)
+    return block[:1] > 0.6
+
+def asleep_80(block):
+    time.sleep(0.08)
+    return block[:1] > 0.6
+
+for one in (trivial, asleep_20, asleep_80):
+    one.link, one.layers, one.halo_px = "touch", 1, 0
 """
 
 
-def make_plate(folder: Path, fields: int, size: int) -> str:
-    """Write a plate of fields of noise with smooth, bright objects."""
+def make_plate(place_of: Path, fields: int, size: int) -> str:
+    """Write a plate of fields of noise with smooth, bright objects, nine of them in a well."""
     # Imported here: in the other checkout these modules may have other names.
     from pipeline.store.ome.image_writing import create_plate, write_image
     from pipeline.store.places.address import address
 
-    rng, place = np.random.default_rng(SEED), address(folder / "plate.zarr")
+    rng, place = np.random.default_rng(SEED), address(place_of)
     rows = "ABCDEFGHIJKLMNOP"
-    wells = [(rows[number % 16], str(number // 16 + 1), 1) for number in range(fields)]
+    wells = [(rows[number % 16], str(number // 16 + 1), min(9, fields)) for number in range(-(-fields // 9))]
     images = [_smooth(rng, size) for _ in range(KINDS)]
     for number, path in enumerate(create_plate(place, name="plate", wells=wells)):
         write_image(place, path, images[number % KINDS][None], chunks=(size, size))
@@ -58,8 +82,8 @@ def _smooth(rng: np.random.Generator, size: int) -> np.ndarray:
     return ((image - image.min()) / np.ptp(image) * 60_000).astype(np.uint16)
 
 
-def run_once(source: str, output: str, executor: str) -> dict[str, float]:
-    """Segment in this process; seconds of wall and CPU, and of the start of the workers."""
+def run_once(table: dict[str, Any]) -> dict[str, Any]:
+    """Segment in this process; seconds of wall and CPU, and where the time went."""
     try:
         from flows.segmentation.run import segment
     except ImportError:  # the older layout of the package
@@ -80,32 +104,76 @@ def run_once(source: str, output: str, executor: str) -> dict[str, float]:
         def finish(self, stage: str) -> None:
             """Nothing to note."""
 
-    table = {"source": source, "output": output, "segmenter": "plates_segmenter:trivial", "name": "n",
-             "execution": {"executor": executor, "workers": 2}}  # fmt: skip
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     record = segment(job(SegmentJob, table), progress=Begin())
     ended = time.perf_counter()
     if record.status != "complete":
         raise RuntimeError(f"expected a complete run, got {record.failures[:1]}")
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
         "wall_s": round(ended - started, 2), "before_first_stage_s": round(began[0] - started, 2),
-        "cpu_s": round(sum(one.ru_utime + one.ru_stime for one in used), 2), "objects": record.objects,
+        "own_cpu_s": round(time.process_time() - cpu, 2), "objects": record.objects,
+        "network_s": record.network_s.get("network_s", 0.0), "stages": record.stages,
     }  # fmt: skip
 
 
-def measure(checkout: Path, folder: Path, source: str, executor: str) -> dict[str, float]:
-    """Segment by the code of a checkout, in a process of its own."""
+def plan_once(table: dict[str, Any]) -> dict[str, Any]:
+    """Plan in this process; seconds of wall and CPU."""
+    try:
+        from flows.segmentation.plan import make_plan
+    except ImportError:
+        from flows.plan import make_plan
+    from flows.jobs import SegmentJob, job
+
+    started, cpu = time.perf_counter(), time.process_time()
+    images = len(make_plan(job(SegmentJob, table)).works)
+    seconds = time.perf_counter() - started
+    return {"wall_s": round(seconds, 2), "cpu_s": round(time.process_time() - cpu, 2), "fields": images}
+
+
+def measure(checkout: Path, folder: Path, table: dict[str, Any], *, what: str = "run") -> dict[str, Any]:
+    """Segment or plan by the code of a checkout, in a process of its own; CPU time of it and all it started."""
     output = folder / "out.zarr"
     shutil.rmtree(output, ignore_errors=True)
     paths = os.pathsep.join((str(checkout), str(Path(__file__).parent), str(folder)))
-    words = [sys.executable, __file__, "--once", source, str(output), executor]
+    words = [sys.executable, __file__, "--once", what, json.dumps(table | {"output": str(output)})]
+    before = _cpu_of_children()
     done = subprocess.run(
         words, env=os.environ | {"PYTHONPATH": paths}, cwd=folder, capture_output=True, text=True, check=True
     )
+    _reap()
     facts = json.loads(done.stdout.splitlines()[-1])
     written = sum(1 for place in output.rglob("*") if place.is_file())
-    return facts | {"files": written}
+    return {"tree_cpu_s": round(_cpu_of_children() - before, 2), "files": written} | facts
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _adopt_orphans() -> None:
+    """Let this process wait for what outlives its parent, such as the process that workers are forked from."""
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def _reap() -> None:
+    """Wait for all orphans, so that their CPU time is counted."""
+    while True:
+        try:
+            os.wait()
+        except ChildProcessError:
+            return
+
+
+def a_job(source: str, executor: str) -> dict[str, Any]:
+    """A segmentation of a plate by an executor with two workers."""
+    execution = {"executor": executor, "workers": WORKERS}
+    return {
+        "source": source,
+        "segmenter": "plates_segmenter:trivial",
+        "name": "n",
+        "execution": execution,
+    }
 
 
 def main() -> None:
@@ -114,49 +182,100 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("before", nargs="?", type=Path)
-    parser.add_argument("--once", nargs=3, help="segment in this process: source, output, executor")
-    parser.add_argument("--fields", type=int, default=384)
+    parser.add_argument(
+        "--once", nargs=2, help="segment or plan in this process: run or plan, the job as JSON"
+    )
+    parser.add_argument("--fields", type=int, default=405)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     if options.once:
-        print(json.dumps(run_once(*options.once)))
+        what, table = options.once
+        print(json.dumps((run_once if what == "run" else plan_once)(json.loads(table))))
         return
-    here = Path(__file__).resolve().parent.parent
-    checkouts = {"before": options.before.resolve(), "now": here}
+    _adopt_orphans()
+    checkouts = {"before": options.before.resolve(), "now": Path(__file__).resolve().parent.parent}
     folder = Path(tempfile.mkdtemp())
     try:
-        (folder / "plates_segmenter.py").write_text(SEGMENTER)
-        source = make_plate(folder, options.fields, options.size)
-        runs: list[dict[str, Any]] = [
-            {"code": code, "executor": executor} | measure(checkouts[code], folder, source, executor)
-            for executor in EXECUTORS
-            for _ in range(options.repeats)
-            for code in checkouts
-        ]
+        (folder / "plates_segmenter.py").write_text(SEGMENTERS)
+        runs = compare(checkouts, folder, options)
+        result = {
+            "what": "a plate of small fields, a segmenter that costs nothing; best of the repeats",
+            "machine": machine(SEED), "before": _commit(checkouts["before"]),
+            "fields": options.fields, "size": options.size, "best": _best(runs), "runs": runs,
+            "planning": planning(checkouts, folder), "asleep": asleep(checkouts["now"], folder),
+            "nuclei": nuclei(checkouts["now"], folder),
+        }  # fmt: skip
     finally:
         shutil.rmtree(folder)
-    write_result("plates", {
-        "what": "a plate of small fields, a segmenter that costs nothing; best of the repeats",
-        "machine": machine(SEED), "before": _commit(checkouts["before"]),
-        "fields": options.fields, "size": options.size, "best": _best(runs), "runs": runs,
-    })  # fmt: skip
+    write_result("plates", result)
+
+
+def compare(checkouts: dict[str, Path], folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Runs of both codes by every executor, in turns."""
+    source = make_plate(folder / "plate.zarr", options.fields, options.size)
+    return [
+        {"code": code, "executor": executor} | measure(checkouts[code], folder, a_job(source, executor))
+        for executor in EXECUTORS
+        for _ in range(options.repeats)
+        for code in checkouts
+    ]
+
+
+def planning(checkouts: dict[str, Path], folder: Path) -> dict[str, Any]:
+    """Time to plan a plate of thousands of fields, by both codes."""
+    source = make_plate(folder / "many.zarr", PLANNED, 16)
+    return {
+        code: measure(checkout, folder, a_job(source, "serial"), what="plan")
+        for code, checkout in checkouts.items()
+    }
+
+
+def asleep(checkout: Path, folder: Path, fields: int = 90) -> dict[str, Any]:
+    """A network that is not on the processor: the time of the stage over the time in the network."""
+    source, found = make_plate(folder / "asleep.zarr", fields, 512), {}
+    for sleep_ms in SLEEPS_MS:
+        job = a_job(source, "threads") | {"segmenter": f"plates_segmenter:asleep_{sleep_ms}"}
+        seconds = measure(checkout, folder, job)["stages"]["fields"]["seconds"]
+        found[f"{sleep_ms} ms"] = {
+            "seconds": seconds,
+            "over_sleep": round(seconds / (fields * sleep_ms / 1e3), 3),
+        }
+    return {"fields": fields} | found
+
+
+def nuclei(checkout: Path, folder: Path, fields: int = 18) -> dict[str, Any]:
+    """A real model on two workers: their time over that in the network alone."""
+    source = make_plate(folder / "nuclei.zarr", fields, NUCLEI_PX)
+    found = measure(checkout, folder, a_job(source, "dask") | {"segmenter": None, "model": "nuclei"})
+    total, network = WORKERS * found["stages"]["fields"]["seconds"], found["network_s"]
+    return {"fields": fields, "size": NUCLEI_PX, "over_network": round(total / network, 3)} | found
 
 
 def _best(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Smallest wall and CPU time of each code and executor, in ms per field, and their ratios."""
+    """Smallest times of each code and executor in seconds, and their ratios."""
     found: dict[str, dict[str, float]] = {}
     for executor in EXECUTORS:
         line: dict[str, float] = {}
-        for measured in ("wall_s", "cpu_s"):
-            least = {
-                code: min(run[measured] for run in runs if (run["code"], run["executor"]) == (code, executor))
-                for code in ("before", "now")
-            }
+        mine = [run for run in runs if run["executor"] == executor]
+        for measured in ("wall_s", "stages_s", "tree_cpu_s", "own_cpu_s"):
+            least = {code: _least(mine, code, measured) for code in ("before", "now")}
             line |= {f"{measured}_{code}": value for code, value in least.items()}
             line[f"{measured}_ratio"] = round(least["before"] / least["now"], 2)
         found[executor] = line
+    found["dask over serial"] = {
+        measured: round(found["serial"][f"{measured}_now"] / found["dask"][f"{measured}_now"], 2)
+        for measured in ("wall_s", "stages_s")
+    }
     return found
+
+
+def _least(runs: list[dict[str, Any]], code: str, measured: str) -> float:
+    """The best of the repeats; ``stages_s`` is the wall time without what comes before the first stage."""
+    mine = [run for run in runs if run["code"] == code]
+    if measured == "stages_s":
+        return round(min(run["wall_s"] - run["before_first_stage_s"] for run in mine), 2)
+    return min(run[measured] for run in mine)
 
 
 def _commit(checkout: Path) -> str:

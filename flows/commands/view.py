@@ -97,7 +97,7 @@ def _levels(image: Image) -> list[Any]:
 def _place(image: Image) -> dict[str, Any]:
     """Return scale and translation of the axes that are no channels."""
     kept = [index for index, axis in enumerate(image.axes) if axis != "c"]
-    options: dict[str, Any] = {"scale": [image.scale[index] for index in kept]}
+    found: dict[str, Any] = {"scale": [image.scale[index] for index in kept]}
     if image.translation:
-        options["translate"] = [image.translation[index] for index in kept]
-    return options
+        found["translate"] = [image.translation[index] for index in kept]
+    return found

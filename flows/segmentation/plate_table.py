@@ -7,6 +7,7 @@ has no such dataset, because the table of the image is at the same path.
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,7 +17,7 @@ from flows.segmentation.record import RunRecord
 from pipeline.report.wells import well_name
 from pipeline.store.ledger import fingerprint, safe_name
 from pipeline.store.ome.collection import Collection, Image
-from pipeline.store.ome.tables import ROW_GROUP, find_parquet, repeated, write_dataset
+from pipeline.store.ome.tables import ROW_GROUP, find_parquet, numbers, repeated, write_dataset
 from pipeline.store.places.address import Address
 
 Parts = dict[str, list[Image]]
@@ -73,12 +74,17 @@ class PlateTables:
         images = self._parts[part]
         files = parallel_map(find, images, waits=not self._output.is_local)
         there = [(image, file) for image, file in zip(images, files, strict=True) if file is not None]
-        empty = [placed(file.schema_arrow.empty_table(), self._plate, image) for image, file in there]
+        own = [file.schema_arrow for _, file in there]
+        alike = all(schema.equals(own[0]) for schema in own)
+        kinds = own[:1] if alike else own
+        empty = [placed(_without_rows(s), self._plate, image) for s, (image, _) in zip(kinds, there)]
         schema = pa.unify_schemas([table.schema for table in empty], promote_options="permissive")
-        yield schema.empty_table()
+        yield _without_rows(schema)
         for image, file in there:
-            for batch in file.iter_batches(ROW_GROUP):
-                yield _fitted(placed(pa.Table.from_batches([batch]), self._plate, image), schema)
+            # One thread: the tables of fields are small.
+            for batch in file.iter_batches(ROW_GROUP, use_threads=False):
+                table = placed(pa.Table.from_batches([batch]), self._plate, image)
+                yield table if alike else _fitted(table, schema)
 
 
 def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -95,7 +101,17 @@ def placed(table: pa.Table, plate: str, image: Image) -> pa.Table:
     count, well = len(table), well_name(*image.well) if image.well else ""
     front = {
         "plate": repeated(plate, count), "well": repeated(well, count), "field": repeated(image.field or "", count),
-        "acquisition": pa.repeat(pa.scalar(image.acquisition, pa.int64()), count),
+        "acquisition": _acquisitions(image.acquisition, count),
     }  # fmt: skip
     rest = [name for name in table.column_names if name not in front]
-    return pa.table([*front.values(), *(table[name] for name in rest)], names=[*front, *rest])
+    return pa.Table.from_arrays([*front.values(), *(table[name] for name in rest)], names=[*front, *rest])
+
+
+def _acquisitions(number: int | None, count: int) -> pa.Array:
+    """A column with the id of an acquisition in every row, or with nulls."""
+    return pa.nulls(count, pa.int64()) if number is None else numbers(np.full(count, number, np.int64))
+
+
+def _without_rows(schema: pa.Schema) -> pa.Table:
+    """A table without rows; `pyarrow.Schema.empty_table` makes the same, but imports pandas first."""
+    return pa.Table.from_batches([], schema=schema)

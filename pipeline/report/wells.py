@@ -6,16 +6,19 @@ Works on columns of strings; a collection that is no plate has empty row and col
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from pipeline.errors import BadArgument
+
+if TYPE_CHECKING:  # a run names wells, and needs no table of pandas for that
+    import pandas as pd
 
 PLACE = ("row", "column", "field")
 
 
-def with_image(objects: pd.DataFrame) -> pd.DataFrame:
+def with_image(objects: "pd.DataFrame") -> "pd.DataFrame":
     """The object table with a column ``image``: as it is, or row, column and field joined by ``/``."""
     if "image" in objects.columns:
         return objects
@@ -86,6 +89,8 @@ class Places:
 
     def grid(self, values: np.ndarray, how: str) -> np.ndarray:
         """Lay one number per image out as ``(rows, columns)``: ``sum`` or ``median`` of a well's images, else NaN."""
+        import pandas as pd
+
         table = pd.DataFrame({"row": self.rows, "column": self.columns, "value": np.asarray(values, float)})
         wells = table.groupby(["row", "column"])["value"]
         laid = wells.sum(min_count=1) if how == "sum" else wells.median()
@@ -94,7 +99,7 @@ class Places:
         )
 
 
-def places(images: pd.DataFrame) -> Places:
+def places(images: "pd.DataFrame") -> Places:
     """Sort the images of a listing with columns ``image`` and, for a plate, ``row`` and ``column``."""
     if "image" not in images.columns:
         raise BadArgument(f"expected a column 'image' in the listing of images, got {list(images.columns)}")
@@ -103,6 +108,8 @@ def places(images: pd.DataFrame) -> Places:
         raise BadArgument(
             f"image {names[names.duplicated()].iloc[0]!r} is listed twice; names must be unique"
         )
+    import pandas as pd
+
     blank = pd.Series("", index=images.index)
     rows = images.get("row", blank).fillna("").astype(str)
     columns = images.get("column", blank).fillna("").astype(str)

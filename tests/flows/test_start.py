@@ -39,3 +39,9 @@ def test_inspect_needs_numpy_alone(plate_at, noise):
 
 def test_help_of_segment_starts_no_network_and_no_cluster():
     assert not imported_by("segment", "--help") & {"torch", "dask", "distributed", "prefect", "pandas"}
+
+
+def test_a_run_needs_neither_pandas_nor_a_cluster_nor_torch(plate_at, noise):
+    store = plate_at("p.zarr", {"A/1": [noise((40, 50))], "A/2": [noise((40, 50), seed=1)]})
+    imported = imported_by("segment", str(store), "--segmenter", "threshold")
+    assert not imported & {"torch", "dask", "distributed", "prefect", "pandas"}

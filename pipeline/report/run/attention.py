@@ -27,16 +27,16 @@ LISTED = 24
 
 def attention_blocks(where: Places, table: pd.DataFrame, anchors: Mapping[str, str]) -> tuple[Block, ...]:
     """List the images that need attention, failures before flags; a note where there are none."""
-    entries = list(_found(where, table))
-    if not entries:
+    found = list(_found(where, table))
+    if not found:
         return (Note(text="No image failed, is empty, out of focus or saturated.", tone="good"),)
     rows = tuple(
         Row(cells=(name or "image", *([well] if where.is_plate else []), what, why), anchor=anchors.get(name, ""),
             group=well)
-        for name, well, what, why in entries[:LISTED]
+        for name, well, what, why in found[:LISTED]
     )  # fmt: skip
     columns = ("image", *(["well"] if where.is_plate else []), "what", "why")
-    left = len(entries) - LISTED
+    left = len(found) - LISTED
     more = f" {left:,} more are flagged in the table of images." if left > 0 else ""
     return (
         Table(

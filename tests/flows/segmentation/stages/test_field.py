@@ -233,13 +233,17 @@ def test_what_a_field_costs_in_files_and_requests(plate_at, noise, bright, run_j
         )
         # The table, its group, the list of tables, and the mark.
         assert len(mine) - len(labels) == 1 + 3
-    # The job, the fields that are begun, and the record after the group and at the end.
+    # A part of the plate's table per well and its listings; the job, the fields that are begun, and the record after
+    # the group and at the end.
     rest = [key for key in written if not key.startswith("A/") and "/images/" not in key]
     assert sorted(key.rpartition("/")[2] for key in rest) == [
+        *(f"A0{column}.parquet" for column in range(1, 4)),
         "begun.json",
         "job.json",
         "record.json",
         "record.json",
+        "zarr.json",
+        "zarr.json",
     ]
 
 
