@@ -114,8 +114,8 @@ def coloured(grey: np.ndarray, stack: np.ndarray) -> np.ndarray:
 def tutorial(folder: Path) -> None:
     """Follow the tutorial, and photograph what it shows."""
     page = "tutorial.md"
-    for block, _ in Reader(folder).follow(read_blocks(page, (DOCS / page).read_text())):
-        sys.stdout.write(f"{block.place}\n")
+    for block, printed in Reader(folder).follow(read_blocks(page, (DOCS / page).read_text())):
+        sys.stdout.write(f"{block.place}\n{printed}")
     scans = sorted((folder / "scan").glob("*.tif"))
     wells = [(re.findall("[A-P][0-9]+", path.stem)[0], tifffile.imread(path)[::2, ::2]) for path in scans]
     save(panels(wells, columns=3, inches=2.9), "tutorial-scan.png")
@@ -125,6 +125,9 @@ def tutorial(folder: Path) -> None:
     save(
         section(report, "controls", hidden=".scroll, .block.narrow, .block:has(table), details"),
         "tutorial-controls.png",
+    )
+    save(
+        section(report, "review", hidden=".block:has(table), figure:nth-of-type(n+7)"), "tutorial-review.png"
     )
     save(section(evaluation, "pictures", hidden="figure:nth-of-type(n+3)"), "tutorial-evaluation.png")
 

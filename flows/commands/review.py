@@ -25,14 +25,14 @@ def review(
     described, _ = described_run(store, name=name, source=source, run=run)
     tiling = described.facts.get("tiling") or {}
     core = tiling.get("core") if isinstance(tiling, dict) else None
-    found = doubtful_objects(described.objects, core_px=core, most=most)
+    doubtful = doubtful_objects(described.objects, core_px=core, most=most)
     if csv:
-        address(csv).write_bytes("", found.to_csv(index=False).encode())
-    if not len(found):
+        address(csv).write_bytes("", doubtful.to_csv(index=False).encode())
+    if not len(doubtful):
         sys.stdout.write("no object ends at a tile border, is much overlapped or unusual in size or shape\n")
         return 0
-    shown = Table(*found.columns)
-    for row in found.itertuples(index=False):
+    shown = Table(*doubtful.columns)
+    for row in doubtful.itertuples(index=False):
         shown.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
     wide_console().print(shown)
     sys.stdout.write("platelayer report shows them as pictures; platelayer view opens the store in napari\n")

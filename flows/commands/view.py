@@ -97,7 +97,7 @@ def _levels(image: Image) -> list[Any]:
 def _place(image: Image) -> dict[str, Any]:
     """Return scale and translation of the axes that are no channels."""
     kept = [index for index, axis in enumerate(image.axes) if axis != "c"]
-    found: dict[str, Any] = {"scale": [image.scale[index] for index in kept]}
+    options: dict[str, Any] = {"scale": [image.scale[index] for index in kept]}
     if image.translation:
-        found["translate"] = [image.translation[index] for index in kept]
-    return found
+        options["translate"] = [image.translation[index] for index in kept]
+    return options

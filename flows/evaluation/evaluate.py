@@ -169,9 +169,11 @@ def provenance(compared: Compared) -> Pairs:
 def _models(compared: Compared) -> dict[str, str]:
     """Name and digest of the model that segmented each plate; plates whose run is not recorded are left out."""
     sides = {
-        true.address.name.removesuffix(".zarr"): found for true, found in compared.pairs.values() if found
+        true.address.name.removesuffix(".zarr"): labelled
+        for true, labelled in compared.pairs.values()
+        if labelled
     }
-    models = {plate: model_facts(_run_of(found))["Model"] for plate, found in sides.items()}
+    models = {plate: model_facts(_run_of(labelled))["Model"] for plate, labelled in sides.items()}
     return {plate: model for plate, model in models.items() if model}
 
 

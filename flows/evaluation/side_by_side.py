@@ -55,18 +55,18 @@ def predictions_of(words: Sequence[str], *, label: str | None = None) -> list[Pr
             groups.append((word, []))
         else:
             groups[-1][1].append(word)
-    found = [
+    predictions = [
         prediction
         for place, names in groups
         for prediction in (
             [Prediction(place=place, label=name) for name in names] or [Prediction(place=place, label=label)]
         )
     ]
-    for prediction in found:
-        if found.count(prediction) > 1:
+    for prediction in predictions:
+        if predictions.count(prediction) > 1:
             named = " ".join(filter(None, [prediction.place, prediction.label]))
             raise BadArgument(f"expected every prediction once, got {named!r} twice; leave one out")
-    return found
+    return predictions
 
 
 def _is_place(word: str) -> bool:
@@ -137,7 +137,7 @@ def _provenance(evaluated: Mapping[str, Evaluated]) -> list[tuple[str, str]]:
     facts = {name: dict(provenance(one.compared)) for name, one in evaluated.items()}
     first = next(iter(facts.values()))
     shared = [(key, first[key]) for key in ("Date", "Truth", "Code") if key in first]
-    own = [
+    facts_of_each = [
         (
             name,
             "; ".join(
@@ -146,7 +146,7 @@ def _provenance(evaluated: Mapping[str, Evaluated]) -> list[tuple[str, str]]:
         )
         for name, fact in facts.items()
     ]
-    return [*shared, *own]
+    return [*shared, *facts_of_each]
 
 
 def _write(page: Page, job: EvaluateJob) -> None:

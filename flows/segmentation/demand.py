@@ -172,9 +172,13 @@ def _plate_table(plan: Plan) -> Traffic:
     images = [work.image for work in plan.works]
     if not all(image.path for image in images):
         return Traffic()
-    found = 1 if plan.source.zarr_format == 3 else 2
+    documents = 1 if plan.source.zarr_format == 3 else 2
     return Traffic(
-        requests={"GET": len(images) + 2 + 3 * found, "PUT": len(parts_of(images)) + 2 * found, "LIST": 1}
+        requests={
+            "GET": len(images) + 2 + 3 * documents,
+            "PUT": len(parts_of(images)) + 2 * documents,
+            "LIST": 1,
+        }
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from flows.execution.executors import usable_cores
 from flows.jobs import SegmentJob
 from flows.segmentation.demand import Sizes, demand
+from flows.segmentation.existing import find_existing
 from flows.segmentation.image_job import ImageJob
 from flows.segmentation.plan import Plan, make_plan
 from flows.segmentation.stages.layer_mask import write_mask
@@ -24,11 +25,10 @@ from flows.segmentation.stages.tiles import (
     predict,
     ready,
 )
-from pipeline.errors import BadStore, RunConflict
+from pipeline.errors import BadStore
 from pipeline.normalise import limits_of
 from pipeline.stitch import from_bytes
-from pipeline.store.ledger import Ledger
-from pipeline.store.ome.labels import label_origin
+from pipeline.store.ledger import Ledger, check_free
 from pipeline.store.places.address import address
 from pipeline.store.places.faults import StoreLost
 from pipeline.store.places.traffic import Traffic
@@ -46,10 +46,11 @@ def estimate(job: SegmentJob) -> str:
 
     Raises:
         BadArgument, BadStore: the job or the source cannot be used.
-        RunConflict: labels of that name exist and come from other work; the run would refuse them too.
+        RunConflict: the run would be refused: another run holds the output, or labels or a table of that name come
+            from other work.
     """
     plan = make_plan(job)
-    _check_labels(plan)
+    to_do = _to_do(plan)
     tiles = sum(work.tile_count for work in plan.works)
     pixels = sum(len(w.image.planes) * int(np.prod(w.extent)) for w in plan.works)
     read = sum(_read_pixels(plan))
@@ -62,6 +63,7 @@ def estimate(job: SegmentJob) -> str:
     lines = [
         f"source      {plan.source.address}, {len(plan.works)} image(s), {pixels / 1e6:.1f} Mpx",
         f"output      {plan.output}, labels and tables {plan.name!r}, run {plan.ledger.run}",
+        f"to do       {to_do}",
         *(f"scale       {note}" for note in plan.notes),
         f"channel     {_channels(plan)}",
         *_planes(plan),
@@ -80,18 +82,13 @@ def estimate(job: SegmentJob) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _check_labels(plan: Plan) -> None:
-    """Refuse labels of other work, as the run does, unless they may be overwritten."""
-    if plan.job.overwrite:
-        return
-    for work in plan.works:
-        path = work.image.path
-        origin = label_origin(plan.output, path, plan.name, zarr_format=work.image.zarr_format)
-        if origin not in (None, plan.label_fingerprint):
-            raise RunConflict(
-                f"{plan.output.child(path)}: labels {plan.name!r} are there already and come from other work; give "
-                "another --name, or --overwrite to replace them when the new ones are complete"
-            )
+def _to_do(plan: Plan) -> str:
+    """How many images are left; refuses what the run would refuse: a held output, labels and tables of other work."""
+    existing = find_existing(plan)
+    if existing.todo:
+        existing.check_names(existing.todo)
+        check_free(plan.output)
+    return f"{len(existing.todo)} of {len(plan.works)} image(s), {len(existing.done)} finished before"
 
 
 def _channels(plan: Plan) -> str:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from flows.execution.segmenters import model_folder
 from flows.jobs import TrainJob, read_toml
+from flows.training.page import write_training_page
 from pipeline.errors import BadArgument
 from pipeline.metrics.precision import mean_average_precision
 from pipeline.normalise import normalised
@@ -72,16 +74,22 @@ def train_model(
     ``steps`` and ``minutes`` shorten the phases of the recipe.
     """
     from model.training.budget import Clock
+    from model.training.curves import read_table
     from model.training.loop import About, train
+    from model.training.parallel import is_first
 
     initial, recipe = prepared_recipe(job, steps=steps)
     clock = Clock(minutes=minutes) if minutes is not None else None
     learning, validating = split(job)
-    return train(
+    curves_before = read_table(Path(job.folder))
+    trained = train(
         recipe, [e.pair for e in learning], [e.pair for e in validating], job.folder,
         score=score, initial=initial, device=job.device, about=About(**_about(job)), clock=clock,
         on_step=on_step, say=say,
     )  # fmt: skip
+    if is_first():
+        write_training_page(job, Path(job.folder), curves_before)
+    return trained
 
 
 def pack(job: TrainJob, path: str) -> int:

@@ -70,8 +70,8 @@ def load(name: str, *, device: str, settings: Settings) -> Adapter:
 
 def _options(model: Any, settings: Settings, target: str) -> dict[str, Any]:
     """Return what is handed to the model beside the image; a setting that this model does not take is refused."""
-    taken = {argument.name for argument in model.forward.schema.arguments}
-    unknown = sorted(set(settings) - taken)
+    accepted = {argument.name for argument in model.forward.schema.arguments}
+    unknown = sorted(set(settings) - accepted)
     if unknown:
         raise ValueError(f"method: this InstanSeg model does not take {', '.join(unknown)}; leave it out")
     options: dict[str, Any] = dict(settings)
@@ -98,8 +98,8 @@ def _file(name: str) -> Path:
         if path.is_file():
             return path
     cache = _cache()
-    if found := sorted(cache.glob(f"{name}/{FILE}")) or sorted(cache.glob(f"{name}/*/{FILE}")):
-        return found[-1]
+    if files := sorted(cache.glob(f"{name}/{FILE}")) or sorted(cache.glob(f"{name}/*/{FILE}")):
+        return files[-1]
     package = optional("instanseg.utils.utils", extra="instanseg")
     os.environ.setdefault("INSTANSEG_BIOIMAGEIO_PATH", str(cache))
     try:

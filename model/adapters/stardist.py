@@ -104,23 +104,23 @@ def shape_of(config: dict[str, Any], place: Path) -> StarShape:
 def keras_state(weights: Path, network: StarUNet) -> dict[str, torch.Tensor]:
     """Return the parameters of our network from a weights file of Keras: kernels ``(y, x, in, out)`` turned around."""
     h5py = optional("h5py", extra="stardist")
-    found: dict[tuple[str, str], np.ndarray] = {}
+    arrays: dict[tuple[str, str], np.ndarray] = {}
 
     def collect(path: str, entry: Any) -> None:
         if isinstance(entry, h5py.Dataset):
             *_, layer, kind = path.split("/")
-            found[layer, kind.partition(":")[0]] = np.asarray(entry)
+            arrays[layer, kind.partition(":")[0]] = np.asarray(entry)
 
     with h5py.File(weights, "r") as file:
         file.visititems(collect)
     state = {}
     try:
-        for layer, place in _layers(network, [layer for layer, _ in found]):
-            state[f"{place}.weight"] = torch.from_numpy(found[layer, "kernel"].transpose(3, 2, 0, 1).copy())
-            state[f"{place}.bias"] = torch.from_numpy(found[layer, "bias"])
+        for layer, place in _layers(network, [layer for layer, _ in arrays]):
+            state[f"{place}.weight"] = torch.from_numpy(arrays[layer, "kernel"].transpose(3, 2, 0, 1).copy())
+            state[f"{place}.bias"] = torch.from_numpy(arrays[layer, "bias"])
     except (KeyError, IndexError):
         raise BadCheckpoint(
-            f"{weights}: expected the layers of a StarDist U-Net, found {sorted(found)[:6]}"
+            f"{weights}: expected the layers of a StarDist U-Net, found {sorted(arrays)[:6]}"
         ) from None
     return state
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from pipeline.report.palette import BLUE, RUN_COLOURS, VERMILLION
+from pipeline.report.palette import BLUE, GREY, RUN_COLOURS, VERMILLION
 
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
 LINE = "#d9dee3"
@@ -45,8 +45,13 @@ def curves(
     y_title: str,
     y_range: tuple[float, float] | None = None,
     y_digits: int = 3,
+    borders: Mapping[str, float] | None = None,
+    level: tuple[str, float] | None = None,
 ) -> str:
-    """Lines with markers over one another, each with its band."""
+    """Lines with markers over one another, each with its band.
+
+    ``borders``: dotted vertical lines by their names; ``level``: a dashed horizontal line with its name.
+    """
     figure = go.Figure()
     for index, line in enumerate(lines):
         colour = RUN_COLOURS[index % len(RUN_COLOURS)]
@@ -61,6 +66,16 @@ def curves(
             marker={"size": 6, "symbol": ("circle", "square", "diamond", "triangle-up", "x")[index % 5]},
             hovertemplate=f"{escaped(line.name)}<br>%{{x}}: %{{y:.{y_digits}f}}<extra></extra>",
         )
+    for name, x in (borders or {}).items():
+        figure.add_vline(
+            x=x, line={"color": GREY, "width": 1, "dash": "dot"}, annotation_text=escaped(name),
+            annotation_position="top right",
+        )  # fmt: skip
+    if level is not None:
+        figure.add_hline(
+            y=level[1], line={"color": VERMILLION, "width": 1, "dash": "dash"}, annotation_text=escaped(level[0]),
+            annotation_position="bottom right",
+        )  # fmt: skip
     styled(figure, legend=len(lines) > 1)
     figure.update_xaxes(title_text=escaped(x_title))
     figure.update_yaxes(title_text=escaped(y_title), range=y_range)

@@ -168,13 +168,7 @@ def _take(hold: Hold, stale_s: float) -> str:
     """Acquire the lock of an output; returns the key of the lock file."""
     for _ in range(3):
         chain = _chain(hold.output)
-        if chain and not _is_dead(chain[-1], stale_s):
-            holder = chain[-1]
-            raise RunConflict(
-                f"{hold.output}: expected a free output, but run {holder['run']} (process {holder['pid']} on "
-                f"{holder['host']}) is writing to it; wait for it or stop it. If it died on another machine, "
-                f"try again in {stale_s:.0f} s"
-            )
+        _refuse_living(hold.output, chain, stale_s)
         place = _link(chain[-1]["token"]) if chain else LOCK
         hold.output.write_new(place, _card(hold))
         # The return value of `write_new` is not sufficient: the chain may have been released meanwhile, and after a
@@ -182,6 +176,21 @@ def _take(hold: Hold, stale_s: float) -> str:
         if _is_ours(hold, _chain(hold.output)):
             return place
     raise RunConflict(f"{hold.output}: several runs are starting on this output at once; try again")
+
+
+def check_free(output: Address, *, stale_s: float = STALE_S) -> None:
+    """Refuse an output that a living run holds, as `held` does, without taking the lock."""
+    _refuse_living(output, _chain(output), stale_s)
+
+
+def _refuse_living(output: Address, chain: list[dict[str, Any]], stale_s: float) -> None:
+    if chain and not _is_dead(chain[-1], stale_s):
+        holder = chain[-1]
+        raise RunConflict(
+            f"{output}: expected a free output, but run {holder['run']} (process {holder['pid']} on "
+            f"{holder['host']}) is writing to it; wait for it or stop it. If it died on another machine, "
+            f"try again in {stale_s:.0f} s"
+        )
 
 
 def _release(hold: Hold) -> None:

@@ -27,6 +27,7 @@ def ids(block):
     return block.place
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", [name for name, text in PAGES.items() if "```" in text])
 def test_a_reader_can_follow_the_page(name, tmp_path, monkeypatch):
     for thing in given(PAGES[name]):

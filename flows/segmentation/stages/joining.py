@@ -79,13 +79,12 @@ def join_image(work: ImageJob, filters: Filters) -> int:
         pairs.append((objects.pairs + base + 1).astype(np.uint32))
         base += len(objects)
         ambiguous += doubtful
-    channels = range(len(work.measured))
+    focus, saturated = _quality_of(work, qualities)
     columns = {
         "names": np.frombuffer("\n".join(names).encode(), np.uint8), "starts": np.array(starts),
         "ids": np.concatenate(ids), "layers": np.concatenate(layers), "pairs": np.concatenate(pairs),
         "ambiguous": np.array(ambiguous),
-        "focus": np.array([focus_of(qualities, c) for c in channels], np.float64),
-        "saturated": np.array([_saturation(work, qualities, c) for c in channels], np.float64),
+        "focus": focus, "saturated": saturated,
     }  # fmt: skip
     work.ledger.write(stitching_key(work), to_bytes(columns))
     return base
@@ -111,9 +110,22 @@ def _quality(part: Columns) -> Columns:
     return {name.removeprefix(QUALITY): column for name, column in part.items() if name.startswith(QUALITY)}
 
 
-def _saturation(work: ImageJob, qualities: Sequence[Columns], channel: int) -> float:
-    """Share of clipped pixels; NaN for a binary image, which has no level that light could exceed."""
-    return np.nan if work.image.dtype == bool else saturation_of(qualities, channel)
+def _quality_of(work: ImageJob, qualities: Sequence[Columns]) -> tuple[np.ndarray, np.ndarray]:
+    """Return focus and share of clipped pixels of each measured channel, float64; NaN where they are unknown.
+
+    They are unknown where a run that was begun by an older version described some units without their sums.
+    """
+    channels = range(len(work.measured))
+    if not all(qualities):
+        return _unknown(work), _unknown(work)
+    focus = np.array([focus_of(qualities, channel) for channel in channels], np.float64)
+    if work.image.dtype == bool:  # a binary image has no level that light could exceed
+        return focus, _unknown(work)
+    return focus, np.array([saturation_of(qualities, channel) for channel in channels], np.float64)
+
+
+def _unknown(work: ImageJob) -> np.ndarray:
+    return np.full(len(work.measured), np.nan)
 
 
 def _join_plane(
@@ -177,6 +189,6 @@ def read_stitching(work: ImageJob) -> Stitching:
     units = {name: slice(a, b) for name, a, b in zip(names, starts, starts[1:])}
     depth = int(columns["layers"].max(initial=0)) + 1
     return Stitching(
-        units, columns["ids"], columns["layers"], columns["pairs"], depth, columns["focus"],
-        columns["saturated"], int(columns["ambiguous"]),
+        units, columns["ids"], columns["layers"], columns["pairs"], depth,
+        columns.get("focus", _unknown(work)), columns.get("saturated", _unknown(work)), int(columns["ambiguous"]),
     )  # fmt: skip

@@ -67,18 +67,18 @@ class Assessment:
 
 def score(summary: Mapping[str, object], *path: str) -> float | None:
     """Look up a score by its keys, such as ``AP``, ``0.5``; None if it is missing or not a number."""
-    found: object = summary
+    value: object = summary
     for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def interval(summary: Mapping[str, object], *path: str) -> tuple[float, float] | None:
     """Confidence interval of a score; None if it has none."""
-    found: object = summary.get("confidence")
+    value: object = summary.get("confidence")
     for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return (float(found[0]), float(found[1])) if isinstance(found, list | tuple) and len(found) == 2 else None
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return (float(value[0]), float(value[1])) if isinstance(value, list | tuple) and len(value) == 2 else None
 
 
 def level_text(summary: Mapping[str, object]) -> str:
@@ -102,10 +102,10 @@ def image_places(images: pd.DataFrame) -> Places:
     """Where the images are on a plate, from wells such as ``B03`` or ``B/3``; no plate where one has none."""
     if "well" not in images.columns:
         return places(images[["image"]])
-    found = [WELL.match(str(well)) for well in images["well"]]
-    if not all(found):
+    matches = [WELL.match(str(well)) for well in images["well"]]
+    if not all(matches):
         return places(images[["image"]])
-    parts = [match.groups() for match in found if match]
+    parts = [match.groups() for match in matches if match]
     return places(
         images[["image"]].assign(row=[row for row, _ in parts], column=[column for _, column in parts])
     )

@@ -73,9 +73,10 @@ def overlap_section(
     pairs = [pair for name in seen for pair in _pairs(name, matches, picture)]
     if not pairs:
         return None
-    found = [pair for pair in pairs if pair.prediction]
+    predicted_pairs = [pair for pair in pairs if pair.prediction]
     kept = sorted(
-        (pair for pair in found if pair.kept_px), key=lambda pair: (-pair.kept_px, pair.image, pair.truth)
+        (pair for pair in predicted_pairs if pair.kept_px),
+        key=lambda pair: (-pair.kept_px, pair.image, pair.truth),
     )
     shown = enumerate(kept[:MOST_PICTURES])
     drawn = [one for number, pair in shown if (one := _draw(number, pair, picture))]
@@ -137,15 +138,15 @@ def _pairs(name: str, matches: pd.DataFrame, picture: PictureOf) -> Iterator[Pai
 
 def shared_pixels(stack: np.ndarray) -> dict[tuple[int, int], int]:
     """Pixels that every two objects of a label stack share, by their ids, the smaller first."""
-    found: dict[tuple[int, int], int] = {}
+    shared: dict[tuple[int, int], int] = {}
     for first, second in combinations(stack, 2):
         both = (first > 0) & (second > 0)
         ids, counts = np.unique(
             np.sort(np.stack([first[both], second[both]]), axis=0), axis=1, return_counts=True
         )
         for a, b, count in zip(*ids.tolist(), counts.tolist()):
-            found[a, b] = found.get((a, b), 0) + count
-    return found
+            shared[a, b] = shared.get((a, b), 0) + count
+    return shared
 
 
 def _draw(number: int, pair: Pair, picture: PictureOf) -> Picture | None:

@@ -191,10 +191,10 @@ def _key_number(assessment: Assessment, label: str, *path: str) -> KeyNumber:
 def _against(assessment: Assessment, value: float, *path: str) -> list[str]:
     """The difference to the first baseline: on the images both have where that is known, with its interval."""
     name, baseline = assessment.baseline or ("", None)
-    found = assessment.differences.get(name)
-    if found is not None:
-        row = found.scores.loc["_".join(path)]
-        between = f" ({row['low']:+.3f} to {row['high']:+.3f})" if found.resamples else ""
+    difference = assessment.differences.get(name)
+    if difference is not None:
+        row = difference.scores.loc["_".join(path)]
+        between = f" ({row['low']:+.3f} to {row['high']:+.3f})" if difference.resamples else ""
         return [f"{row['difference']:+.3f} against {name}{between}"]
     old = score(baseline.summary, *path) if baseline else None
     return [f"{value - old:+.3f} against {name}"] if old is not None else []
@@ -261,7 +261,7 @@ def _error_chart(assessment: Assessment) -> list[Chart]:
     errors = assessment.evaluation.summary.get("errors", {})
     sides = {"truth objects": errors.get("truth", {}), "predictions": errors.get("prediction", {})}
     kinds = [kind for kind in KIND_MEANINGS if kind != "match"]
-    counts = {side: {kind: found.get(kind) for kind in kinds} for side, found in sides.items() if found}
+    counts = {side: {kind: numbers.get(kind) for kind in kinds} for side, numbers in sides.items() if numbers}
     if not counts:
         return []
     return [

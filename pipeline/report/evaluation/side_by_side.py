@@ -81,16 +81,16 @@ def side_by_side_page(
 
 def paired_differences(evaluations: Mapping[str, Evaluation]) -> dict[tuple[str, str], Difference]:
     """Compare every two predictions on the images both have; the one with the larger meanAP comes first."""
-    found = {}
+    by_pair = {}
     for pair in combinations(evaluations, 2):
         one, other = sorted(pair, key=lambda name: -(score(evaluations[name].summary, "meanAP") or 0.0))
-        found[one, other] = difference(evaluations[one], evaluations[other])
-    return found
+        by_pair[one, other] = difference(evaluations[one], evaluations[other])
+    return by_pair
 
 
-def mean_ap(found: Difference) -> dict[str, float]:
-    """Return the difference of meanAP with the ends of its interval: ``difference``, ``low``, ``high``."""
-    row = found.scores.astype(float).to_dict("index")["meanAP"]
+def mean_ap(paired: Difference) -> dict[str, float]:
+    """Return the difference of meanAP with the ends of its interval: ``paired``, ``low``, ``high``."""
+    row = paired.scores.astype(float).to_dict("index")["meanAP"]
     return {str(name): row[name] for name in ("difference", "low", "high")}
 
 
@@ -160,10 +160,10 @@ def _notes(entries: Mapping[str, Entry]) -> list[Note]:
 
 def _difference_blocks(differences: Mapping[tuple[str, str], Difference]) -> tuple[Block, ...]:
     table = _difference_table(differences)
-    if not any(found.resamples for found in differences.values()):
+    if not any(paired.resamples for paired in differences.values()):
         return (table,)
     labels = [f"{one} minus {other}" for one, other in differences]
-    rows = [mean_ap(found) for found in differences.values()]
+    rows = [mean_ap(paired) for paired in differences.values()]
     chart = Chart(
         title="Difference of meanAP",
         figure=ranges(
@@ -189,10 +189,10 @@ def _difference_table(differences: Mapping[tuple[str, str], Difference]) -> Tabl
         Column(name="images", digits=0, hint="Images that both have."),
     )
     rows = []
-    for (one, other), found in differences.items():
-        change = found.scores["difference"].astype(float).to_dict()
+    for (one, other), paired in differences.items():
+        change = paired.scores["difference"].astype(float).to_dict()
         others = [change[name] for name in ("AP_0.5", "AP_0.9", "AJI")]
-        rows.append(Row(cells=(one, other, *mean_ap(found).values(), *others, found.images)))
+        rows.append(Row(cells=(one, other, *mean_ap(paired).values(), *others, paired.images)))
     some = next(iter(differences.values()))
     how = (
         f"From and to: {100 * some.level:.0f} % interval from {some.resamples:,} paired bootstrap resamples of images, "

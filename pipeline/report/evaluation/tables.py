@@ -122,23 +122,23 @@ def difference_tables(assessment: Assessment) -> list[Table]:
                 Column(name="to", digits=4),
             ),
             rows=tuple(
-                Row(cells=(LABELS.get(key, key), *(_value(value) for value in found.scores.loc[key])))
+                Row(cells=(LABELS.get(key, key), *(_value(value) for value in difference.scores.loc[key])))
                 for key in COMPARED
             ),
-            caption=_difference_caption(found),
+            caption=_difference_caption(difference),
         )
-        for number, (name, found) in enumerate(assessment.differences.items(), start=1)
+        for number, (name, difference) in enumerate(assessment.differences.items(), start=1)
     ]
 
 
-def _difference_caption(found: Difference) -> str:
-    pooled = f"Pooled over the {found.images:,} images that both have."
-    if not found.resamples:
+def _difference_caption(paired: Difference) -> str:
+    pooled = f"Pooled over the {paired.images:,} images that both have."
+    if not paired.resamples:
         return f"{pooled} Fewer than {FEWEST} images give no interval."
     return (
-        f"{pooled} From and to: {100 * found.level:.0f} % interval of the difference, from {found.resamples:,} paired "
-        f"bootstrap resamples of these images, seed {found.seed}. In an interval without 0 the sign of the difference "
-        "does not hang on a few of these images; it says nothing about other plates or days."
+        f"{pooled} From and to: {100 * paired.level:.0f} % interval of the difference, from {paired.resamples:,} "
+        f"paired bootstrap resamples of these images, seed {paired.seed}. In an interval without 0 the sign of the "
+        "difference does not hang on a few of these images; it says nothing about other plates or days."
     )
 
 

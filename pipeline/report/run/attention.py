@@ -27,16 +27,16 @@ LISTED = 24
 
 def attention_blocks(where: Places, table: pd.DataFrame, anchors: Mapping[str, str]) -> tuple[Block, ...]:
     """List the images that need attention, failures before flags; a note where there are none."""
-    found = list(_found(where, table))
-    if not found:
+    entries = list(_found(where, table))
+    if not entries:
         return (Note(text="No image failed, is empty, out of focus or saturated.", tone="good"),)
     rows = tuple(
         Row(cells=(name or "image", *([well] if where.is_plate else []), what, why), anchor=anchors.get(name, ""),
             group=well)
-        for name, well, what, why in found[:LISTED]
+        for name, well, what, why in entries[:LISTED]
     )  # fmt: skip
     columns = ("image", *(["well"] if where.is_plate else []), "what", "why")
-    left = len(found) - LISTED
+    left = len(entries) - LISTED
     more = f" {left:,} more are flagged in the table of images." if left > 0 else ""
     return (
         Table(

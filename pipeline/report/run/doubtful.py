@@ -44,12 +44,12 @@ def doubtful_objects(objects: pd.DataFrame, *, core_px: int | None = None, most:
         unusual it is for the first of them, larger is more so).
     """
     objects = with_image(objects).reset_index(drop=True)
-    found = pd.DataFrame(dict(_scores(objects, core_px)), index=objects.index)
-    chosen = _in_turn(found, most)
+    by_reason = pd.DataFrame(dict(_scores(objects, core_px)), index=objects.index)
+    chosen = _in_turn(by_reason, most)
     area = area_column(objects)[0]
     table = objects.loc[chosen, [*(name for name in PLACE if name in objects.columns), area]].copy()
-    scores = found.loc[chosen].to_numpy(float)
-    table["reason"] = [", ".join(found.columns[~np.isnan(row)]) for row in scores]
+    scores = by_reason.loc[chosen].to_numpy(float)
+    table["reason"] = [", ".join(by_reason.columns[~np.isnan(row)]) for row in scores]
     table["score"] = [float(row[~np.isnan(row)][0]) for row in scores]
     return table.reset_index(drop=True)
 
@@ -97,9 +97,9 @@ def _deviations(values: pd.Series) -> pd.Series:
     return centred / max(1.4826 * float(centred.abs().median()), LEAST_SPREAD)
 
 
-def _in_turn(found: pd.DataFrame, most: int) -> list[int]:
+def _in_turn(scores: pd.DataFrame, most: int) -> list[int]:
     """Return index values: the highest score of each reason, then the second of each, and so on."""
-    ranked = [found[reason].dropna().sort_values(ascending=False, kind="stable").index for reason in found]
+    ranked = [scores[reason].dropna().sort_values(ascending=False, kind="stable").index for reason in scores]
     chosen: dict[int, None] = {}
     for turn in range(max((len(order) for order in ranked), default=0)):
         for order in ranked:

@@ -39,15 +39,15 @@ def review_section(run: Run, anchors: Mapping[str, str], window: WindowOf | None
     if not len(run.objects) or not set(PLACE) <= set(with_image(run.objects).columns):
         return None
     core = _core_px(run)
-    found = doubtful_objects(run.objects, core_px=core)
-    if not len(found):
+    doubtful = doubtful_objects(run.objects, core_px=core)
+    if not len(doubtful):
         note = Note(
             text="No object ends at a tile border, is much overlapped or unusual in size or shape.",
             tone="good",
         )
         return Section(name="review", title="Objects to look at", blocks=(note,))
-    blocks: list[Block] = [_table(found, anchors)]
-    if window and (pictures := _pictures(run, found, window)):
+    blocks: list[Block] = [_table(doubtful, anchors)]
+    if window and (pictures := _pictures(run, doubtful, window)):
         blocks.append(_gallery(pictures))
     return Section(name="review", title="Objects to look at", intro=_intro(core), blocks=tuple(blocks))
 
@@ -66,9 +66,9 @@ def _intro(core: int | None) -> str:
     )
 
 
-def _table(found: pd.DataFrame, anchors: Mapping[str, str]) -> Table:
-    area, unit = area_column(found)
-    planes = [name for name in ("t", "z") if name in found.columns and found[name].any()]
+def _table(doubtful: pd.DataFrame, anchors: Mapping[str, str]) -> Table:
+    area, unit = area_column(doubtful)
+    planes = [name for name in ("t", "z") if name in doubtful.columns and doubtful[name].any()]
     columns = (
         Column(name="image"), *(Column(name=name) for name in planes), Column(name="label"), Column(name="why"),
         Column(name="y", unit="px"), Column(name="x", unit="px"), Column(name="area", unit=unit),
@@ -82,7 +82,7 @@ def _table(found: pd.DataFrame, anchors: Mapping[str, str]) -> Table:
             ),
             anchor=anchors.get(row["image"], ""),
         )
-        for row in found.to_dict("records")
+        for row in doubtful.to_dict("records")
     )  # fmt: skip
     return Table(
         name="review", title="", columns=columns, rows=rows, filterable=True,
@@ -90,10 +90,10 @@ def _table(found: pd.DataFrame, anchors: Mapping[str, str]) -> Table:
     )  # fmt: skip
 
 
-def _pictures(run: Run, found: pd.DataFrame, window: WindowOf) -> list[Picture]:
+def _pictures(run: Run, doubtful: pd.DataFrame, window: WindowOf) -> list[Picture]:
     """Pictures of the first objects that lie on the first plane, which is the one that windows show."""
     sizes = run.images.set_index(run.images["image"].astype(str))
-    on_first = [row for row in found.to_dict("records") if not row.get("t") and not row.get("z")]
+    on_first = [row for row in doubtful.to_dict("records") if not row.get("t") and not row.get("z")]
     pictures = []
     for at, row in enumerate(on_first[:PICTURES]):
         size = sizes.loc[row["image"]]
@@ -120,9 +120,9 @@ def _box(row: Mapping[Hashable, Any], size: tuple[int, int]) -> tuple[int, int, 
 def _outlines(stack: np.ndarray, label: int) -> tuple[Outline, ...]:
     """Outline the object in colour and its neighbours in grey; the object last, so that it lies on top."""
     drawn = [
-        Outline(path=path, colour=VERMILLION if found == label else GREY, key="object" if found == label else "others",
-                title=f"object {found}")
-        for found, _, path in contours(stack)
+        Outline(path=path, colour=VERMILLION if object_id == label else GREY,
+                key="object" if object_id == label else "others", title=f"object {object_id}")
+        for object_id, _, path in contours(stack)
     ]  # fmt: skip
     return tuple(sorted(drawn, key=lambda outline: outline.key == "object"))
 

@@ -24,10 +24,10 @@ def time_chart(facts: Mapping[str, object]) -> tuple[Chart, ...]:
     Args:
         facts: the record of a run; ``time_s`` is ``{part: seconds}``. Nothing is drawn without it.
     """
-    found = facts.get("time_s")
-    if not isinstance(found, Mapping):
+    recorded = facts.get("time_s")
+    if not isinstance(recorded, Mapping):
         return ()
-    seconds = {part: max(float(found.get(part, 0.0)), 0.0) for part in PARTS}
+    seconds = {part: max(float(recorded.get(part, 0.0)), 0.0) for part in PARTS}
     total = sum(seconds.values())
     if not total:
         return ()

@@ -7,12 +7,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 
 from flows.cli import run as command
 from pipeline.errors import BadArgument, BadStore
+from pipeline.store.ledger import held
 from pipeline.store.ome.collection import open_collection
+from pipeline.store.ome.tables import write_table
 from pipeline.store.places.address import address
 
 
@@ -275,6 +278,25 @@ def test_a_dry_run_names_a_corrupt_chunk_as_the_run_does_and_counts_the_memory_o
     assert "unreadable" in said and "the run would set this image aside" in said
     memory = float(said.partition("memory      about ")[2].split()[0])
     assert memory > 100, "the program alone takes more than its arrays here"
+
+
+def test_a_dry_run_refuses_a_held_output_and_foreign_tables_and_counts_what_is_left(
+    plate_at, noise, above, run_job, capsys
+):
+    store = plate_at("p.zarr", {"A/1": [noise((40, 40), seed=1)], "A/2": [noise((40, 40), seed=2)]})
+    words = ["segment", str(store), "--segmenter", above, "--name", "n"]
+    with held(address(store), "another"):
+        for more in ([], ["--dry-run"]):
+            assert command([*words, *more]) == 1
+            assert "run another" in capsys.readouterr().err
+    write_table(address(store), "A/2/0", "n", pd.DataFrame({"label": [1]}))
+    for more in ([], ["--dry-run"]):
+        assert command([*words, *more]) == 1
+        assert "a table 'n' is there already" in capsys.readouterr().err
+    shutil.rmtree(store / "A/2/0/tables")
+    run_job(store, segmenter=above, name="n")
+    assert command([*words, "--dry-run"]) == 0
+    assert "to do       0 of 2 image(s), 2 finished before" in capsys.readouterr().out
 
 
 def test_a_dry_run_refuses_labels_of_other_work_as_the_run_does(image_at, noise, above, run_job, capsys):

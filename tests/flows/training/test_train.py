@@ -220,6 +220,7 @@ def test_a_finished_training_computes_nothing_and_says_so(
     plate: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(model.parent, "out")
+    assert "phase1" in Path("out/training.html").read_text()
     before = files(Path("out"))
     monkeypatch.setattr("model.training.loop._learn", None)
     assert train() == 0
