@@ -53,7 +53,8 @@ class EvaluateJob:
     split_components: bool = False
     """Every connected part of a label is an object of its own (for semantic masks, on both sides)."""
     project: str = "none"
-    """max: compare the projections of both sides over z; none: plane by plane."""
+    """max: compare the projections of both sides over z, where of objects above each other only the
+    pixels of the larger id are left; none: plane by plane."""
     baseline: tuple[str, ...] = ()
     """Folders of other evaluations to compare with."""
     strict: bool = False

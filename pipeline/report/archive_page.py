@@ -100,7 +100,9 @@ def _table(lines: Sequence[StoreLine]) -> Table:
         )
         for line in lines
     )  # fmt: skip
-    caption = "Seconds and requests add up over all starts of the run of a store."
+    caption = (
+        "The name leads to the report of the store. Seconds and requests add up over all starts of its run."
+    )
     return Table(
-        name="stores", title="Stores", columns=columns, rows=rows, caption=caption, filterable=len(lines) > 10
+        name="stores", title="", columns=columns, rows=rows, caption=caption, filterable=len(lines) > 10
     )

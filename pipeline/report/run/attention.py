@@ -30,12 +30,15 @@ def attention_blocks(where: Places, table: pd.DataFrame, anchors: Mapping[str, s
     entries = list(_found(where, table))
     if not entries:
         return (Note(text="No image failed, is empty, out of focus or saturated.", tone="good"),)
+    with_reasons = any(why for *_, why in entries)
     rows = tuple(
-        Row(cells=(name or "image", *([well] if where.is_plate else []), what, why), anchor=anchors.get(name, ""),
-            group=well)
+        Row(
+            cells=(name or "image", *([well] if where.is_plate else []), what, *([why] if with_reasons else [])),
+            anchor=anchors.get(name, ""), group=well,
+        )
         for name, well, what, why in entries[:LISTED]
     )  # fmt: skip
-    columns = ("image", *(["well"] if where.is_plate else []), "what", "why")
+    columns = ("image", *(["well"] if where.is_plate else []), "what", *(["why"] if with_reasons else []))
     left = len(entries) - LISTED
     more = f" {left:,} more are flagged in the table of images." if left > 0 else ""
     return (

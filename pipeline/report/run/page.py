@@ -201,9 +201,9 @@ def _plate_section(run: Run, where: Places, table: pd.DataFrame, anchors: Mappin
     )
     crosses = "A cross marks a well with failures." if failed.any() else "No well has failures."
     intro = (
-        "Area and intensity are medians over a well's images of the median over their objects. Wells beyond the 5 and "
-        "95 % quantiles have the colours of the ends. A click on a well leads to its first picture; empty places have "
-        f"no image or no number. {crosses}"
+        "Area and intensity of an image are the medians over its objects, those of a well the medians over its images. "
+        "Colours run from the 5 % to the 95 % quantile of the wells. A click on a well leads to its first picture; a "
+        f"well without a colour has no image or no objects. {crosses}"
     )
     return Section(name="plate", title="Plate", intro=intro, blocks=charts)
 
