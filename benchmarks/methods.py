@@ -14,14 +14,17 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from machine import machine, write_result
+from paper_table import table
 
+from flows.training.train import Example
+from flows.training.tune import Trial
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.devices import choose_device, placed
 from model.kinds import KINDS
@@ -40,35 +43,23 @@ from pipeline.normalise import Normalise, normalised
 
 NORMALISE = Normalise(kind="percentile", low=1.0, high=99.8)
 AUGMENT = Augment(scale=1.3, paste=0.0)
-BATCH = 4
-WATCHED = 5
-"""One training image in so many chooses the best model instead."""
+BATCH = 2
+WATCHED = 10
+"""One training image in so many chooses the best model and the settings of decoding instead."""
+VALIDATIONS = 8
+"""Validations of a training."""
 PARTITIONS = ("affinity", "unet2")
 """Methods for sections of tissue, where every pixel belongs to one cell."""
 
-PAPER: dict[str, dict[str, list[float]]] = {
-    "worms": {
-        "unet2": [0.5455, 0.4645, 0.4497, 0.4212, 0.2355, 0.4233, 0.5327],
-        "unet3": [0.8863, 0.8197, 0.7412, 0.5795, 0.2717, 0.6597, 0.7786],
-        "stardist": [0.3098, 0.1410, 0.0372, 0.0011, 0.0, 0.0978, 0.4499],
-        "maskrcnn": [0.8953, 0.8629, 0.8111, 0.5305, 0.0382, 0.6276, 0.7580],
-        "layering": [0.9357, 0.9188, 0.8648, 0.7606, 0.2904, 0.7541, 0.8442],
-    },
-    "cervical": {
-        "unet2": [0.1548, 0.1303, 0.1129, 0.1055, 0.1048, 0.1217, 0.2058],
-        "unet3": [0.7010, 0.6071, 0.5097, 0.3767, 0.1950, 0.4779, 0.5802],
-        "stardist": [0.6556, 0.5566, 0.4346, 0.2970, 0.1547, 0.4197, 0.6927],
-        "maskrcnn": [0.9277, 0.9181, 0.8870, 0.8117, 0.5564, 0.8202, 0.8412],
-        "layering": [0.9230, 0.8768, 0.8007, 0.6788, 0.4349, 0.7429, 0.8353],
-    },
+HALF: dict[str, Any] = {"fold": 2, "width": 16}
+FULL: dict[str, Any] = {"fold": 1, "width": 8}
+"""U-Nets at half resolution and twice as wide, or at full resolution: the same arithmetic per pixel."""
+NETWORKS: dict[str, dict[str, Any]] = {
+    "affinity": {"width": 8, "levels": 3},
+    "stardist": {"width": 16, "head_width": 64},
+    "maskrcnn": {"width": 16, "pyramid_width": 64, "box_width": 256, "mask_convs": 2},
 }
-"""Table 1 of Chen, Wu and Merhof (2022): AP.5 to AP.9, meanAP, AJI; its definitions of both."""
-
-DIFFERS = (
-    "The paper: networks of up to 116 million parameters, 100,000 steps and more, Mask R-CNN from COCO weights; the "
-    "table is of its test images, row D of the worms and half of the challenge's test cells. Ours: from scratch, the "
-    "budget named above, validation images."
-)
+"""Networks of the methods that have one of their own: small ones, as the U-Nets of the others are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +72,10 @@ class Data:
     crop_px: int
     min_area: int
     object_px: int
+    half: bool = False
+    """Whether U-Nets work at half resolution."""
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings of decoding that depend on the size of the objects, by method."""
     methods: tuple[str, ...] = tuple(KINDS)
 
 
@@ -116,13 +111,15 @@ def _sets(options: argparse.Namespace) -> Iterator[Data]:
     if options.worms:
         yield Data(
             name="worms", what="BBBC010, the paper's crop: training wells, measured on validation wells",
-            folds=[_parts("bbbc010", options.worms, crop=True)], crop_px=192, min_area=250, object_px=160,
+            folds=[_parts("bbbc010", options.worms, crop=True)], crop_px=160, min_area=250, object_px=160, half=True,
+            settings={"dcme": {"votes": 20, "gap_px": 3, "radius_px": 10.0}},
         )  # fmt: skip
     if options.isbi2014:
         yield Data(
             name="cervical", what="ISBI 2014, training and validation images, three folds",
             folds=_thirds(_read("isbi2014", options.isbi2014, ("train", "validation"))),
-            crop_px=192, min_area=250, object_px=200,
+            crop_px=192, min_area=250, object_px=200, half=True,
+            settings={"dcme": {"votes": 50, "gap_px": 4, "radius_px": 15.0}},
         )  # fmt: skip
     if options.dsb2018:
         yield Data(
@@ -165,37 +162,37 @@ def _thirds(samples: list[Sample]) -> list[tuple[list[Sample], list[Sample]]]:
 
 
 def recipe_of(kind: str, data: Data, *, steps: int, seed: int) -> Recipe:
-    """The shipped recipe of a method with the budget of the data; its phases keep their shares of the steps."""
-    recipe = read_recipe("house-small" if kind == "layering" else kind)
+    """Return the shipped recipe of a method with the budget of the data; its phases keep their shares of the steps."""
+    layering = "house" if data.half else "house-small"
+    recipe = read_recipe(layering if kind == "layering" else kind)
     whole = sum(phase.steps for phase in recipe.phases)
     phases = tuple(
         replace(phase, steps=max(phase.steps * steps // whole, 1), warmup=min(phase.warmup, steps // 20))
         for phase in recipe.phases
     )
-    settings: dict[str, Any] = {"min_area": data.min_area}
+    network = NETWORKS.get(kind, HALF if data.half else FULL)
+    settings: dict[str, Any] = {"min_area": data.min_area, "shape": replace(recipe.method.shape, **network)}
     settings |= {"object_px": data.object_px} if recipe.method.link == "match" else {}
     return replace(
-        recipe, method=replace(recipe.method, **settings), phases=phases, augment=AUGMENT, batch=BATCH,
-        crop_px=data.crop_px, validate_every=max(steps // 12, 1), validate_from=0, seed=seed,
+        recipe, method=replace(recipe.method, **settings, **data.settings.get(kind, {})), phases=phases,
+        augment=AUGMENT, batch=BATCH, crop_px=data.crop_px, validate_every=max(steps // VALIDATIONS, 1),
+        validate_from=0, seed=seed,
     )  # fmt: skip
 
 
 def measured(data: Data, kind: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The row of a method on a data set, from its file if it was measured before."""
+    """Return the row of a method on a data set, from its file if it was measured before."""
     place = options.folder / f"{data.name}-{kind}-{options.steps}-{options.seed}"
     kept = place / "result.json"
     if kept.is_file():
         return dict(json.loads(kept.read_text()))
     recipe = recipe_of(kind, data, steps=options.steps, seed=options.seed)
-    pairs, seconds, slopes = [], np.zeros(2), []
+    pairs, seconds, slopes, chosen = [], np.zeros(2), [], []
     for number, (learning, measuring) in enumerate(data.folds):
         folder = place / f"fold{number}"
-        watched = learning[::WATCHED]
-        done = train(
-            recipe, [s for n, s in enumerate(learning) if n % WATCHED], watched, folder, score=score,
-            device=options.device,
-        )  # fmt: skip
-        checkpoint = load_checkpoint(done.folder)
+        checkpoint = load_checkpoint(trained(recipe, learning, folder, device=options.device))
+        checkpoint = tuned(checkpoint, learning[::WATCHED], device=options.device)
+        chosen.append({name: getattr(checkpoint.method, name) for name in checkpoint.method.tunable})
         found, spent = answers(checkpoint, [image for image, _ in measuring], device=options.device)
         pairs += list(zip([truth for _, truth in measuring], found, strict=True))
         seconds, slopes = seconds + spent, [*slopes, slope(folder)]
@@ -204,12 +201,35 @@ def measured(data: Data, kind: str, options: argparse.Namespace) -> dict[str, An
         "data": data.name, "what": data.what, "method": kind, "images": len(pairs), "steps": recipe_steps(recipe),
         "batch": recipe.batch, "crop_px": recipe.crop_px, "parameters": checkpoint.card["parameters"],
         "minutes": checkpoint.card["training"]["minutes"], "slope_per_1000_steps": round(float(np.mean(slopes)), 4),
+        "chosen": chosen,
         "network_s_per_Mpx": round(float(seconds[0] / pixels), 3),
         "decoding_s_per_Mpx": round(float(seconds[1] / pixels), 3),
         "commit": machine(options.seed)["commit"], **scores(pairs),
     }  # fmt: skip
     kept.write_text(json.dumps(row, indent=1) + "\n")
     return row
+
+
+def trained(recipe: Recipe, learning: Sequence[Sample], folder: Path, *, device: str) -> Path:
+    """Train, or go on where a killed training was; return the folder of the best model, noted when it is over."""
+    note = folder / "trained.txt"
+    if not note.is_file():
+        done = train(
+            recipe, [s for n, s in enumerate(learning) if n % WATCHED], learning[::WATCHED], folder, score=score,
+            device=device, say=print,
+        )  # fmt: skip
+        note.write_text(done.folder.name)
+    return folder / note.read_text()
+
+
+def tuned(checkpoint: Checkpoint, watched: Sequence[Sample], *, device: str) -> Checkpoint:
+    """Return the model with the settings that are best on the watched images, of those that `platelayer tune` tries."""
+    if not checkpoint.method.tunable:
+        return checkpoint
+    examples = [Example("", str(number), pair) for number, pair in enumerate(watched)]
+    trial = Trial(checkpoint, examples, device=device)
+    best = max(trial.thresholds(), key=lambda settings: trial.score(settings, trial.groups))
+    return replace(checkpoint, method=replace(cast(Any, checkpoint.method), **dict(best)))
 
 
 def recipe_steps(recipe: Recipe) -> int:
@@ -257,49 +277,6 @@ def scores(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
         "counts": summary["counts"],
         "author": {name: summary["author"][name] for name in ("AP", "meanAP", "AJI")},
     }
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The table of the paper in Markdown: a section per data set, our row of a method above the paper's."""
-    text = ["# Every method on the same images with the same budget", ""]
-    head = [
-        "method",
-        "AP.5",
-        "AP.6",
-        "AP.7",
-        "AP.8",
-        "AP.9",
-        "meanAP",
-        "AJI",
-        "s/Mpx network",
-        "decoding",
-        "slope",
-    ]
-    for name in dict.fromkeys(row["data"] for row in rows):
-        own = [row for row in rows if row["data"] == name]
-        first = own[0]
-        budget = f"{first['steps']} steps of {first['batch']} crops of {first['crop_px']} px"
-        text += [f"## {name}", "", f"{first['what']}; {first['images']} images; {budget}.", ""]
-        text += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        for row in own:
-            text.append(f"| {' | '.join([row['method'], *_numbers(row)])} |")
-            theirs = PAPER.get(name, {}).get(row["method"])
-            if theirs:
-                text.append(f"| paper's {row['method']} | {' | '.join(f'{v:.3f}' for v in theirs)} | | | |")
-        text.append("")
-    notes = (
-        "AP and AJI by the paper's definitions; slope: validation meanAP per 1,000 steps in the last third."
-    )
-    return "\n".join([*text, notes, "", DIFFERS, ""])
-
-
-def _numbers(row: dict[str, Any]) -> list[str]:
-    author = row["author"]
-    scored = [*author["AP"].values(), author["meanAP"], author["AJI"]]
-    costs = [row["network_s_per_Mpx"], row["decoding_s_per_Mpx"]]
-    return [
-        *(f"{v:.3f}" for v in scored), *(f"{v:.2f}" for v in costs), f"{row['slope_per_1000_steps']:+.3f}"
-    ]  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -155,6 +155,11 @@ class Method(ABC):
         return 0
 
     @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes of objects where it tells several; the ids of its training stacks then hold classes."""
+        return ()
+
+    @property
     def max_depth(self) -> int | None:
         """Upper limit of the objects that share a pixel of a training sample; ``None``: no limit."""
         return None
@@ -264,3 +269,7 @@ class MatchMethod(Method):
     def margin_px(self) -> int:
         """The size of the largest object."""
         return self.object_px
+
+    def decode_classes(self, outputs: Mapping[str, np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+        """Return what ``decode`` does; where it tells classes, they are in the ids (`model.classes`)."""
+        return self.decode(outputs, shape)

@@ -218,6 +218,18 @@ def add_pairs(pairs: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.nda
     return pairs[new], np.add.reduceat(pixels, np.flatnonzero(new))
 
 
+def class_areas(areas: np.ndarray, classes: np.ndarray, count: int) -> Columns:
+    """Area of each piece by class, 1 to ``count``: columns that add up, so that the class of most pixels is that of
+    an object whose tiles saw different ones."""
+    return {f"class_{k}": np.where(classes == k, areas, 0) for k in range(1, count + 1)}
+
+
+def class_names(rows: Columns, names: Sequence[str]) -> np.ndarray:
+    """Name of the class of each object: that of most of its pixels, of equal ones the first."""
+    areas = np.stack([rows[f"class_{k}"] for k in range(1, len(names) + 1)])
+    return np.array(names, object)[areas.argmax(0)]
+
+
 def stacked(parts: Sequence[Columns]) -> Columns:
     """Concatenate the rows of several blocks with the same columns; the parts are emptied.
 

@@ -24,6 +24,13 @@ MATCH_MARGIN = 64
 """Default halo in px of a segmenter that numbers objects and declares no ``halo_px``."""
 
 
+CLASS_STEP = 1 << 24
+"""Ids of objects with classes: ``class * CLASS_STEP`` plus a number from 1."""
+
+MOST_CLASSES = 127
+"""The codes of classes fit a signed integer of 32 bits."""
+
+
 class Segmenter(Protocol):
     """The interface of a segmenter; it may have any of the attributes of `Traits`, but needs none."""
 
@@ -55,6 +62,8 @@ class Traits:
     """Pixel size it was made for, in micrometers."""
     digest: str = ""
     """Digest that changes whenever the answers may change."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes of its objects (match); an id is then ``class * CLASS_STEP`` plus a number, class from 1."""
 
     def __post_init__(self) -> None:
         """Check the traits."""
@@ -69,6 +78,11 @@ class Traits:
         if self.link == "touch" and self.layers > MAX_LAYERS:
             raise BadArgument(
                 f"segmenter {self.name}: expected at most {MAX_LAYERS} layers, got {self.layers}"
+            )
+        if self.classes and (self.link == "touch" or len(self.classes) > MOST_CLASSES):
+            raise BadArgument(
+                f"segmenter {self.name}: expected classes of a segmenter that numbers its objects (link match), at "
+                f"most {MOST_CLASSES}, got {len(self.classes)} and link {self.link!r}"
             )
 
 
@@ -90,6 +104,7 @@ def traits(segmenter: Segmenter, *, probe: np.ndarray) -> Traits:
             "normalise",
             "min_area",
             "pixel_size_um",
+            "classes",
         )
         if getattr(segmenter, field, None) is not None
     }

@@ -35,6 +35,8 @@ class SegmenterRef:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     settings: tuple[tuple[str, Any], ...] = ()
     """Settings that replace those of the model (thresholds, sizes, least area), as names and values."""
+    digest: str = ""
+    """Digest of the segmenter, so that a model that replaced another at the same place is loaded."""
 
 
 def reference(job: SegmentJob) -> SegmenterRef:
@@ -149,7 +151,8 @@ def known_traits(reference: SegmenterRef) -> Traits | None:
     names = ("name", "halo_px", "stride", "layers", "channels", "normalise", "min_area", "pixel_size_um")
     digest = answers_digest(card["digest"], precision=reference.precision)
     link = card.get("link", "touch")  # Older cards have no such entry.
-    return Traits(link=link, digest=digest, **{name: card[name] for name in names})
+    classes = tuple(card["method"].get("class_names", ()))
+    return Traits(link=link, digest=digest, classes=classes, **{name: card[name] for name in names})
 
 
 def expected_channels(reference: SegmenterRef) -> tuple[str, ...]:

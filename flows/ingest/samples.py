@@ -4,8 +4,11 @@ The images of a store are listed last, when all of them are in it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
 
 from flows.ingest.new_store import new_store
 from pipeline.datasets.sample import Sample
@@ -14,6 +17,7 @@ from pipeline.errors import BadArgument
 from pipeline.store.ome.collection import Image, open_collection
 from pipeline.store.ome.image_writing import create_image, create_plate, create_series, write_image
 from pipeline.store.ome.labels import create_labels, publish, write_stack
+from pipeline.store.ome.tables import write_table
 from pipeline.store.places.address import Address
 
 TRUTH = "truth"
@@ -60,7 +64,14 @@ def _write_sample(target: Address, path: str, sample: Sample, ngff: str) -> int:
     if sample.truth is None:
         return 0
     write_stack(target, _written(target, path), sample.truth, name=TRUTH)
+    if sample.classes:
+        write_table(target, path, TRUTH, _class_table(sample.classes))
     return len({*sample.truth[sample.truth > 0].tolist()})
+
+
+def _class_table(classes: Mapping[int, str]) -> pd.DataFrame:
+    """Return the table of the true objects: id and name of the class."""
+    return pd.DataFrame({"label": np.array(list(classes), np.uint32), "class": list(classes.values())})
 
 
 def _written(target: Address, path: str) -> Image:

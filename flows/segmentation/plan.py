@@ -142,6 +142,7 @@ def make_plan(job: SegmentJob) -> Plan:
     if first is None:
         raise BadArgument(next(iter(refused.values())))
     traits = full_traits(segmenter, _probe(first, channels[first.path]))
+    segmenter = replace(segmenter, digest=traits.digest)
     _check_channels(traits, channels[first.path])
     normalise = job.normalise.filled(traits.normalise)
     factors = {image.path: factor_of(image, job, traits) for image in source.images if image.path in channels}

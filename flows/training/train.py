@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from flows.execution.segmenters import model_folder
 from flows.jobs import TrainJob, read_toml
+from flows.training.classes import coded, read_classes
 from flows.training.page import write_training_page
 from pipeline.errors import BadArgument
 from pipeline.metrics.precision import mean_average_precision
@@ -80,7 +81,7 @@ def train_model(
 
     initial, recipe = prepared_recipe(job, steps=steps)
     clock = Clock(minutes=minutes) if minutes is not None else None
-    learning, validating = split(job)
+    learning, validating = split(job, classes=recipe.method.classes)
     curves_before = read_table(Path(job.folder))
     trained = train(
         recipe, [e.pair for e in learning], [e.pair for e in validating], job.folder,
@@ -199,19 +200,23 @@ def _initial(job: TrainJob) -> "Checkpoint":
 
 
 def score(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
-    """Pooled canonical mean AP over IoU 0.5 to 0.9, by which the best model is chosen."""
-    return mean_average_precision(zip(truths, predictions, strict=True))
+    """Pooled canonical mean AP over IoU 0.5 to 0.9, whatever the classes, by which the best model is chosen."""
+    from model.classes import without_classes
+
+    return mean_average_precision(zip(map(without_classes, truths), predictions, strict=True))
 
 
-def split(job: TrainJob) -> tuple[list[Example], list[Example]]:
+def split(job: TrainJob, *, classes: Sequence[str] = ()) -> tuple[list[Example], list[Example]]:
     """Training and validation examples, in memory; no well or image is on both sides.
+
+    With names of ``classes`` the ids of the label stacks hold the classes of the objects (`model.classes`).
 
     Raises:
         BadArgument: a validation store shares one with the data, or there is only one to choose from.
     """
-    learning = list(_examples(job, job.data))
+    learning = list(_examples(job, job.data, classes))
     if job.validation:
-        validating = list(_examples(job, job.validation))
+        validating = list(_examples(job, job.validation, classes))
         _check_apart({e.group for e in learning}, {e.group for e in validating})
         _check_channels([*learning, *validating])
         return learning, validating
@@ -280,7 +285,7 @@ def _check_channels(examples: Sequence[Example]) -> None:
             )
 
 
-def _examples(job: TrainJob, stores: Iterable[str]) -> Iterator[Example]:
+def _examples(job: TrainJob, stores: Iterable[str], classes: Sequence[str] = ()) -> Iterator[Example]:
     if job.normalise.scope != "image":
         raise BadArgument(
             f"normalise.scope: expected 'image', the only one that training knows, got {job.normalise.scope!r}"
@@ -293,10 +298,10 @@ def _examples(job: TrainJob, stores: Iterable[str]) -> Iterator[Example]:
         if not known:
             raise BadArgument(f"{store}: no image has labels {job.truth!r}; ingest with truth, or set truth")
         for image in known:
-            yield from _planes(job, collection.address, image)
+            yield from _planes(job, collection.address, image, classes)
 
 
-def _planes(job: TrainJob, store: Address, image: Image) -> Iterator[Example]:
+def _planes(job: TrainJob, store: Address, image: Image, classes: Sequence[str]) -> Iterator[Example]:
     """All planes of an image share their limits, as they do when it is segmented."""
     image = image.projected("max" if job.project == "max" else "")
     _check_planes(job, store, image)
@@ -304,12 +309,11 @@ def _planes(job: TrainJob, store: Address, image: Image) -> Iterator[Example]:
     planes = [image.read(plane, channels, 0, image.size[0], 0, image.size[1]) for plane in image.planes]
     pixels = normalised(np.stack(planes, axis=1), job.normalise)
     place = "/".join(image.well) if image.well else image.path
+    class_of_id = read_classes(store, image.path, job.truth, classes) if classes else {}
     for plane, one in zip(image.planes, np.moveaxis(pixels, 1, 0)):
-        yield Example(
-            str(store),
-            place,
-            (one, read_stack(store, image.path, job.truth, plane=plane, project=job.project == "max")),
-        )
+        stack = read_stack(store, image.path, job.truth, plane=plane, project=job.project == "max")
+        stack = coded(stack, class_of_id, where=f"{store}/{image.path}") if classes else stack
+        yield Example(str(store), place, (one, stack))
 
 
 def _check_planes(job: TrainJob, store: Address, image: Image) -> None:

@@ -16,7 +16,7 @@ import torch
 from model.card import answers_digest
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.devices import PRECISIONS, autocast, choose_device, free_bytes, placed
-from model.method import TouchMethod
+from model.method import MatchMethod, TouchMethod
 from model.networks.folding import folded
 from model.prediction.inference import padded
 from model.prediction.openvino import DEVICE, OpenVinoNetwork
@@ -73,6 +73,7 @@ class TorchSegmenter:
         self.halo_px: int = checkpoint.network.halo_px + method.margin_px
         self.stride: int = method.stride
         self.layers: int = method.layers
+        self.classes: tuple[str, ...] = tuple(method.classes)
         self.bytes_per_px: int = checkpoint.network.bytes_per_px
         self.channels: int = card["channels"]
         self.normalise: dict[str, Any] | None = card["normalise"]
@@ -188,7 +189,8 @@ class TorchSegmenter:
     def _stack(self, images: torch.Tensor) -> torch.Tensor:
         """Label stack ``(1, L, y, x)`` of one image, with ids that fit int64."""
         outputs = {name: value[0].cpu().numpy() for name, value in self._outputs(images).items()}
-        stack = self.method.decode(outputs, (images.shape[2], images.shape[3]))
+        method = cast(MatchMethod, self.method)
+        stack = method.decode_classes(outputs, (images.shape[2], images.shape[3]))
         return torch.from_numpy(stack.astype(np.int64))[None]
 
 

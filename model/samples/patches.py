@@ -14,6 +14,7 @@ import torch
 from scipy import ndimage
 from torch.nn import functional
 
+from model.classes import class_of
 from model.errors import BadSample
 from model.samples.augment import Augment, resample, sampling_grid
 from model.samples.intensity import (
@@ -54,8 +55,9 @@ class Batch:
 class Patches:
     """Draws augmented crops from samples, which are resampled and varied on the CPU.
 
-    Labels are renumbered 1, 2, ... per sample. ``prepare`` is that of the method: it is called once per sample, before
-    augmentation, and for every crop onto which objects were pasted or that has none.
+    Labels are renumbered 1, 2, ... per sample; where they hold classes (`model.classes`), crops have the ids of the
+    sample. ``prepare`` is that of the method: it is called once per sample, before augmentation, and for every crop
+    onto which objects were pasted or that has none.
     """
 
     def __init__(
@@ -70,6 +72,11 @@ class Patches:
         check_samples(samples)
         self.crop_px, self.augment, self.seed = crop_px, augment, seed
         stacks = [_dense(stack) for _, stack in samples]
+        self._ids = [_ids_with_classes(stack) for _, stack in samples]
+        if augment.paste and any(ids is not None for ids in self._ids):
+            raise BadSample(
+                f"augment.paste: expected 0 where objects have classes, got {augment.paste!r}: pasted objects have none"
+            )
         boxes = [_boxes(stack) for stack in stacks]
         images = [np.ascontiguousarray(image, np.float32) for image, _ in samples]
         self._images = [torch.from_numpy(image) for image in images]
@@ -111,7 +118,8 @@ class Patches:
             stack, pasted = self._paste(rng, image, stack, places, levels)
             prepared = self._prepare(stack.numpy(), known=prepared, pasted=pasted)
         image = vary_intensities(rng, self.augment, image, stack, levels, places=places)
-        return image, stack.numpy(), prepared, chosen
+        labels, ids = stack.numpy(), self._ids[chosen]
+        return image, labels if ids is None else ids[labels], prepared, chosen
 
     def _centre(self, rng: np.random.Generator, shape: Sequence[int]) -> tuple[float, float]:
         """Return a place from which the crop stays inside the image, give or take an eighth of its edge.
@@ -172,6 +180,12 @@ def _dense(stack: np.ndarray) -> np.ndarray:
     labels = np.unique(stack)
     labels = labels[labels > 0]
     return np.where(stack > 0, np.searchsorted(labels, stack) + 1, 0).astype(np.int32)
+
+
+def _ids_with_classes(stack: np.ndarray) -> np.ndarray | None:
+    """Return the ids of the objects 1, 2, ... of a stack, after 0 for the background; None if they hold no classes."""
+    ids = np.unique(stack[stack > 0])
+    return np.concatenate([[0], ids]).astype(np.uint32) if len(ids) and class_of(ids[-1:])[0] else None
 
 
 def _boxes(stack: np.ndarray) -> list[tuple[slice, slice]]:

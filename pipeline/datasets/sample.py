@@ -5,6 +5,7 @@ Samples are independent of stores, splits and networks.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,8 @@ class Sample:
     """Row and column on the plate, such as ``("A", "1")``, if it comes from one."""
     channels: tuple[str, ...] = ("image",)
     """One name per channel of the image."""
+    classes: Mapping[int, str] | None = None
+    """Name of the class of each id of the truth; ``None`` where the source has one kind of object."""
     pixel_size_um: float | None = None
     """Edge of a pixel; ``None`` where the source does not say."""
 

@@ -70,6 +70,7 @@ def _table(
         columns = {
             **_identity(work, plane, base + start, layer[part]),
             **measure.object_columns(selected, work.measured_names, work.image.spacing_um),
+            **_classes(work, selected),
             "overlap_labels": partners[part],
             "tiles_spanned": _tiles_spanned(work, selected),
         }
@@ -95,6 +96,12 @@ def _identity(
         "t": np.full(count, t, np.int32),
         "z": np.full(count, z, np.int32),
     }
+
+
+def _classes(work: ImageJob, rows: Columns) -> dict[str, pa.StringArray]:
+    """The column ``class``, of a segmenter that knows classes."""
+    names = work.traits.classes
+    return {"class": pa.array(measure.class_names(rows, names), pa.string())} if names else {}
 
 
 def _partners(stitching: Stitching) -> pa.ListArray:

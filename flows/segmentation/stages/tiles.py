@@ -20,8 +20,9 @@ from pipeline import focus, histogram
 from pipeline.errors import BadArgument
 from pipeline.histogram import Bins, Histogram
 from pipeline.links import match_links
+from pipeline.measure import class_areas
 from pipeline.normalise import Limits
-from pipeline.segment import bits, bits_dtype, checked_answer
+from pipeline.segment import CLASS_STEP, bits, bits_dtype, checked_answer
 from pipeline.spans import Runs, runs_of, spans_of_bits, spans_of_stack
 from pipeline.stitch import Pieces, border_spans, describe, from_bytes, to_bytes
 from pipeline.store.ome.chunks.presence import check_chunks
@@ -75,7 +76,15 @@ def keep_answer(item: TileJob, answer: np.ndarray, shape: tuple[int, ...]) -> No
     if work.traits.link == "touch":
         _write_mask(item, layers[(slice(None), *tile.core.within(tile.read))])
     else:
-        work.ledger.write(_stack_key(work, item.key), to_bytes({"stack": _dense(layers)}))
+        stack, ids = _dense(layers)
+        codes = ids // CLASS_STEP if work.traits.classes else np.zeros(len(ids))
+        if work.traits.classes and not np.isin(codes, np.arange(1, len(work.traits.classes) + 1)).all():
+            raise BadArgument(
+                f"segmenter {work.traits.name}: expected ids of the {len(work.traits.classes)} classes it named, "
+                f"class * {CLASS_STEP} plus a number, got {int(ids.max())}"
+            )
+        answer = {"stack": stack, CLASSES: codes.astype(np.uint8)}
+        work.ledger.write(_stack_key(work, item.key), to_bytes(answer))
     work.ledger.mark("predict", work.key, item.key)
 
 
@@ -99,11 +108,11 @@ def _write_mask(item: TileJob, layers: np.ndarray) -> None:
     write_mask(item, bits(layers).astype(bits_dtype(item.work.traits.layers)))
 
 
-def _dense(stack: np.ndarray) -> np.ndarray:
-    """Number local objects 1 ... n in the order of their ids."""
+def _dense(stack: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number local objects 1 ... n in the order of their ids; return the stack and the ids they had."""
     ids, inverse = np.unique(stack, return_inverse=True)
     start = 0 if len(ids) and ids[0] == 0 else 1
-    return (inverse.reshape(stack.shape) + start).astype(np.uint32)
+    return (inverse.reshape(stack.shape) + start).astype(np.uint32), ids[ids > 0]
 
 
 def _stack_key(work: ImageJob, key: str) -> str:
@@ -113,6 +122,9 @@ def _stack_key(work: ImageJob, key: str) -> str:
 ROW, BORDER, OVERLAP, QUALITY = "row.", "border.", "overlap.", "quality."
 """Prefixes in what describing writes: additive columns, spans at the border of the block, shared pixels, and sums for
 focus and saturation."""
+
+CLASSES = "classes"
+"""Class of each object of a tile's stack, by its local number."""
 
 RUNS = ".runs.safetensors"
 """Ending of the key that `describe_unit` writes last: a unit with such a key has been described."""
@@ -186,6 +198,9 @@ def _describe_stack(item: TileJob, channels: Sequence[np.ndarray]) -> tuple[Piec
     spans, stretches, ids = spans_of_stack(np.ascontiguousarray(stack[:, y, x]))
     labels, piece = np.unique(ids, return_inverse=True)
     pieces = describe(spans, stretches, tile.core, work.frame(item.plane), channels=channels, piece=piece)
+    if work.traits.classes:
+        classes = from_bytes(work.ledger.read(_stack_key(work, item.key)))[CLASSES][labels - 1]
+        pieces.rows.update(class_areas(pieces.rows["area"], classes, len(work.traits.classes)))
     links, ambiguous = [], 0
     for other in _later_neighbours(work, tile):
         band = tile.read.intersection(other.read)

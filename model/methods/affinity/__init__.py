@@ -51,6 +51,9 @@ class Affinity(MatchMethod):
     """Affinity losses as in the authors' code, which divides by the width and not the height, or as means."""
     foreground_threshold: float = 0.5
     """Pixels above it are foreground."""
+    joining_ranges: int = 1
+    """So many of the ranges, from the shortest, join pixels; 1 as in the paper. With all of them and a ``mutex_stride``
+    of 1, an object that another one crosses stays one object where a range reaches across the crossing."""
     mutex_stride: int = 4
     """Pairs that forbid are used at every so many pixels; a divisor of the network's stride, or tiles would differ."""
     merge: tuple[tuple[int, int], ...] = ((5, 5), (25, 11))
@@ -76,6 +79,10 @@ class Affinity(MatchMethod):
             )
         if self.loss_scale not in ("author", "mean"):
             raise ValueError(f"affinity: expected loss_scale 'author' or 'mean', got {self.loss_scale!r}")
+        if not 1 <= self.joining_ranges <= len(self.decoding_ranges or self.ranges):
+            raise ValueError(
+                f"affinity: expected joining_ranges of 1 to the number of ranges, got {self.joining_ranges!r}"
+            )
         if self.mutex_stride < 1 or self.stride % self.mutex_stride:
             raise ValueError(
                 f"affinity: expected a mutex_stride that divides the stride {self.stride}, got {self.mutex_stride!r}"
@@ -147,7 +154,10 @@ class Affinity(MatchMethod):
         affinity = outputs["affinity"][:, :height, :width]
         foreground = outputs["foreground"][0, :height, :width] > self.foreground_threshold
         per_range = len(self.pairs) // len(self.decoding_ranges or self.ranges)
-        labels = segmented(affinity, self.pairs, foreground, attractive=per_range, stride=self.mutex_stride)
+        labels = segmented(
+            affinity, self.pairs, foreground, attractive=self.joining_ranges * per_range, repulsive=per_range,
+            stride=self.mutex_stride,
+        )  # fmt: skip
         labels = large_enough(merged(labels, self.merge), self.min_area)
         return labels[None].astype(np.uint32)
 

@@ -9,19 +9,29 @@ from model.methods.affinity.offsets import Offset
 
 
 def segmented(
-    affinities: np.ndarray, pairs: Sequence[Offset], foreground: np.ndarray, *, attractive: int, stride: int
+    affinities: np.ndarray,
+    pairs: Sequence[Offset],
+    foreground: np.ndarray,
+    *,
+    attractive: int,
+    repulsive: int,
+    stride: int,
 ) -> np.ndarray:
     """Return the segments of the mutex watershed, int64 ``(y, x)``, 1 to n, 0 outside of ``foreground``.
 
-    ``affinities``: ``(offsets, y, x)`` from 0 to 1. The first ``attractive`` offsets join pixels, the others keep them
-    apart and are used at every ``stride``-th pixel along both axes, counted from the first.
+    ``affinities``: ``(offsets, y, x)`` from 0 to 1. The first ``attractive`` offsets join pixels; those from number
+    ``repulsive`` on keep them apart and are used at every ``stride``-th pixel along both axes, counted from the first
+    pixel. An offset may be in both parts; then whichever is stronger decides.
     """
     from bioimage_cpp.segmentation import mutex_watershed
 
-    priorities = affinities.astype(np.float32)
-    priorities[attractive:] = 1 - priorities[attractive:]
+    values = affinities.astype(np.float32)
     labels = mutex_watershed(
-        priorities, [list(pair) for pair in pairs], attractive, strides=[stride, stride], mask=foreground
+        np.concatenate([values[:attractive], 1 - values[repulsive:]]),
+        [list(pair) for pair in [*pairs[:attractive], *pairs[repulsive:]]],
+        attractive,
+        strides=[stride, stride],
+        mask=foreground,
     )
     return renumbered(labels)
 

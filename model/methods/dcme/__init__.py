@@ -7,12 +7,14 @@ pixels belong to one object only.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from model.classes import class_of, with_classes
 from model.method import MatchMethod, Phase
 from model.methods.dcme.decode import (
     cast_votes,
@@ -52,6 +54,7 @@ class Dcme(MatchMethod):
     paper = "Watanabe and Wolf, ITSC 2018 and arXiv:1902.05498"
     overlaps = False
     terms = (VECTORS, GRID)
+    tunable = MappingProxyType({"votes": (5, 10, 20, 40), "radius_px": (4.0, 8.0, 12.0, 20.0)})
 
     shape: UNetShape = field(default_factory=lambda: UNetShape(heads={VECTORS: 2, GRID: 2}, poolings=4))
     """The network; its head ``grid`` has one map more than there are classes, its stride is the edge of a block."""
@@ -69,6 +72,8 @@ class Dcme(MatchMethod):
     """Whether a pixel belongs to the nearest centre only, or to every centre its vote is near to."""
     hole_px: int = 9
     """Enclosed holes of at most this many pixels are filled: pixels near a centre have vectors near 0."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes that the maps of the head ``grid`` after the first stand for; empty: one kind of object."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,6 +82,14 @@ class Dcme(MatchMethod):
             raise ValueError(
                 f"DCME: expected a network with the heads {VECTORS!r} (2 maps) and {GRID!r} (background and at least "
                 f"one class), got {dict(heads)!r}"
+            )
+        object.__setattr__(self, "class_names", tuple(self.class_names))  # a list, from TOML and JSON
+        if len(self.class_names) not in (0, self.class_count) or (
+            self.class_count > 1 and not self.class_names
+        ):
+            raise ValueError(
+                f"DCME: expected class_names for each of the {self.class_count} classes of the head {GRID!r} (one map "
+                f"more than there are classes), got {list(self.class_names)!r}"
             )
         if min(self.votes, self.spread_px, self.gap_px, self.hole_px) < 0:
             raise ValueError(
@@ -89,9 +102,14 @@ class Dcme(MatchMethod):
             )
 
     @property
-    def classes(self) -> int:
+    def class_count(self) -> int:
         """Number of classes of objects, K."""
         return self.shape.heads[GRID] - 1
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, where there are several."""
+        return self.class_names
 
     def network(self, channels: int) -> GridUNet:
         """Return the untrained network for images of that many channels."""
@@ -100,9 +118,10 @@ class Dcme(MatchMethod):
     def encode(self, stacks: Sequence[np.ndarray], prepared: Sequence[Any] | None = None) -> Targets:
         """Return the targets of label stacks ``(L, y, x)`` of one size; see ``targets.encode``.
 
-        All objects are of class 1, because label stacks name no classes.
+        Where the method has names of classes, the ids hold the classes; else all objects are of class 1.
         """
-        return encode(stacks, block=self.shape.stride, classes=self.classes)
+        class_of_id = [_classes_of(stack) for stack in stacks] if self.class_names else None
+        return encode(stacks, block=self.shape.stride, classes=self.class_count, class_of=class_of_id)
 
     def losses(
         self,
@@ -145,6 +164,16 @@ class Dcme(MatchMethod):
             scores=scores[real][kept],
         )
 
+    def decode_classes(self, outputs: Mapping[str, np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+        """Return the label stack of one image with the classes of the objects in their ids, where they have names."""
+        found = self.decode_objects(outputs, shape)
+        return with_classes(found.stack, found.classes) if self.class_names else found.stack
+
     def without_overlaps(self) -> "Dcme":
         """Return the method in which a pixel belongs to the nearest centre only."""
         return replace(self, exclusive=True)
+
+
+def _classes_of(stack: np.ndarray) -> dict[int, int]:
+    ids = np.unique(stack[stack > 0])
+    return dict(zip(ids.tolist(), class_of(ids).tolist(), strict=True))

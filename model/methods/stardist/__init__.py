@@ -7,6 +7,7 @@ beyond it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class StarDist(MatchMethod):
     paper = "Schmidt, Weigert, Broaddus and Myers, MICCAI 2018"
     overlaps = True
     terms = ("probability", "distances")
+    tunable = MappingProxyType({"probability": (0.3, 0.4, 0.5, 0.6, 0.7), "overlap": (0.3, 0.4, 0.5)})
 
     shape: StarShape = field(default_factory=StarShape)
     """The network."""

@@ -52,17 +52,24 @@ def _sample(name: str, path: Path) -> Sample:
     image, classes = grey(read_plane(path.with_name(f"{name}D.tif"))), grey(read_plane(path))
     if image.shape != classes.shape:
         raise BadStore(f"{str(path)!r}: expected {image.shape} like its DAPI image, got {classes.shape}")
+    masks, kinds = objects_of(classes)
     return Sample(
         name=name,
         image=image[None],
-        truth=truth_from_classes(classes),
+        truth=stack_from_masks(masks, classes.shape),
+        classes={label: str(kind) for label, kind in enumerate(kinds, start=1)},
         group=name[:3],
         channels=("DAPI",),
     )
 
 
 def truth_from_classes(classes: np.ndarray) -> np.ndarray:
-    """Derive the label stack ``(L, y, x)`` from a class map ``(y, x)``.
+    """Derive the label stack ``(L, y, x)`` from a class map ``(y, x)``; see ``objects_of``."""
+    return stack_from_masks(objects_of(classes)[0], classes.shape)
+
+
+def objects_of(classes: np.ndarray) -> tuple[list[np.ndarray], list[int]]:
+    """Return masks ``(y, x)`` of the objects of a class map ``(y, x)``, and the class of each.
 
     An object is an 8-connected component of a class together with the overlap regions that touch the class.
     Smaller overlap regions are assigned to no object.
@@ -71,9 +78,11 @@ def truth_from_classes(classes: np.ndarray) -> np.ndarray:
     large = np.bincount(regions.ravel()) >= MIN_OVERLAP_PX
     large[0] = False
     masks: list[np.ndarray] = []
-    for value in np.unique(classes[(classes > 0) & (classes != OVERLAP)]):
+    kinds: list[int] = []
+    for value in np.unique(classes[(classes > 0) & (classes != OVERLAP)]).tolist():
         masks.extend(_objects_of(classes == value, regions, large))
-    return stack_from_masks(masks, classes.shape)
+        kinds += [value] * (len(masks) - len(kinds))
+    return masks, kinds
 
 
 def _objects_of(region: np.ndarray, overlaps: np.ndarray, large: np.ndarray) -> Iterator[np.ndarray]:

@@ -25,6 +25,7 @@ from pipeline.report.pictures import PictureOf, WindowOf, numbered
 from pipeline.report.plate_charts import plate_chart
 from pipeline.report.provenance import run_provenance
 from pipeline.report.run.attention import attention_blocks
+from pipeline.report.run.classes import class_tables
 from pipeline.report.run.conditions import condition_section
 from pipeline.report.run.controls import controls_section, has_controls, quality_number, wells_table
 from pipeline.report.run.images import image_table
@@ -103,7 +104,7 @@ def _distributions(objects: pd.DataFrame) -> Section:
     return Section(
         name="objects",
         title="Distributions",
-        blocks=_histograms(objects),
+        blocks=(*class_tables(objects), *_histograms(objects)),
         intro="All objects of the run. The first and the last bar also hold the outer 0.5 % of the values.",
     )
 

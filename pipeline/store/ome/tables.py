@@ -26,7 +26,9 @@ PARTS = "platelayer_parts"
 ROW_GROUP = 32_768
 """Rows per row group, which is also the unit of encoding; fixed, so that bytes depend on the rows only."""
 
-TEXT = frozenset({"plate", "row", "column", "field", "acquisition", "image", "well", "condition", "kind"})
+TEXT = frozenset(
+    {"plate", "row", "column", "field", "acquisition", "image", "well", "condition", "kind", "class"}
+)
 """Columns of text, also in a table without rows."""
 
 IDS = "_labels"

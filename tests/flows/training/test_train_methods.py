@@ -1,6 +1,8 @@
 """Methods besides layering, from a job file to labels on a plate, tile by tile."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from pipeline.store.places.address import address
 
 UNET = "{width = 6, poolings = 1, head_width = 6, head_convs = 1, fold = 2, order = 'norm-relu'}"
 NARROW = {
+    "layering": f"min_area = 5\nshape = {UNET}",
     "unet2": f"min_area = 5\nshape = {UNET}",
     "unet3": f"min_area = 5\nshape = {UNET}",
     "affinity": "min_area = 5\nmutex_stride = 1\nobject_px = 24\nshape = {width = 4, levels = 2, embedding = 8}",
@@ -26,6 +29,7 @@ NARROW = {
     "shape = {blocks = [1, 1], width = 6, pyramid_width = 8, box_width = 16, mask_convs = 1, context_px = 16}",
 }
 WEIGHTS = {
+    "layering": "{foreground = 1.0, attraction = 1.0, repulsion = 1.0}",
     "unet2": "{foreground = 1.0}",
     "unet3": "{foreground = 1.0, contour = 1.0}",
     "affinity": "{self = 1.0, cross = 1.0, pyramid = 1.0, foreground = 50.0}",
@@ -60,10 +64,22 @@ def wells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Dask scheduler with two worker processes."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50, memory_limit=0
+    ) as running:
+        yield running.scheduler_address
+
+
 @pytest.mark.parametrize("kind", NARROW)
-def test_a_method_trains_and_segments_in_tiles(
-    kind: str, wells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_method_trains_and_segments_in_tiles_and_on_workers(
+    kind: str, wells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str,
+    run_job: Callable[..., Any], stop_after: Any, files_of: Callable[[Path, str], dict[str, bytes]],
+) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     recipe = RECIPE.format(kind=kind, settings=NARROW[kind], weights=WEIGHTS[kind])
     Path("recipe.toml").write_text(recipe)
@@ -71,9 +87,17 @@ def test_a_method_trains_and_segments_in_tiles(
     assert command(["train", *(word for setting in words for word in ("--set", setting))]) == 0
     assert read_card("out/phase1")["method"]["kind"] == kind
     exact = read_card("out/phase1")["link"] == "touch"
-    stacks = [labels(wells, f"tiles{core}.zarr", core) for core in ((32, 64) if exact else (32,))]
+    stacks = [labels(wells, f"tiles{core}.zarr", core) for core in ((24, 64) if exact else (24,))]
     assert stacks[0].max() >= 1
     assert np.array_equal(stacks[0], stacks[-1])
+    # The process that made those has had other models at the same relative place: it must not have used one of them.
+    # On workers, ended among the tiles and started again: the bytes of the run in one process.
+    table = {"model": str(tmp_path / "out/phase1"), "name": "found", "output": str(tmp_path / "dask.zarr")}
+    table |= {"tiling": {"core": 24}, "execution": {"executor": scheduler}}
+    with pytest.raises(stop_after.Stop):
+        run_job(wells, progress=stop_after(10), **table)
+    assert run_job(wells, **table).status == "complete"
+    assert files_of(tmp_path / "dask.zarr", "found") == files_of(tmp_path / "tiles24.zarr", "found")
 
 
 def labels(wells: Path, output: str, core: int) -> np.ndarray:

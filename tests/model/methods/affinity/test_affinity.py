@@ -160,12 +160,26 @@ def test_perfect_affinities_give_a_partition_back_whose_objects_are_3_px_wide(
     assert len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
 
 
+@pytest.mark.parametrize(("joining", "parts"), [(1, 2), (5, 1)])
+def test_a_bar_under_another_is_one_object_where_longer_pairs_join(joining: int, parts: int) -> None:
+    """The bar on top is 8 px wide; pairs of 9 and 11 px reach across it."""
+    stack = np.zeros((2, 48, 48), np.uint32)
+    stack[0, 18:28, 2:46], stack[1, 2:46, 20:28] = 1, 2
+    method = Affinity(min_area=1, merge=(), mutex_stride=1, joining_ranges=joining)
+    found = method.decode(perfect(stack, method), (48, 48))[0]
+    on_top = stack[1] == 2
+    below = (stack[0] == 1) & ~on_top
+    assert len(np.unique(found[below])) == parts and len(np.unique(found[on_top])) == 1
+    assert found.max() == parts + 1
+
+
 def test_settings_that_do_not_fit_are_refused() -> None:
     for settings_, message in (
         ({"ranges": (3, 1)}, "ascend from 1"),
         ({"neighbours": 6}, "4 or 8 neighbours"),
         ({"mutex_stride": 5}, "divides the stride 16, got 5"),
         ({"loss_scale": "sum"}, "'author' or 'mean'"),
+        ({"joining_ranges": 6}, "joining_ranges of 1 to the number of ranges, got 6"),
     ):
         with pytest.raises(ValueError, match=message):
             Affinity(**settings_)

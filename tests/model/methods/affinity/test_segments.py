@@ -15,7 +15,8 @@ def test_it_is_the_mutex_watershed_of_another_library(neighbours: int) -> None:
     pairs = offsets((1, 3, 5), neighbours)
     affinity = rng.random((len(pairs), 48, 56))
     everywhere = np.ones((48, 56), bool)
-    found = segmented(affinity, pairs, everywhere, attractive=neighbours // 2, stride=1)
+    nearest = neighbours // 2
+    found = segmented(affinity, pairs, everywhere, attractive=nearest, repulsive=nearest, stride=1)
     single = affinity.astype(np.float32).astype(np.float64)
     signed = np.where(
         np.arange(len(pairs))[:, None, None] < neighbours // 2,
@@ -31,9 +32,10 @@ def test_pixels_outside_of_the_foreground_are_0() -> None:
     pairs = offsets((1, 3), 4)
     foreground = np.zeros((20, 20), bool)
     foreground[3:10, 4:9] = True
-    found = segmented(np.ones((4, 20, 20)), pairs, foreground, attractive=2, stride=1)
+    found = segmented(np.ones((4, 20, 20)), pairs, foreground, attractive=2, repulsive=2, stride=1)
     assert np.array_equal(found, foreground.astype(np.int64))
-    assert not segmented(np.ones((4, 20, 20)), pairs, ~np.ones_like(foreground), attractive=2, stride=1).any()
+    nowhere = np.zeros_like(foreground)
+    assert not segmented(np.ones((4, 20, 20)), pairs, nowhere, attractive=2, repulsive=2, stride=1).any()
 
 
 def test_strides_that_divide_the_shift_of_a_window_give_the_same_objects() -> None:
@@ -44,8 +46,8 @@ def test_strides_that_divide_the_shift_of_a_window_give_the_same_objects() -> No
     everywhere = np.ones((80, 80), bool)
     scores = {}
     for stride in (4, 5):
-        whole = segmented(affinity, pairs, np.ones((96, 96), bool), attractive=2, stride=stride)
-        window = segmented(affinity[:, 16:, 16:], pairs, everywhere, attractive=2, stride=stride)
+        whole = segmented(affinity, pairs, np.ones((96, 96), bool), attractive=2, repulsive=2, stride=stride)
+        window = segmented(affinity[:, 16:, 16:], pairs, everywhere, attractive=2, repulsive=2, stride=stride)
         scores[stride] = adjusted_rand_score(whole[24:, 24:].ravel(), window[8:, 8:].ravel())
     assert scores[4] > 0.95 and scores[5] < 0.5
 

@@ -1,0 +1,128 @@
+"""Objects of several classes, from the table of the truth over a training to the column of the object table."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flows.cli import run as command
+from flows.ingest.samples import ingest_samples
+from flows.training.classes import coded, read_classes
+from model import classes as model_classes
+from pipeline import segment
+from pipeline.datasets.sample import Sample
+from pipeline.errors import BadArgument
+from pipeline.store.ome.collection import open_collection
+from pipeline.store.ome.tables import read_table, write_table
+from pipeline.store.places.address import address
+
+RECIPE = """
+batch = 2
+crop_px = 64
+validate_every = 200
+[method]
+kind = "dcme"
+class_names = ["dark", "bright"]
+min_area = 20
+votes = 8
+object_px = 24
+[method.shape]
+width = 6
+poolings = 3
+head_width = 6
+head_convs = 1
+order = "norm-relu"
+heads = {vectors = 2, grid = 3}
+[augment]
+paste = 0.0
+exact = 1.0
+[[phases]]
+name = "phase1"
+steps = 60
+lr = 1e-2
+weights = {vectors = 1.0, grid = 4.0}
+"""
+
+
+def sample(seed: int) -> Sample:
+    """Four discs on a grid, dark or bright by chance; well A/<seed>."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:64, :64]
+    truth, image, names = np.zeros((1, 64, 64), np.uint32), rng.normal(0, 0.03, (64, 64)), {}
+    for number in range(4):
+        cy, cx = np.array([16 + 32 * (number // 2), 16 + 32 * (number % 2)]) + rng.integers(-4, 5, 2)
+        inside = (y - cy) ** 2 + (x - cx) ** 2 <= 81
+        names[number + 1] = "bright" if rng.random() < 0.5 else "dark"
+        truth[0][inside] = number + 1
+        image[inside] += 1.0 if names[number + 1] == "bright" else -1.0
+    return Sample(
+        name=f"w{seed}", image=image[None].astype(np.float32), truth=truth, group=f"w{seed}",
+        well=("A", str(seed)), classes=names,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def wells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("classes") / "plate.zarr"
+    ingest_samples([sample(seed) for seed in range(1, 5)], str(place))
+    return place
+
+
+def test_classes_are_learnt_and_stand_in_the_table_and_the_report(
+    wells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.toml").write_text(RECIPE)
+    words = [f'data=["{wells}"]', "folder=out", "recipe=recipe.toml", "device=cpu", "normalise.kind=none"]
+    assert command(["train", *(word for setting in words for word in ("--set", setting))]) == 0
+    words = ["--model", "out/phase1", "--name", "found", "--output", "out.zarr", "--set", "tiling.core=32"]
+    assert command(["segment", str(wells), *words]) == 0
+    place = address("out.zarr")
+    images = open_collection(place).images
+    found = [read_table(place, image.path, "found") for image in images]
+    right = [of_truth(table, sample(seed)) for seed, table in enumerate(found, start=1)]
+    assert sum(len(table) for table in found) >= 12
+    assert np.concatenate(right).mean() > 0.8
+    # Labels with such a table can be the truth of another training.
+    known = read_classes(place, images[0].path, "found", ["dark", "bright"])
+    assert known and len(known) == len(found[0])
+    assert command(["report", "out.zarr", "--output", "report.html"]) == 0
+    assert "Objects by class" in Path("report.html").read_text()
+
+
+def of_truth(table: pd.DataFrame, truth: Sample) -> list[bool]:
+    """Whether each object has the class of the true one at its centre."""
+    assert truth.truth is not None and truth.classes is not None
+    centres = table[["centroid_y", "centroid_x"]].round().astype(int).to_numpy()
+    ids = [int(truth.truth[0, y, x]) for y, x in centres]
+    return [truth.classes.get(label) == kind for label, kind in zip(ids, table["class"], strict=True)]
+
+
+def test_both_sides_agree_on_how_ids_hold_classes() -> None:
+    assert model_classes.CLASS_STEP == segment.CLASS_STEP
+    stack = np.array([[[0, 4, 9], [9, 9, 0]]], np.uint32)
+    ids = coded(stack, {4: 2, 9: 1}, where="here")
+    assert model_classes.class_of(ids).tolist() == [[[0, 2, 1], [1, 1, 0]]]
+    assert model_classes.without_classes(ids).tolist() == [[[0, 2, 1], [1, 1, 0]]]
+    with pytest.raises(BadArgument, match="got none for 1, first 9"):
+        coded(stack, {4: 2}, where="here")
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        (None, "expected the table 'truth' with the columns label and class"),
+        (pd.DataFrame({"label": [1]}), r"got no \['class'\]"),
+        (pd.DataFrame({"label": [1], "class": ["odd"]}), r"got \['odd'\]; add them to class_names"),
+    ],
+)
+def test_classes_that_cannot_be_used_are_named(table: pd.DataFrame | None, told: str, tmp_path: Path) -> None:
+    place = address(tmp_path / "s.zarr")
+    ingest_samples(
+        [Sample(name="w", image=np.zeros((1, 8, 8), np.float32), truth=None, group="w")], str(place.url)
+    )
+    if table is not None:
+        write_table(place, "w", "truth", table)
+    with pytest.raises(BadArgument, match=told):
+        read_classes(place, "w", "truth", ["dark"])
