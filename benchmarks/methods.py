@@ -226,7 +226,7 @@ def tuned(checkpoint: Checkpoint, watched: Sequence[Sample], *, device: str) -> 
     """Return the model with the settings that are best on the watched images, of those that `platelayer tune` tries."""
     if not checkpoint.method.tunable:
         return checkpoint
-    examples = [Example("", str(number), pair) for number, pair in enumerate(watched)]
+    examples = [Example("watched", str(number), pair) for number, pair in enumerate(watched)]
     trial = Trial(checkpoint, examples, device=device)
     best = max(trial.thresholds(), key=lambda settings: trial.score(settings, trial.groups))
     return replace(checkpoint, method=replace(cast(Any, checkpoint.method), **dict(best)))

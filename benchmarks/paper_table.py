@@ -35,8 +35,8 @@ CEILINGS: dict[str, dict[str, float]] = {
 DIFFERS = (
     "The paper: networks of up to 116 million parameters, 100,000 steps and more, Mask R-CNN from COCO weights, and "
     "test images (row D of the worms, half of the cells of the challenge). Ours: small networks from random weights, "
-    "the budget named above each table, validation images. A slope well above 0 means that the training was not over: such "
-    "a table ranks how quickly methods learn, not where they end."
+    "the budget named above each table, validation images. A slope well above 0 means that the training was not over: "
+    "such a table ranks how quickly methods learn, not where they end."
 )
 
 HEAD = (

@@ -1,5 +1,6 @@
 """DCME: encoding, clipped gradients, votes, classes of the grid, and what decoding gives back of perfect outputs."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch.nn import functional
 
+from model.classes import CLASS_STEP, class_of
 from model.method import Phase
 from model.methods.dcme import Dcme
 from model.methods.dcme.decode import cast_votes, fill_small_holes, find_centres
@@ -174,8 +176,13 @@ def test_objects_may_share_pixels_where_votes_are_near_two_centres() -> None:
 def test_objects_have_the_class_of_the_block_of_their_centre_and_background_blocks_none() -> None:
     stack = squares((4, 4), (4, 40), (40, 4), side=9)
     outputs = perfect(stack, block=4, classes=3, class_of=[{1: 3, 2: 1, 3: 2}])
-    method = Dcme(shape=UNetShape(heads={"vectors": 2, "grid": 4}, poolings=2), min_area=0)
+    names = ("a", "b", "c")
+    method = Dcme(shape=UNetShape(heads={"vectors": 2, "grid": 4}, poolings=2), class_names=names, min_area=0)
     found = method.decode_objects(outputs, (64, 64))
+    ids = np.unique(method.decode_classes(outputs, (64, 64)))[1:]
+    assert sorted(class_of(ids).tolist()) == [1, 2, 3] and sorted((ids % CLASS_STEP).tolist()) == [1, 2, 3]
+    with pytest.raises(ValueError, match="class_names for each of the 3 classes"):
+        replace(method, class_names=("a", "b"))
     assert found.classes.tolist() == [3, 1, 2] and (found.scores == 1).all()
     for label, kind in ((1, 3), (2, 1), (3, 2)):
         assert (found.stack[0] == found.classes.tolist().index(kind) + 1)[stack[0] == label].all()
