@@ -83,8 +83,8 @@ def keep_answer(item: TileJob, answer: np.ndarray, shape: tuple[int, ...]) -> No
                 f"segmenter {work.traits.name}: expected ids of the {len(work.traits.classes)} classes it named, "
                 f"class * {CLASS_STEP} plus a number, got {int(ids.max())}"
             )
-        answer = {"stack": stack, CLASSES: codes.astype(np.uint8)}
-        work.ledger.write(_stack_key(work, item.key), to_bytes(answer))
+        columns = {"stack": stack, CLASSES: codes.astype(np.uint8)}
+        work.ledger.write(_stack_key(work, item.key), to_bytes(columns))
     work.ledger.mark("predict", work.key, item.key)
 
 

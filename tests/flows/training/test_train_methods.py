@@ -23,7 +23,7 @@ NARROW = {
     "affinity": "min_area = 5\nmutex_stride = 1\nobject_px = 24\nshape = {width = 4, levels = 2, embedding = 8}",
     "dcme": "min_area = 5\nvotes = 1\nobject_px = 24\n"
     "shape = {width = 6, poolings = 2, head_width = 6, head_convs = 1, order = 'norm-relu'}",
-    "stardist": "min_area = 5\nprobability = 0.1\nobject_px = 24\n"
+    "stardist": "min_area = 5\nprobability = 0.001\nobject_px = 24\n"
     "shape = {width = 6, poolings = 1, head_width = 8, rays = 8}",
     "maskrcnn": "min_area = 5\nscore = 0.05\nobject_px = 24\nproposals_before = 50\nproposals = 20\nregions = 16\n"
     "shape = {blocks = [1, 1], width = 6, pyramid_width = 8, box_width = 16, mask_convs = 1, context_px = 16}",
@@ -59,7 +59,7 @@ def wells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Cells on two wells of one field; only read."""
     place = tmp_path_factory.mktemp("wells") / "plate.zarr"
     ingest_synthetic(
-        str(place), kind="cells", size=(64, 64), wells=[("A", "1"), ("A", "2")], fields=1, density=1.5
+        str(place), kind="cells", size=(96, 96), wells=[("A", "1"), ("A", "2")], fields=1, density=1.5
     )
     return place
 
