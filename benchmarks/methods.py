@@ -162,9 +162,14 @@ def _thirds(samples: list[Sample]) -> list[tuple[list[Sample], list[Sample]]]:
 
 
 def recipe_of(kind: str, data: Data, *, steps: int, seed: int) -> Recipe:
-    """Return the shipped recipe of a method with the budget of the data; its phases keep their shares of the steps."""
+    """Return the shipped recipe of a method with the budget of the data; its phases keep their shares of the steps.
+
+    A network whose stride does not divide the crop sees larger crops and takes fewer steps, over as many pixels.
+    """
     layering = "house" if data.half else "house-small"
     recipe = read_recipe(layering if kind == "layering" else kind)
+    crop_px = -(-data.crop_px // recipe.method.stride) * recipe.method.stride
+    steps = round(steps * (data.crop_px / crop_px) ** 2)
     whole = sum(phase.steps for phase in recipe.phases)
     phases = tuple(
         replace(phase, steps=max(phase.steps * steps // whole, 1), warmup=min(phase.warmup, steps // 20))
@@ -175,7 +180,7 @@ def recipe_of(kind: str, data: Data, *, steps: int, seed: int) -> Recipe:
     settings |= {"object_px": data.object_px} if recipe.method.link == "match" else {}
     return replace(
         recipe, method=replace(recipe.method, **settings, **data.settings.get(kind, {})), phases=phases,
-        augment=AUGMENT, batch=BATCH, crop_px=data.crop_px, validate_every=max(steps // VALIDATIONS, 1),
+        augment=AUGMENT, batch=BATCH, crop_px=crop_px, validate_every=max(steps // VALIDATIONS, 1),
         validate_from=0, seed=seed,
     )  # fmt: skip
 
@@ -245,18 +250,18 @@ def score(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> fl
 def answers(
     checkpoint: Checkpoint, images: Sequence[np.ndarray], *, device: str
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Label stacks of whole images, and the seconds of network and decoding."""
+    """Label stacks of whole images, and the CPU seconds of network and decoding."""
     target = choose_device(device)
     network, found, seconds = placed(checkpoint.network, target), [], np.zeros(2)
     for image in images:
-        started = time.perf_counter()
+        started = time.process_time()
         outputs = {
             name: value.cpu().numpy()
             for name, value in outputs_of(checkpoint.method, network, image, device=target).items()
         }
-        between = time.perf_counter()
+        between = time.process_time()
         found.append(checkpoint.method.decode(outputs, (image.shape[1], image.shape[2])))
-        seconds += between - started, time.perf_counter() - between
+        seconds += between - started, time.process_time() - between
     return found, seconds
 
 

@@ -41,7 +41,7 @@ DIFFERS = (
 
 HEAD = (
     "method", "AP.5", "AP.6", "AP.7", "AP.8", "AP.9", "meanAP", "AJI", "ceiling", "slope", "parameters",
-    "s/Mpx network", "decoding",
+    "CPU s/Mpx network", "decoding",
 )  # fmt: skip
 
 
