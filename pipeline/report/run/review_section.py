@@ -86,7 +86,7 @@ def _table(doubtful: pd.DataFrame, anchors: Mapping[str, str]) -> Table:
     )  # fmt: skip
     return Table(
         name="review", title="", columns=columns, rows=rows, filterable=True,
-        caption="`platelayer review` writes the same table. The name leads to the picture of the image.",
+        caption="The command platelayer review writes the same table. The name leads to the picture of the image.",
     )  # fmt: skip
 
 
