@@ -70,10 +70,7 @@ def train_model(
     on_step: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = logger.info,
 ) -> "Trained":
-    """Train a model as described by a job; a killed training is resumed.
-
-    ``steps`` and ``minutes`` shorten the phases of the recipe.
-    """
+    """Train a model as a job says, in phases shortened to ``steps`` or ``minutes``; a killed training is resumed."""
     from model.training.budget import Clock
     from model.training.curves import read_table
     from model.training.loop import About, train
