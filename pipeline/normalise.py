@@ -38,7 +38,7 @@ is what Otsu's method finds in an empty field, are 1.6 apart, those of a Poisson
 LEAST_OBJECT_PX = 32
 """Fewer outliers than this (in large images: than one pixel in a million) are sensor defects and no object."""
 
-DEFECT_SHARE = 1e-4
+DEFECT_SHARE = 5e-4
 """Share of the pixels, at most `LEAST_OBJECT_PX`, whose extreme values Otsu's method ignores."""
 
 FLAT_SHARE = 0.98

@@ -138,7 +138,7 @@ def _difference_caption(paired: Difference) -> str:
     return (
         f"{pooled} From and to: {100 * paired.level:.0f} % interval of the difference, from {paired.resamples:,} "
         f"paired bootstrap resamples of these images, seed {paired.seed}. In an interval without 0 the sign of the "
-        "difference does not hang on a few of these images; it says nothing about other plates or days."
+        "difference does not depend on a few of these images; it says nothing about other plates or days."
     )
 
 

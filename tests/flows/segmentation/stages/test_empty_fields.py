@@ -51,6 +51,13 @@ def test_two_bright_cells_on_zeros(image_at, run_job):
         )
 
 
+def test_a_few_saturated_pixels(image_at, run_job):
+    """As many as the dead pixels of a worn sensor, or as noise below zero that was stored as the largest value."""
+    image = camera(2500 * drawn(PLACES))
+    image.flat[np.random.default_rng(1).choice(image.size, 22, replace=False)] = 65535
+    assert run_job(image_at("a.zarr", image), segmenter="threshold", name="n").objects == 9
+
+
 def test_one_hot_pixel_of_a_float_image(image_at, run_job):
     image = camera(2500 * drawn(PLACES)).astype(np.float32)
     image[5, 5] = 1e8
