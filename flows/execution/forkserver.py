@@ -24,6 +24,10 @@ ENVIRONMENT = {
 """Environment of workers: one thread per library, and the allocator settings of `keep_memory` from the start."""
 
 
+QUIET = {"PYTHONWARNINGS": "ignore:resource_tracker"}
+"""Environment of the process that removes the locks of workers: after a SIGTERM to all of them it would say that there
+were some."""
+
 WORKER = "flows.execution.worker"
 """Preload module of every worker."""
 
@@ -32,8 +36,10 @@ def begin(preload: Sequence[str]) -> None:
     """Start the forkserver of this process, unless it runs, and let it import some modules; returns at once."""
     if METHOD != "forkserver":
         return
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
+    with _environment(QUIET):
+        resource_tracker.ensure_running()
     # A worker also imports the script that started the run, and with it the command line.
     script = [name for name in ("flows.cli",) if name in sys.modules]
     forkserver.set_forkserver_preload(["distributed", WORKER, *preload, *script])

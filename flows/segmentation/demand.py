@@ -36,6 +36,9 @@ JOB_BYTES = 1_000
 RECORD_BYTES = 2_000
 """Bytes of the record of a short run."""
 
+TABLE_BYTES = 6_500
+"""Bytes of a table without a row."""
+
 FIELD_BYTES = 2_900
 """Bytes of the metadata, the mark and the table of a small image without an object."""
 
@@ -164,21 +167,23 @@ def _output(plan: Plan, sizes: Sizes) -> Traffic:
     for work in plan.works:
         stages = (_tiles(work, sizes), _blocks(work, sizes, depth), _finish(work, depth))
         total += _field(work, sizes, depth, listed=listed) if work.is_field else sum(stages, Traffic())
-    return total + _plate_table(plan)
+    return total + _plate_table(plan, sizes)
 
 
-def _plate_table(plan: Plan) -> Traffic:
+def _plate_table(plan: Plan, sizes: Sizes) -> Traffic:
     """The table over all images: each image's table is read, and a part written for each well."""
     images = [work.image for work in plan.works]
     if not all(image.path for image in images):
         return Traffic()
     documents = 1 if plan.source.zarr_format == 3 else 2
+    rows = sum(_piece_bytes(work, sizes)[0] for work in plan.works)
     return Traffic(
         requests={
             "GET": len(images) + 2 + 3 * documents,
             "PUT": len(parts_of(images)) + 2 * documents,
             "LIST": 1,
-        }
+        },
+        bytes_in=round(rows * LABEL_SHARE) + TABLE_BYTES * len(images),
     )
 
 
