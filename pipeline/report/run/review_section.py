@@ -72,7 +72,7 @@ def _table(doubtful: pd.DataFrame, anchors: Mapping[str, str]) -> Table:
     columns = (
         Column(name="image"), *(Column(name=name) for name in planes), Column(name="label"), Column(name="why"),
         Column(name="y", unit="px"), Column(name="x", unit="px"), Column(name="area", unit=unit),
-        Column(name="score", digits=2, hint="Of the first reason: robust standard deviations, share of its pixels, or straight sides."),
+        Column(name="score", digits=2, hint="By the first reason: deviations, share of its pixels, or straight sides."),
     )  # fmt: skip
     rows = tuple(
         Row(
