@@ -2,13 +2,16 @@
 
 `touch` is exact: adjacent pixels of one network layer are the same object, so it needs no overlap and no threshold,
 and objects may have any size. `match` is for methods that number objects: neighbouring tiles read the same pixels, on
-which their objects are compared. Ambiguous matches are not joined but counted.
+which their objects are compared. Ambiguous matches are not joined but counted, and so are matches that would bring two
+objects of one tile together (`compatible`): the tile has seen both and told them apart.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from pipeline.spans import Spans, below_each_other, touching
 
@@ -35,6 +38,8 @@ class Matches:
 
     pairs: np.ndarray
     """``(n, 2)`` local ids (of the first tile, of the second)."""
+    scores: np.ndarray
+    """IoU of each pair on the shared pixels, float64."""
     ambiguous: np.ndarray
     """Local ids of the first tile whose best partner is not unique."""
 
@@ -47,14 +52,54 @@ def match_links(first: np.ndarray, second: np.ndarray, *, iou: float = MATCH_IOU
     """
     a, b, pixels = _shared(first, second)
     if not len(a):
-        return Matches(np.zeros((0, 2), np.int64), np.zeros(0, np.int64))
+        return Matches(np.zeros((0, 2), np.int64), np.zeros(0), np.zeros(0, np.int64))
     area_a, area_b = np.bincount(first.reshape(-1)), np.bincount(second.reshape(-1))
     score = pixels / (area_a[a] + area_b[b] - pixels)
     best_a, ties_a = _best(a, score, len(area_a))
     best_b, ties_b = _best(b, score, len(area_b))
     good = (score >= iou) & (score == best_a[a]) & (score == best_b[b])
     tied = good & (ties_a[a] | ties_b[b])
-    return Matches(np.stack([a, b], axis=1)[good & ~tied], np.unique(a[tied]))
+    clear = good & ~tied
+    return Matches(np.stack([a, b], axis=1)[clear], score[clear], np.unique(a[tied]))
+
+
+def compatible(links: np.ndarray, scores: np.ndarray, tile: np.ndarray) -> np.ndarray:
+    """Return bool ``(n,)``: which links can hold together so that no object has two pieces of one tile.
+
+    Objects a and b of a tile can be linked by a chain through its neighbours: a matches x, x matches y, y matches b.
+    The links of such groups are accepted one by one, in descending order of score (ties: in the order of their
+    pieces), and those that would complete a chain are refused. The answer does not depend on the order of the links.
+
+    Args:
+        links: ``(n, 2)`` pieces that match.
+        scores: ``(n,)`` IoU of each match.
+        tile: number of the tile of each piece.
+    """
+    count = len(tile)
+    graph = csr_array((np.ones(len(links), bool), (links[:, 0], links[:, 1])), shape=(count, count))
+    number, group = connected_components(graph, directed=False)
+    pieces = np.lexsort((tile, group))
+    repeated = (np.diff(group[pieces]) == 0) & (np.diff(tile[pieces]) == 0)
+    doubtful = np.zeros(number, bool)
+    doubtful[group[pieces[1:][repeated]]] = True
+    accepted = ~doubtful[group[links[:, 0]]]
+    order = np.lexsort((links[:, 1], links[:, 0], -scores))
+    order = order[~accepted[order]]
+    accepted[order] = _accepted(links[order].tolist(), tile)
+    return accepted
+
+
+def _accepted(links: Sequence[tuple[int, int]], tile: np.ndarray) -> list[bool]:
+    """Go through links in order; refuse those between two groups of pieces that have a tile in common."""
+    groups: dict[int, dict[int, int]] = {}  # the pieces of each piece's group, by their tiles
+    accepted = []
+    for pair in links:
+        first, second = (groups.setdefault(piece, {int(tile[piece]): piece}) for piece in pair)
+        accepted.append(first is second or first.keys().isdisjoint(second))
+        if first is not second and accepted[-1]:
+            first |= second
+            groups |= dict.fromkeys(second.values(), first)
+    return accepted
 
 
 def _shared(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -183,17 +183,15 @@ def runs_of(spans: Spans, value: np.ndarray) -> Runs:
 
 
 def paint(runs: Runs, shape: tuple[int, int]) -> np.ndarray:
-    """Decode runs into a uint32 image, which is 0 elsewhere.
+    """Decode runs that do not overlap into a uint32 image, which is 0 elsewhere.
 
-    Runs overlap only where pieces of one object do, which count once. The image is written in one pass in the order of
-    its memory, gaps and runs alternating.
+    The image is written in one pass in the order of its memory, gaps and runs alternating.
     """
     starts = runs.y.astype(np.int64) * shape[1] + runs.x0
     order = np.argsort(starts, kind="stable")
     starts = starts[order]
-    ends = np.maximum.accumulate(starts + (runs.x1 - runs.x0)[order])
-    starts = np.maximum(starts, np.append(0, ends[:-1])[: len(starts)])
-    covered = ends - starts
+    covered = (runs.x1 - runs.x0)[order]
+    ends = starts + covered
     lengths = np.empty(2 * len(order) + 1, np.int64)
     lengths[0::2] = np.append(starts, shape[0] * shape[1]) - np.append(0, ends)
     lengths[1::2] = covered

@@ -13,7 +13,7 @@ from flows.execution.parallel import parallel_map
 from flows.segmentation.image_job import ImageJob, TileJob
 from flows.segmentation.stages.tiles import BORDER, OVERLAP, QUALITY, ROW, pieces_keys
 from pipeline.focus import focus_of, saturation_of
-from pipeline.links import touch_links
+from pipeline.links import compatible, touch_links
 from pipeline.measure import Columns, shared_pixels
 from pipeline.spans import Spans
 from pipeline.stitch import DECIDING, Filters, Objects, from_bytes, join, to_bytes
@@ -42,7 +42,8 @@ class Stitching:
     saturated: np.ndarray
     """Share of clipped pixels of each measured channel, likewise."""
     ambiguous: int = 0
-    """Number of objects that match several objects of another tile equally well, and so were not joined."""
+    """Number of matches of objects of two tiles that were not joined: an object matches several objects of the other
+    tile equally well, or joining would have made two objects of one tile one."""
 
     def of(self, unit: TileJob) -> tuple[np.ndarray, np.ndarray]:
         """Ids and layers of the pieces of a unit."""
@@ -139,11 +140,13 @@ def _join_plane(
     shared = [shared_pixels({name: part.pop(f"{OVERLAP}{name}") for name in SHARING}) for part in parts]
     pairs = np.concatenate([pairs + offset for (pairs, _), offset in zip(shared, offsets)])
     pixels = np.concatenate([pixels for _, pixels in shared])
+    ambiguous = sum(int(part.get("ambiguous", 0)) for part in parts)
     if work.traits.link == "touch":
         links = touch_links([_border(part) for part in parts], offsets)
     else:
-        links = _match_links(items, parts, offsets)
-    ambiguous = sum(int(part.get("ambiguous", 0)) for part in parts)
+        matches, scores = _match_links(items, parts, offsets)
+        links = matches[compatible(matches, scores, np.repeat(np.arange(len(parts)), counts))]
+        ambiguous += len(matches) - len(links)
     return join(rows, layer, links, pairs, pixels, filters), counts, ambiguous
 
 
@@ -153,17 +156,23 @@ def _border(part: Columns) -> tuple[Spans, np.ndarray]:
     return Spans(layer=layer, y=y, x0=x0, x1=x1, stretch=none, shared=none), piece
 
 
-def _match_links(items: Sequence[TileJob], parts: Sequence[Columns], offsets: np.ndarray) -> np.ndarray:
-    """Translate links between local ids into pairs of pieces; an object without a pixel in the core has no piece."""
+def _match_links(
+    items: Sequence[TileJob], parts: Sequence[Columns], offsets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Translate matches of local ids into pairs of pieces, with their scores.
+
+    An object without a pixel in the core has no piece.
+    """
     place = {(item.tile.row, item.tile.column): number for number, item in enumerate(items)}
-    links = []
+    links, scores = [], []
     for number, part in enumerate(parts):
-        for label, theirs, row, column in part["links"].tolist():
+        for (label, theirs, row, column), score in zip(part["links"].tolist(), part["scores"].tolist()):
             other = place[row, column]
             a, b = _piece_of(part["ids"], label), _piece_of(parts[other]["ids"], theirs)
             if a is not None and b is not None:
                 links.append((offsets[number] + a, offsets[other] + b))
-    return np.array(links, np.int64).reshape(-1, 2)
+                scores.append(score)
+    return np.array(links, np.int64).reshape(-1, 2), np.array(scores, np.float64)
 
 
 def _piece_of(ids: np.ndarray, label: int) -> int | None:

@@ -201,7 +201,7 @@ def _describe_stack(item: TileJob, channels: Sequence[np.ndarray]) -> tuple[Piec
     if work.traits.classes:
         classes = from_bytes(work.ledger.read(_stack_key(work, item.key)))[CLASSES][labels - 1]
         pieces.rows.update(class_areas(pieces.rows["area"], classes, len(work.traits.classes)))
-    links, ambiguous = [], 0
+    links, scores, ambiguous = [np.zeros((0, 4), np.int64)], [np.zeros(0)], 0
     for other in _later_neighbours(work, tile):
         band = tile.read.intersection(other.read)
         neighbour = _read_stack(work, f"{item.plane}_{other.key}")
@@ -210,9 +210,14 @@ def _describe_stack(item: TileJob, channels: Sequence[np.ndarray]) -> tuple[Piec
         )
         place = np.full((len(matches.pairs), 2), (other.row, other.column))
         links.append(np.concatenate([matches.pairs, place], axis=1))
+        scores.append(matches.scores)
         ambiguous += len(matches.ambiguous)
-    table = np.concatenate(links or [np.zeros((0, 4), np.int64)])
-    return pieces, {"ids": labels, "links": table, "ambiguous": np.array(ambiguous)}
+    found = {
+        "links": np.concatenate(links),
+        "scores": np.concatenate(scores),
+        "ambiguous": np.array(ambiguous),
+    }
+    return pieces, {"ids": labels} | found
 
 
 def _read_stack(work: ImageJob, key: str) -> np.ndarray:
