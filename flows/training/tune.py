@@ -170,12 +170,12 @@ def _cross_validated(trial: Trial, parts: Sequence[Sequence[str]]) -> tuple[Sett
     held = []
     for part in parts:
         others = [group for group in trial.groups if group not in part]
-        counts = trial.counts(_chosen(trial, others))
+        counts = trial.counts(best_settings(trial, others))
         held += [counts[group] for group in part]
-    return _chosen(trial, trial.groups), mean_ap(sum(held))
+    return best_settings(trial, trial.groups), mean_ap(sum(held))
 
 
-def _chosen(trial: Trial, groups: Sequence[str]) -> Settings:
+def best_settings(trial: Trial, groups: Sequence[str]) -> Settings:
     """Return the best thresholds for some groups, then the best least area with them; of equal ones the first."""
     best = max(trial.thresholds(), key=lambda settings: trial.score(settings, groups))
     return max(trial.areas(best), key=lambda settings: trial.score(settings, groups))
