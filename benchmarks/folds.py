@@ -113,9 +113,13 @@ def scored(folds: Sequence[Fold], members: Sequence[Member], folder: Path) -> di
         each.append(dict(fold.facts) | {key: scores[key] for key in KEPT})
     return {
         "pooled": numbers(pooled),
-        "mean_over_folds": {key: round(float(np.mean([f[key] for f in each])), 4) for key in ("meanAP", "AJI")},
+        "mean_over_folds": {
+            key: round(float(np.mean([f[key] for f in each])), 4) for key in ("meanAP", "AJI")
+        },
         "control_plain_components": {
-            key: value for key, value in numbers(evaluated(known, control)).items() if key in ("meanAP", "AJI")
+            key: value
+            for key, value in numbers(evaluated(known, control)).items()
+            if key in ("meanAP", "AJI")
         },
         "folds": sorted(each, key=lambda fold: float(fold["meanAP"])),
         "groups": by_group(pooled),

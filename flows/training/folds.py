@@ -99,9 +99,7 @@ def train_folds(
     ]
 
 
-def _check_plan(
-    folder: Path, recipe: "Recipe", members: Sequence[Member], chosen: Mapping[str, int]
-) -> None:
+def _check_plan(folder: Path, recipe: "Recipe", members: Sequence[Member], chosen: Mapping[str, int]) -> None:
     """Note what is trained in a folder, or refuse it if it holds something else."""
     plan = {"recipe": recipe.as_dict(), "fold of each image": {m.name: chosen[m.group] for m in members}}
     text = json.dumps(plan, sort_keys=True, indent=1) + "\n"
