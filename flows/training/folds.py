@@ -180,7 +180,8 @@ def segmented(folds: Sequence[Fold], images: Mapping[str, np.ndarray], folder: P
             found = predict(fold.model.method, fold.model.network, [images[name] for name in fold.names])
             partial = kept.with_suffix(".partial.npz")
             folder.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(partial, **dict(zip(fold.names, found, strict=True)))
+            arrays_by_name: dict[str, Any] = dict(zip(fold.names, found, strict=True))
+            np.savez_compressed(partial, **arrays_by_name)
             partial.replace(kept)
         with np.load(kept) as arrays:
             stacks |= {name: arrays[name] for name in fold.names}
