@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from model.errors import NoDevice
+from model.precision import PRECISIONS, Precision
 
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -51,7 +52,21 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context in which convolutions run at a precision."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {sorted(PRECISIONS)}, got {precision!r}")
-    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "float32")
+    return torch.autocast(device.type, dtype=DTYPES.get(precision), enabled=precision != "float32")
+
+
+def has_instructions(device: torch.device, precision: Precision) -> bool:
+    """Whether a device has instructions for an arithmetic, so that it is faster there than float32.
+
+    Without them a CPU still computes bfloat16, step by step, in more than twice the time of float32.
+    """
+    if precision != "bfloat16":
+        return precision == "float32" or device.type == "cuda"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
 
 
 GROUP = Path("/sys/fs/cgroup")

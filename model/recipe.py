@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from model.kinds import made, method_from
 from model.method import Method, Phase
+from model.precision import PRECISIONS, Precision
 from model.samples.augment import Augment
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -62,7 +63,7 @@ class Recipe:
     """Edge of a crop; a multiple of the total stride."""
     ema: float = 0.0
     """Decay of the moving average of the weights that is validated and saved; 0 switches it off."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "float32"
     """Arithmetic of the forward pass; losses are always float32."""
     validate_every: int = 250
     """Steps between two validations."""
@@ -88,10 +89,8 @@ class Recipe:
                 )
         if not 0 <= self.ema < 1:
             raise ValueError(f"recipe ema: expected a decay of 0 to less than 1, got {self.ema!r}")
-        if self.precision not in ("float32", "bfloat16", "float16"):
-            raise ValueError(
-                f"recipe precision: expected 'float32', 'bfloat16' or 'float16', got {self.precision!r}"
-            )
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"recipe precision: expected one of {PRECISIONS}, got {self.precision!r}")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values from which ``recipe_from`` makes the same recipe."""

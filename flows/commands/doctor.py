@@ -94,6 +94,14 @@ def _gpu() -> tuple[str, str]:
     return "ok", ", ".join(names)
 
 
+def _arithmetic() -> tuple[str, str]:
+    from model.devices import choose_device, has_instructions
+
+    if has_instructions(choose_device(), "bfloat16"):
+        return "ok", "bfloat16 where the card of a model chose it, else float32"
+    return "note", "float32; no instructions for bfloat16"
+
+
 def _models() -> tuple[str, str]:
     from model.card import read_card, shipped
 
@@ -142,6 +150,7 @@ CHECKS: dict[str, Callable[[], tuple[str, str]]] = {
     "cores": _cores,
     "temp space": _temp,
     "GPU": _gpu,
+    "arithmetic": _arithmetic,
     "models": _models,
     "Dask": _dask,
     "Prefect": _prefect,

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from flows.commands.terminal import wide_console
 from pipeline.errors import BadStore
-from pipeline.store.ledger import ROOT, Ledger
+from pipeline.store.ledger import JOB, ROOT, Ledger
 from pipeline.store.ome.collection import Collection, Image, open_collection
 from pipeline.store.ome.label_images.reading import list_labels, open_label, stack_layers
 from pipeline.store.ome.table_listing import list_tables
@@ -141,6 +141,6 @@ def _runs(place: Address) -> Table:
                 len(record["failures"]),
             )
             table.add_row(run, *map(str, cells))
-        elif (job := ledger.find_json("job.json")) is not None:
+        elif (job := ledger.find_json(JOB)) is not None:
             table.add_row(run, str(job.get("name") or job.get("model") or ""), "not finished", "", "", "")
     return table

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from flows.execution.precision import BEGUN
 from flows.jobs import DEFAULT_MODEL, Execution, SegmentJob, field_comments, job, read_toml, with_settings
 from flows.jobs import example as job_example
 from pipeline.errors import BadArgument
@@ -154,7 +155,7 @@ def _say_model(work: SegmentJob) -> None:
     chosen = work.segmenter or work.model or f"{DEFAULT_MODEL} (the default)"
     running = work.segmenter or work.model or DEFAULT_MODEL
     others = [known for known in (*shipped(), "threshold") if known != running]
-    how = f"device {_device(work)}, precision {work.precision}, {_scale(work)}"
+    how = f"device {_device(work)}, precision {_precision(work)}, {_scale(work)}"
     sys.stdout.write(f"model: {chosen}, {how}; others: {', '.join(others)}\n")
 
 
@@ -172,6 +173,14 @@ def _device(work: SegmentJob) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _precision(work: SegmentJob) -> str:
+    """The arithmetic of the network, and why where the job leaves it open."""
+    from flows.execution.segmenters import reference
+
+    model = reference(work)
+    return f"{model.precision} ({model.precision_reason})" if model.precision_reason else model.precision
 
 
 def _scale(work: SegmentJob) -> str:
@@ -220,6 +229,8 @@ def summary(record: "RunRecord") -> int:
         f"{record.objects} objects in {len(record.images)} image(s), channel {channels} -> {record.output} "
         f"(labels and tables {record.name!r}, run {record.run})\n"
     )
+    if record.model.get("precision_reason") == BEGUN:
+        sys.stdout.write(f"precision: {record.model['precision']}, {BEGUN}\n")
     for note in record.notes:
         sys.stdout.write(f"scale: {note}\n")
     if record.empty:

@@ -7,18 +7,20 @@ import difflib
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from flows.execution.precision import BEGUN, settled
 from flows.jobs import DEFAULT_MODEL, SegmentJob
 from model.adapters.catalogue import is_adapter, load_adapter
 from model.card import CARD, WEIGHTS, answers_digest, read_card, shipped, with_settings
 from model.errors import BadCheckpoint
+from model.precision import MEASURED, Precision
 from pipeline.errors import BadArgument
 from pipeline.segment import Segmenter, Traits, imported, traits
 from pipeline.store.places.address import Address, address
@@ -32,7 +34,9 @@ class SegmenterRef:
     kind: Literal["model", "threshold", "adapter", "import"]
     reference: str
     device: str = "auto"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "float32"
+    precision_reason: str = field(default="", compare=False)
+    """Why this arithmetic was taken; empty where the job names it."""
     settings: tuple[tuple[str, Any], ...] = ()
     """Settings that replace those of the model (thresholds, sizes, least area), as names and values."""
     digest: str = ""
@@ -43,7 +47,7 @@ def reference(job: SegmentJob) -> SegmenterRef:
     """The segmenter a job asks for."""
     device = job.execution.device
     classical = job.segmenter == "threshold" or (job.segmenter is None and job.model == "threshold")
-    if (classical or job.segmenter) and job.precision != "float32":
+    if (classical or job.segmenter) and job.precision not in ("auto", "float32"):
         raise BadArgument(f"precision: only a model has one, got {job.precision}; leave precision out")
     adapted = job.segmenter is not None and is_adapter(job.segmenter)
     if (classical or job.segmenter) and not adapted and job.method:
@@ -61,7 +65,23 @@ def reference(job: SegmentJob) -> SegmenterRef:
         )
     if job.segmenter:
         return SegmenterRef("adapter" if adapted else "import", job.segmenter, device, settings=settings)
-    return SegmenterRef("model", job.model or DEFAULT_MODEL, device, job.precision, settings)
+    return _model_reference(job, settings)
+
+
+def _model_reference(job: SegmentJob, settings: tuple[tuple[str, Any], ...]) -> SegmenterRef:
+    model = job.model or DEFAULT_MODEL
+    arithmetic = settled(job.precision, read_card(model_folder(model)), job.execution)
+    return SegmenterRef(
+        "model", model, job.execution.device, arithmetic.precision, arithmetic.reason, settings=settings
+    )
+
+
+def other_precisions(reference: SegmenterRef) -> Iterator[SegmenterRef]:
+    """Yield a model in the arithmetics that another machine may have taken, where the job leaves that open."""
+    if reference.precision_reason:
+        for precision in MEASURED:
+            if precision != reference.precision:
+                yield replace(reference, precision=precision, precision_reason=BEGUN)
 
 
 class Guarded:
@@ -129,12 +149,13 @@ def model_folder(reference: str) -> Path:
 
 
 def _downloaded(place: Address) -> Path:
-    """Download the two files of a checkpoint; its digest is checked when it is read."""
+    """Copy a checkpoint into the cache unless its card there is the same; its digest is checked when it is read."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "platelayer" / "models"
     name = hashlib.sha256(str(place).encode()).hexdigest()[:16]
-    local = address(cache / name)
-    for file in (CARD, WEIGHTS):
-        local.write_bytes(file, place.read_bytes(file))
+    local, card = address(cache / name), place.read_bytes(CARD)
+    if local.read_bytes_or_none(CARD) != card or not local.exists(WEIGHTS):
+        local.write_bytes(WEIGHTS, place.read_bytes(WEIGHTS))
+        local.write_bytes(CARD, card)
     return cache / name
 
 
@@ -165,9 +186,10 @@ def expected_channels(reference: SegmenterRef) -> tuple[str, ...]:
 
 
 def described(reference: SegmenterRef, traits: Traits) -> dict[str, Any]:
-    """Facts of a segmenter for the record: name, digest, and the settings of a model's method."""
+    """Facts of a segmenter for the record: name, digest, and a model's arithmetic and the settings of its method."""
     facts: dict[str, Any] = {"name": traits.name, "digest": traits.digest}
     if reference.kind == "model":
+        facts |= {"precision": reference.precision, "precision_reason": reference.precision_reason}
         method = read_card(model_folder(reference.reference))["method"]
         facts["thresholds"] = {key: value for key, value in method.items() if key.endswith("threshold")}
     elif reference.settings:

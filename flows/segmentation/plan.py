@@ -1,14 +1,21 @@
 """The plan of a segmentation: the images, their tiles and channels, and the name of the run."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from flows.execution.segmenters import SegmenterRef, expected_channels, full_traits, reference
+from flows.execution.segmenters import (
+    SegmenterRef,
+    expected_channels,
+    full_traits,
+    known_traits,
+    other_precisions,
+    reference,
+)
 from flows.jobs import SegmentJob, as_table
 from flows.segmentation.image_job import ImageJob
 from flows.segmentation.stages.scaling import at_level, factor_of, least_area, scale_notes
@@ -142,7 +149,6 @@ def make_plan(job: SegmentJob) -> Plan:
     if first is None:
         raise BadArgument(next(iter(refused.values())))
     traits = full_traits(segmenter, _probe(first, channels[first.path]))
-    segmenter = replace(segmenter, digest=traits.digest)
     _check_channels(traits, channels[first.path])
     normalise = job.normalise.filled(traits.normalise)
     factors = {image.path: factor_of(image, job, traits) for image in source.images if image.path in channels}
@@ -150,9 +156,13 @@ def make_plan(job: SegmentJob) -> Plan:
     halo = _halo(job, traits)
     name = layer_names(job.name or _name(traits), 1)[0]
     digests = source.digests()
-    ledger = Ledger(
-        output, fingerprint(_facts(job, source, name, traits, normalise, filters, halo, digests, expected))
-    )
+
+    def ledger_of(traits: Traits) -> Ledger:
+        facts = _facts(job, source, name, traits, normalise, filters, halo, digests, expected)
+        return Ledger(output, fingerprint(facts))
+
+    segmenter, traits = _as_begun(segmenter, traits, ledger_of)
+    ledger = ledger_of(traits)
     works = tuple(
         ImageJob(
             ledger=ledger, image=image, key=work_key(image.path, digests[image.path]),
@@ -166,6 +176,24 @@ def make_plan(job: SegmentJob) -> Plan:
         job=job, source=source, output=output, name=name, segmenter=segmenter, traits=traits, normalise=normalise,
         filters=filters, ledger=ledger, works=works, refused=refused,
     )  # fmt: skip
+
+
+def _as_begun(
+    segmenter: SegmenterRef, traits: Traits, ledger_of: Callable[[Traits], Ledger]
+) -> tuple[SegmenterRef, Traits]:
+    """The segmenter with its digest; in another arithmetic if only a run in that one was begun in this output.
+
+    So a run is never continued in an arithmetic that is not its own, and what it finished is not done again.
+    """
+    chosen = replace(segmenter, digest=traits.digest), traits
+    others = list(other_precisions(segmenter))
+    if not others or ledger_of(traits).is_begun:
+        return chosen
+    for other in others:
+        known = known_traits(other)
+        if known is not None and ledger_of(known).is_begun:
+            return replace(other, digest=known.digest), known
+    return chosen
 
 
 def open_source(job: SegmentJob) -> Collection:

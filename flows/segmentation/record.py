@@ -66,7 +66,7 @@ class RunRecord:
     ended: str = ""
     """When it last ended."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Name, digest and thresholds of the segmenter."""
+    """Name, digest and thresholds of the segmenter; a model's arithmetic, and why it was taken."""
     normalise: dict[str, Any] = field(default_factory=dict)
     """How intensities were normalised, as settled from the job and the model's card."""
     filters: dict[str, Any] = field(default_factory=dict)

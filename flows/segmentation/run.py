@@ -48,7 +48,7 @@ from flows.segmentation.stages.painting import (
 from flows.segmentation.stages.tiles import ImageJob, TileJob
 from pipeline.errors import RunConflict
 from pipeline.normalise import Limits
-from pipeline.store.ledger import held
+from pipeline.store.ledger import JOB, held
 from pipeline.store.ome.mirror import list_published, mirror
 from pipeline.store.places.traffic import take_counts
 
@@ -83,7 +83,7 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
         hold = stack.enter_context(held(plan.output, plan.ledger.run))
         if not plan.in_place:
             mirror(plan.source, plan.output, copy_images=job.copy_images, present=existing.keys)
-        plan.ledger.write_json("job.json", as_table(job))
+        plan.ledger.write_json(JOB, as_table(job))
         existing.claim(todo)
         run = Run(plan, pool, record, progress, hold)
         record.moved("plan", take_counts())

@@ -20,6 +20,9 @@ from flows.execution.segmenters import model_folder
 from flows.jobs import TrainJob, read_toml
 from flows.training.classes import coded, read_classes
 from flows.training.page import write_training_page
+from flows.training.precision import decide_precision
+from model.card import read_card
+from model.precision import in_words
 from pipeline.errors import BadArgument
 from pipeline.metrics.precision import mean_average_precision
 from pipeline.normalise import normalised
@@ -87,6 +90,9 @@ def train_model(
     )  # fmt: skip
     if is_first():
         write_training_page(job, Path(job.folder), curves_before)
+        if trained.finished and "precision" not in read_card(trained.folder):
+            pairs = [e.pair for e in validating]
+            say(in_words(decide_precision(trained.folder, pairs, device=job.device)))
     return trained
 
 

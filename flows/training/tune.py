@@ -1,6 +1,7 @@
 """Tuning of decoding after training: thresholds and the least area, by cross-validation over wells or images.
 
-The weights are unchanged; the new model folder holds them with a new card that records how the settings were chosen.
+The weights are unchanged; the new model folder holds them with a new card that records how the settings were chosen,
+and the arithmetic that was chosen with them.
 """
 
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 
 from flows.execution.segmenters import model_folder
 from flows.jobs import TrainJob
+from flows.training.precision import measured_precision
 from flows.training.train import Example, examples_of, shuffled_groups
 from model.card import CARD, WEIGHTS, digest_of, write_card
 from pipeline.errors import BadArgument
@@ -44,6 +46,8 @@ class Tuned:
     """Cross-validated meanAP: every group is scored with settings chosen without it."""
     groups: int
     """Wells or images."""
+    precision: dict[str, Any]
+    """The arithmetic that was chosen, and the scores of all (`model.precision`)."""
 
 
 def tune(
@@ -71,8 +75,18 @@ def tune(
     parts = _parts(trial.groups, folds)
     chosen, after = _cross_validated(trial, parts)
     before = trial.score(trial.present, trial.groups)
-    _write(model_folder(model), target, checkpoint, chosen, before=before, after=after, data=data)
-    return Tuned(target, dict(chosen), before, after, len(trial.groups))
+    method = replace(cast(Any, checkpoint.method), **dict(chosen))
+    pairs = [example.pair for example in trial.examples]
+    precision = measured_precision(replace(checkpoint, method=method), pairs, device=device)
+    tuning = {
+        "data": [Path(place).name for place in data],
+        "meanAP_before": before,
+        "meanAP_cross_validated": after,
+        "from": checkpoint.card["digest"],
+    }
+    facts = {"tuning": tuning, "precision": precision}
+    _write(model_folder(model), target, _card(checkpoint.card, dict(chosen)) | facts)
+    return Tuned(target, dict(chosen), before, after, len(trial.groups), precision)
 
 
 def _examples(
@@ -181,30 +195,15 @@ def best_settings(trial: Trial, groups: Sequence[str]) -> Settings:
     return max(trial.areas(best), key=lambda settings: trial.score(settings, groups))
 
 
-def _write(
-    source: Path,
-    target: Path,
-    checkpoint: "Checkpoint",
-    chosen: Settings,
-    *,
-    before: float,
-    after: float,
-    data: Sequence[str],
-) -> None:
-    """Write the weights with a card of the chosen settings; scores of other settings are left out."""
-    card: Mapping[str, Any] = {k: v for k, v in checkpoint.card.items() if k != "scores"}
-    settings: dict[str, Any] = dict(chosen)
-    new: dict[str, Any] = {
-        **card,
-        "method": card["method"] | settings,
-        "min_area": settings["min_area"],
-        "tuning": {
-            "data": [Path(place).name for place in data],
-            "meanAP_before": before,
-            "meanAP_cross_validated": after,
-            "from": card["digest"],
-        },
-    }
+def _card(card: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card with other settings; scores, which belong to the former ones, are left out."""
+    kept = {name: value for name, value in card.items() if name != "scores"}
+    changed = {"method": card["method"] | dict(settings), "min_area": settings["min_area"]}
+    return kept | changed
+
+
+def _write(source: Path, target: Path, card: dict[str, Any]) -> None:
+    """Copy the weights to a new folder and write the card beside them."""
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source / WEIGHTS, target / WEIGHTS)
-    write_card(target, new | {"digest": digest_of(new)})
+    write_card(target, card | {"digest": digest_of(card)})

@@ -15,14 +15,14 @@ import torch
 
 from model.card import answers_digest
 from model.checkpoint import Checkpoint, load_checkpoint
-from model.devices import PRECISIONS, autocast, choose_device, free_bytes, placed
+from model.devices import autocast, choose_device, free_bytes, placed
 from model.method import MatchMethod, TouchMethod
 from model.networks.folding import folded
+from model.precision import PRECISIONS, Precision
 from model.prediction.inference import padded
 from model.prediction.openvino import DEVICE, OpenVinoNetwork
 from model.stacking import packed, unpacked
 
-Precision = Literal["float32", "bfloat16", "float16"]
 FREE_SHARE = 0.8
 """Part of the free memory that one forward pass may take."""
 BATCH_PX = 2**24

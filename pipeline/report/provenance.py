@@ -29,16 +29,23 @@ def run_provenance(record: Mapping[str, Any]) -> Pairs:
 
 
 def model_facts(record: Mapping[str, Any]) -> dict[str, str]:
-    """Name and digest of the model of a run, its thresholds, and the filters that objects passed."""
+    """Name and digest of the model of a run, its arithmetic and thresholds, and the filters that objects passed."""
     model = record.get("model") or {}
     name = str(model.get("name") or record.get("segmenter") or "")
     digest = str(model.get("digest") or "")[:DIGEST]
     thresholds = model.get("thresholds") or {}
     return {
         "Model": f"{name} ({digest})" if name and digest else name,
+        "Arithmetic": _arithmetic(model),
         "Thresholds": ", ".join(f"{_words(key)} {value:g}" for key, value in thresholds.items()),
         "Filters": _filters(record.get("filters")),
     }
+
+
+def _arithmetic(model: Mapping[str, Any]) -> str:
+    """Arithmetic of the network, and why it was taken where the job left it open."""
+    precision, reason = (str(model.get(key) or "") for key in ("precision", "precision_reason"))
+    return f"{precision}, {reason}" if precision and reason else precision
 
 
 def _date(record: Mapping[str, Any]) -> str:

@@ -28,6 +28,9 @@ ROOT = ".platelayer"
 LOCK = f"{ROOT}/lock.json"
 """Lock file of an output; a run that takes over from a dead one adds a further file to the chain (`_chain`)."""
 
+JOB = "job.json"
+"""File in the folder of a run with its job, the first one written."""
+
 FORMAT = 1
 """Version of the scratch files; it is part of the fingerprint, so another version makes another run."""
 
@@ -91,6 +94,11 @@ class Ledger:
     def find(self, key: str) -> bytes | None:
         """Read a blob; None where there is none."""
         return self.output.read_bytes_or_none(f"{self.folder}/{key}")
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the run was started in this output: its job file is written before any result."""
+        return self.output.exists(f"{self.folder}/{JOB}")
 
     def write_json(self, key: str, value: Any) -> None:
         """Write a JSON document with sorted keys."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from model.precision import in_words
 from pipeline.errors import BadArgument
 
 
@@ -30,6 +31,6 @@ def tune(
     chosen = ", ".join(f"{name} {value}" for name, value in tuned.settings.items())
     sys.stdout.write(
         f"{tuned.groups} wells or images: meanAP {tuned.before:.4f} as it was, {tuned.after:.4f} cross-validated\n"
-        f"{chosen} -> {tuned.folder}\n"
+        f"{in_words(tuned.precision)}\n{chosen} -> {tuned.folder}\n"
     )
     return 0

@@ -141,7 +141,7 @@ class Affinity(MatchMethod):
     def outputs(self, network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return ``affinity`` ``(B, pairs, y, x)`` from 0 to 1 and ``foreground`` ``(B, 1, y, x)``."""
         answer = network(images)
-        embeddings = unit(answer["embedding1"])
+        embeddings = unit(answer["embedding1"].float())
         foreground = answer["foreground"].float().softmax(1)[:, 1:]
         return {
             "affinity": affinities(embeddings, embeddings, self.pairs).clamp(0, 1),

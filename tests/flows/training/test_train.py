@@ -154,6 +154,8 @@ def test_a_job_file_becomes_a_model_that_segments_the_plate(plate: Path, trained
     assert card["normalise"] == {"kind": "percentile", "low": 1.0, "high": 99.8}
     score = card["training"]["validation_score"]
     assert score > 0 and f"score {score:.4f}" in last
+    assert card["precision"]["scores"]["float32"]["meanAP"] == pytest.approx(score, abs=5e-5)
+    assert f"precision {card['precision']['chosen']} (float32 meanAP {score:.4f}" in said.splitlines()[-2]
     assert command(["segment", str(plate), "--model", str(model), "--name", "found"]) == 0
     fields = [f"{well}/{field}" for well in ("A/1", "A/2", "B/1") for field in (0, 1)]
     assert min(len(read_table(address(plate), path, "found")) for path in fields) > 1

@@ -61,12 +61,16 @@ def test_thresholds_and_area_are_chosen_and_the_weights_stay(
     words = ["tune", str(model), str(plate), "--folder", str(tmp_path / "tuned"), "--folds", "3"]
     assert command(words) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("3 wells or images: meanAP 0.0000 as it was, 0.") and "tuned" in lines[1]
+    assert lines[0].startswith("3 wells or images: meanAP 0.0000 as it was, 0.") and "tuned" in lines[2]
     before, after = read_card(model), read_card(tmp_path / "tuned")
     assert after["method"]["foreground_threshold"] < 0.8 and after["tuning"]["meanAP_cross_validated"] > 0.1
     assert after["min_area"] == after["method"]["min_area"]
     assert (after["weights_sha256"], after["tuning"]["from"]) == (before["weights_sha256"], before["digest"])
     assert after["digest"] != before["digest"]
+    # The arithmetic is measured with the chosen settings; this stand-in for a network answers the same in each.
+    scores = after["precision"]["scores"]
+    assert scores["float32"] == scores["bfloat16"] and scores["float32"]["meanAP"] > 0.1
+    assert lines[1].startswith("precision bfloat16 (float32 meanAP 0.") and after["precision"]["images"] == 3
     tuned = load_checkpoint(tmp_path / "tuned")
     assert replace(tuned.method, foreground_threshold=0.99, layer_threshold=0.5, min_area=1) == (
         load_checkpoint(model).method

@@ -11,6 +11,7 @@ from torch import nn
 from model import kinds
 from model.card import read_card
 from model.checkpoint import load_checkpoint, save_checkpoint
+from model.devices import autocast
 from model.errors import BadCheckpoint
 from model.kinds import KINDS, method_from
 from model.method import Method, Phase
@@ -84,6 +85,14 @@ def test_losses_are_a_function_of_the_generator(method: Method) -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
     some = replace(phase, weights={method.terms[0]: 1.0})
     assert list(method.losses(network, images, targets, some, seeded(3))) == [method.terms[0]]
+
+
+@each
+def test_outputs_are_float32_in_every_arithmetic(method: Method) -> None:
+    network, images = method.network(1).eval(), torch.rand(1, 1, 32, 32, generator=seeded(1))
+    with torch.inference_mode(), autocast(torch.device("cpu"), "bfloat16"):
+        outputs = method.outputs(network, images)
+    assert {value.dtype for value in outputs.values()} == {torch.float32}
 
 
 @each
