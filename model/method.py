@@ -232,15 +232,35 @@ class TouchMethod(Method):
 
     link = "touch"
 
+    object_threshold: float = 0.0
+    """An object stays if more than half of its pixels have a foreground probability above this; 0: every object stays.
+    A field of the methods that can set it, whose outputs have a map ``foreground``."""
+
+    @property
+    def judges(self) -> bool:
+        """Whether objects are judged by their foreground probability, so that ``answer`` has one more layer."""
+        return self.object_threshold > 0
+
+    def answer(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the layer masks of a tile, and after them the pixels above ``object_threshold`` if it is set.
+
+        Half of an object is known only where all of its tiles are joined, so the pipeline counts these pixels.
+        """
+        masks = self.masks(outputs)
+        if not self.judges:
+            return masks
+        return torch.cat([masks, (outputs["foreground"] > self.object_threshold).to(masks.device)], dim=1)
+
     @abstractmethod
     def masks(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the layer masks, bool ``(B, layers, y, x)``, of outputs on any device."""
 
     def decode(self, outputs: Mapping[str, np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-        """Return the 8-connected components of the layer masks with at least ``min_area`` pixels."""
+        """Return the 8-connected components of the layer masks that have ``min_area`` pixels and are certain enough."""
         batch = {name: torch.as_tensor(value)[None] for name, value in outputs.items()}
-        masks = self.masks(batch)[0, :, : shape[0], : shape[1]]
-        return components(masks.numpy(), min_area=self.min_area)
+        answer = self.answer(batch)[0, :, : shape[0], : shape[1]].numpy()
+        masks, certain = (answer[:-1], answer[-1]) if self.judges else (answer, None)
+        return components(masks, min_area=self.min_area, certain=certain)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,10 +25,11 @@ def unpacked(bits: torch.Tensor, layers: int) -> torch.Tensor:
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, count=layers, bitorder="little").view(bool))
 
 
-def components(masks: np.ndarray, *, min_area: int = 0) -> np.ndarray:
+def components(masks: np.ndarray, *, min_area: int = 0, certain: np.ndarray | None = None) -> np.ndarray:
     """Return the label stack uint32 ``(N, y, x)`` of the 8-connected components of bool masks ``(N, y, x)``.
 
-    Components smaller than ``min_area`` pixels are dropped; ids are dense, layer by layer in raster order.
+    Components smaller than ``min_area`` pixels are dropped, and those of which no more than half of the pixels lie on
+    ``certain``, bool ``(y, x)``; ids are dense, layer by layer in raster order.
     """
     stack = np.zeros(masks.shape, np.uint32)
     count = 0
@@ -36,6 +37,8 @@ def components(masks: np.ndarray, *, min_area: int = 0) -> np.ndarray:
         labels, _ = ndimage.label(mask, _EIGHT)
         areas = np.bincount(labels.ravel())
         keep = areas >= min_area
+        if certain is not None:
+            keep &= 2 * np.bincount(labels[certain], minlength=len(areas)) > areas
         keep[0] = False
         number = np.zeros(len(areas), np.uint32)
         number[keep] = count + 1 + np.arange(keep.sum(), dtype=np.uint32)

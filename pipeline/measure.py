@@ -111,6 +111,13 @@ def intensities(spans: Spans, stretches: Stretches, channel: np.ndarray, number:
     return {f"{name}_{number}": column[spans.stretch] for name, column in values.items()}
 
 
+def counted(spans: Spans, stretches: Stretches, mask: np.ndarray) -> np.ndarray:
+    """Number of pixels of a mask ``(y, x)`` under each span."""
+    if not len(stretches.starts):
+        return np.zeros(len(spans), np.int64)
+    return np.add.reduceat(mask.reshape(-1), stretches.starts, dtype=np.int64)[spans.stretch]
+
+
 def overlaps(spans: Spans, piece: np.ndarray, columns: Columns) -> Columns:
     """Pixels that several pieces cover, summed for every set of pieces that cover the same pixels.
 

@@ -62,6 +62,9 @@ class Traits:
     """Pixel size it was made for, in micrometers."""
     digest: str = ""
     """Digest that changes whenever the answers may change."""
+    judged: bool = False
+    """Whether its answer has one layer more than ``layers`` (touch): an object stays if more than half of its pixels
+    lie on that layer."""
     classes: tuple[str, ...] = ()
     """Names of the classes of its objects (match); an id is then ``class * CLASS_STEP`` plus a number, class from 1."""
 
@@ -75,15 +78,24 @@ class Traits:
                 raise BadArgument(
                     f"segmenter {self.name}: expected {field} to be an integer >= {least}, got {said!r}"
                 )
-        if self.link == "touch" and self.layers > MAX_LAYERS:
+        if self.judged and self.link != "touch":
             raise BadArgument(
-                f"segmenter {self.name}: expected at most {MAX_LAYERS} layers, got {self.layers}"
+                f"segmenter {self.name}: expected judged objects with link touch, got {self.link!r}"
+            )
+        if self.link == "touch" and self.mask_layers > MAX_LAYERS:
+            raise BadArgument(
+                f"segmenter {self.name}: expected at most {MAX_LAYERS} layers, got {self.mask_layers}"
             )
         if self.classes and (self.link == "touch" or len(self.classes) > MOST_CLASSES):
             raise BadArgument(
                 f"segmenter {self.name}: expected classes of a segmenter that numbers its objects (link match), at "
                 f"most {MOST_CLASSES}, got {len(self.classes)} and link {self.link!r}"
             )
+
+    @property
+    def mask_layers(self) -> int:
+        """Boolean layers of its answer: those of objects, and that by which objects are judged (touch)."""
+        return self.layers + int(self.judged)
 
 
 def traits(segmenter: Segmenter, *, probe: np.ndarray) -> Traits:
@@ -104,6 +116,7 @@ def traits(segmenter: Segmenter, *, probe: np.ndarray) -> Traits:
             "normalise",
             "min_area",
             "pixel_size_um",
+            "judged",
             "classes",
         )
         if getattr(segmenter, field, None) is not None

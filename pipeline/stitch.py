@@ -38,6 +38,8 @@ class Filters:
     def passing(self, rows: Columns) -> np.ndarray:
         """Return which objects pass the filters."""
         kept = rows["area"] >= (self.min_area or 0)
+        if CERTAIN in rows:
+            kept &= 2 * rows[CERTAIN] > rows["area"]
         if self.max_area is not None:
             kept &= rows["area"] <= self.max_area
         return kept & (rows["edge"] == 0) if self.drop_edge else kept
@@ -70,6 +72,7 @@ def describe(
     *,
     channels: Sequence[np.ndarray] = (),
     piece: np.ndarray | None = None,
+    certain: np.ndarray | None = None,
 ) -> Pieces:
     """Find the pieces of a block and sum their rows.
 
@@ -81,6 +84,7 @@ def describe(
         channels: intensity images ``(y, x)`` of the block, native dtype.
         piece: piece of each span where it is already known (methods that number objects themselves); each of
             0 ... max must occur. Default: the 8-connected components of each layer.
+        certain: pixels ``(y, x)`` by which whole objects are judged, bool; their number is the column `CERTAIN`.
     """  # fmt: skip
     if piece is None:
         piece, count = components(spans)
@@ -90,6 +94,9 @@ def describe(
     for number, channel in enumerate(channels):
         columns |= measure.intensities(spans, stretches, channel, number)
     rows = measure.merge(columns, piece, count)
+    if certain is not None:
+        pixels = measure.counted(spans, stretches, certain)
+        rows[CERTAIN] = np.bincount(piece, pixels, minlength=count).astype(np.int64)
     layer = np.zeros(count, np.uint8)
     layer[piece] = spans.layer
     return Pieces(rows, layer, measure.overlaps(spans, piece, columns), spans, piece)
@@ -104,6 +111,9 @@ def border_spans(pieces: Pieces, box: Box) -> tuple[Spans, np.ndarray]:
 
 DECIDING = ("area", "edge", "first")
 """Columns by which objects are filtered and numbered."""
+
+CERTAIN = "certain"
+"""Column of judged objects: an object stays if it is more than half of the area."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +152,7 @@ def join(
     """Reduce the pieces of all blocks to objects.
 
     Args:
-        rows: the `DECIDING` columns of all pieces; others are ignored.
+        rows: the `DECIDING` columns of all pieces, and `CERTAIN` where objects are judged; others are ignored.
         layer: their network layers.
         links: ``(n, 2)`` pieces that are one object.
         pairs: ``(n, 2)`` pieces that share pixels.
@@ -158,7 +168,7 @@ def join(
     # Layers of a group agree for `touch`; for `match` the smallest decides between equal first pixels.
     smallest = np.full(total, 255, np.uint8)
     np.minimum.at(smallest, group, layer)
-    deciding = {name: merged(name, rows[name]) for name in DECIDING}
+    deciding = {name: merged(name, rows[name]) for name in (*DECIDING, CERTAIN) if name in rows}
     order = np.flatnonzero(filters.passing(deciding))
     order = order[np.lexsort((smallest[order], deciding["first"][order]))]
     rank = np.full(total, -1, np.int64)

@@ -173,7 +173,10 @@ def known_traits(reference: SegmenterRef) -> Traits | None:
     digest = answers_digest(card["digest"], precision=reference.precision)
     link = card.get("link", "touch")  # Older cards have no such entry.
     classes = tuple(card["method"].get("class_names", ()))
-    return Traits(link=link, digest=digest, classes=classes, **{name: card[name] for name in names})
+    judged = card["method"].get("object_threshold", 0) > 0
+    return Traits(
+        link=link, digest=digest, classes=classes, judged=judged, **{name: card[name] for name in names}
+    )
 
 
 def expected_channels(reference: SegmenterRef) -> tuple[str, ...]:

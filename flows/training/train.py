@@ -153,8 +153,8 @@ def _going_on_from(initial: "Checkpoint", recipe: "Recipe", job: TrainJob) -> "R
             f"initial model {job.initial!r}: expected one of the method {recipe.method.kind!r} like the recipe, "
             f"got {initial.method.kind!r}; name another model or recipe"
         )
-    chosen = {*recipe.method.tunable, "min_area"} - _set_by(job)
-    kept = {name: getattr(initial.method, name) for name in sorted(chosen)}
+    chosen = {*recipe.method.tunable, "min_area", "object_threshold"} - _set_by(job)
+    kept = {name: getattr(initial.method, name) for name in sorted(chosen & set(initial.method.as_dict()))}
     return replace(recipe, method=replace(cast(Any, recipe.method), shape=initial.method.shape, **kept))
 
 

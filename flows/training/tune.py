@@ -5,8 +5,8 @@ and the arithmetic that was chosen with them.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -30,6 +30,11 @@ Settings = tuple[tuple[str, Any], ...]
 """Names and values of settings, hashable."""
 AREA_SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0)
 """Least areas to try, in the area that 95 % of the true objects exceed."""
+
+JUDGING = "object_threshold"
+"""Setting of the methods that judge whole objects by their foreground probability."""
+CERTAINTIES = (0.0, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+"""Its values to try."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +133,23 @@ class Trial:
     @property
     def present(self) -> Settings:
         """The settings of the model as it is."""
-        return tuple((name, getattr(self.method, name)) for name in (*self.method.tunable, "min_area"))
+        names = (*self.method.tunable, *tuned_apart(self.method))
+        return tuple((name, getattr(self.method, name)) for name in names)
 
     def thresholds(self) -> Iterator[Settings]:
         """Yield the present settings, then every combination of the values to try."""
         yield self.present
         names = list(self.method.tunable)
         for values in product(*self.method.tunable.values()):
-            yield (*zip(names, values, strict=True), ("min_area", self.method.min_area))
+            apart = [(name, getattr(self.method, name)) for name in tuned_apart(self.method)]
+            yield (*zip(names, values, strict=True), *apart)
+
+    def certainties(self, settings: Settings) -> Iterator[Settings]:
+        """Yield settings with every threshold of whole objects to try, the present one first."""
+        yield settings
+        if JUDGING in dict(settings):
+            for value in CERTAINTIES:
+                yield tuple((k, value if k == JUDGING else v) for k, v in settings)
 
     def areas(self, settings: Settings) -> Iterator[Settings]:
         """Yield settings with every least area to try, the present one first."""
@@ -190,9 +204,19 @@ def _cross_validated(trial: Trial, parts: Sequence[Sequence[str]]) -> tuple[Sett
 
 
 def best_settings(trial: Trial, groups: Sequence[str]) -> Settings:
-    """Return the best thresholds for some groups, then the best least area with them; of equal ones the first."""
-    best = max(trial.thresholds(), key=lambda settings: trial.score(settings, groups))
-    return max(trial.areas(best), key=lambda settings: trial.score(settings, groups))
+    """Return the best thresholds for some groups, then the best threshold of whole objects with them, then the best
+    least area; of equal ones the first."""
+
+    def best(settings: Iterable[Settings]) -> Settings:
+        return max(settings, key=lambda each: trial.score(each, groups))
+
+    return best(trial.areas(best(trial.certainties(best(trial.thresholds())))))
+
+
+def tuned_apart(method: Any) -> tuple[str, ...]:
+    """Return the settings of a method that are tuned after its thresholds."""
+    judges = any(entry.name == JUDGING for entry in fields(method))
+    return (JUDGING, "min_area") if judges else ("min_area",)
 
 
 def _card(card: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

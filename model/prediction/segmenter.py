@@ -73,6 +73,7 @@ class TorchSegmenter:
         self.halo_px: int = checkpoint.network.halo_px + method.margin_px
         self.stride: int = method.stride
         self.layers: int = method.layers
+        self.judged: bool = isinstance(method, TouchMethod) and method.judges
         self.classes: tuple[str, ...] = tuple(method.classes)
         self.bytes_per_px: int = checkpoint.network.bytes_per_px
         self.channels: int = card["channels"]
@@ -180,11 +181,14 @@ class TorchSegmenter:
             return self.method.outputs(self.network, batch)
 
     def _masks(self, images: torch.Tensor) -> torch.Tensor:
-        """Layer masks ``(B, K, y, x)``; they leave the device as one bit per layer and pixel."""
+        """Layer masks ``(B, K, y, x)``, one more where objects are judged.
+
+        They leave the device as one bit per layer and pixel.
+        """
         method = cast(TouchMethod, self.method)
         height, width = images.shape[-2:]
-        masks = method.masks(self._outputs(images))[..., :height, :width]
-        return masks if masks.device.type == "cpu" else unpacked(packed(masks).cpu(), self.layers)
+        masks = method.answer(self._outputs(images))[..., :height, :width]
+        return masks if masks.device.type == "cpu" else unpacked(packed(masks).cpu(), masks.shape[1])
 
     def _stack(self, images: torch.Tensor) -> torch.Tensor:
         """Label stack ``(1, L, y, x)`` of one image, with ids that fit int64."""

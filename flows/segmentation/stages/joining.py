@@ -16,12 +16,12 @@ from pipeline.focus import focus_of, saturation_of
 from pipeline.links import compatible, touch_links
 from pipeline.measure import Columns, shared_pixels
 from pipeline.spans import Spans
-from pipeline.stitch import DECIDING, Filters, Objects, from_bytes, join, to_bytes
+from pipeline.stitch import CERTAIN, DECIDING, Filters, Objects, from_bytes, join, to_bytes
 
 SHARING = ("set", "piece", "area")
 """Columns of shared pixels that say which pieces overlap."""
 
-JOINED = {*(f"{ROW}{name}" for name in DECIDING), *(f"{OVERLAP}{name}" for name in SHARING)}
+JOINED = {*(f"{ROW}{name}" for name in (*DECIDING, CERTAIN)), *(f"{OVERLAP}{name}" for name in SHARING)}
 """The measurements that joining reads; measuring reads the others."""
 
 
@@ -135,7 +135,8 @@ def _join_plane(
     """Return the objects of a plane, the number of pieces of each unit, and the number of ambiguous matches."""
     counts = [len(part["layer"]) for part in parts]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    rows = {name: np.concatenate([part.pop(f"{ROW}{name}") for part in parts]) for name in DECIDING}
+    deciding = (*DECIDING, CERTAIN) if work.traits.judged else DECIDING
+    rows = {name: np.concatenate([part.pop(f"{ROW}{name}") for part in parts]) for name in deciding}
     layer = np.concatenate([part["layer"] for part in parts])
     shared = [shared_pixels({name: part.pop(f"{OVERLAP}{name}") for name in SHARING}) for part in parts]
     pairs = np.concatenate([pairs + offset for (pairs, _), offset in zip(shared, offsets)])

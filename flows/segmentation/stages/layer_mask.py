@@ -76,4 +76,4 @@ def _chunk_shape(work: ImageJob) -> tuple[int, int]:
 
 
 def _dtype(work: ImageJob) -> np.dtype:
-    return bits_dtype(work.traits.layers).newbyteorder("<")
+    return bits_dtype(work.traits.mask_layers).newbyteorder("<")

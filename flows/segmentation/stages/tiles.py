@@ -99,13 +99,14 @@ def network_input(item: TileJob, limits: Limits) -> np.ndarray:
 
 
 def _write_mask(item: TileJob, layers: np.ndarray) -> None:
-    if layers.dtype != bool or len(layers) > item.work.traits.layers:
-        traits = item.work.traits
+    traits = item.work.traits
+    wrong = len(layers) != traits.mask_layers if traits.judged else len(layers) > traits.layers
+    if layers.dtype != bool or wrong:
         raise BadArgument(
-            f"segmenter {traits.name} said it returns {traits.layers} boolean layers, got {len(layers)} of "
+            f"segmenter {traits.name} said it returns {traits.mask_layers} boolean layers, got {len(layers)} of "
             f"{layers.dtype}; give it the attributes link and layers that hold for every block"
         )
-    write_mask(item, bits(layers).astype(bits_dtype(item.work.traits.layers)))
+    write_mask(item, bits(layers).astype(bits_dtype(traits.mask_layers)))
 
 
 def _dense(stack: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,8 +144,10 @@ def describe_unit(item: TileJob) -> int:
     block = work.read(item.plane, core, work.measured)
     channels = list(block)
     if work.traits.link == "touch":
-        mask = read_mask(work, item.plane, core)
-        pieces = describe(*spans_of_bits(mask), core, work.frame(item.plane), channels=channels)
+        mask, certain = _judged(work, read_mask(work, item.plane, core))
+        pieces = describe(
+            *spans_of_bits(mask), core, work.frame(item.plane), channels=channels, certain=certain
+        )
         extra = _border_columns(pieces, core)
     else:
         pieces, extra = _describe_stack(item, channels)
@@ -157,6 +160,14 @@ def describe_unit(item: TileJob) -> int:
     )
     work.ledger.write(runs, to_bytes(_run_columns(pieces, core)))
     return len(pieces)
+
+
+def _judged(work: ImageJob, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Part a layer mask into the layers of objects and, where objects are judged, the pixels that count for them."""
+    if not work.traits.judged:
+        return mask, None
+    last = mask.dtype.type(work.traits.layers)
+    return mask & ~(mask.dtype.type(1) << last), (mask >> last).astype(bool)
 
 
 def _cells(item: TileJob, block: np.ndarray) -> np.ndarray:

@@ -67,6 +67,8 @@ class Layering(TouchMethod):
     """Pixels above it are foreground."""
     layer_threshold: float | None = 0.5
     """Further layers of a pixel above it are on; ``None``: the largest layer only."""
+    object_threshold: float = 0.0
+    """An object stays if more than half of its pixels have a foreground probability above this; 0: every one stays."""
     min_area: int = 250
     """Components of fewer pixels are dropped."""
 

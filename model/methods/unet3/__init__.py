@@ -41,6 +41,8 @@ class UNet3(TouchMethod):
     """Pixels above it are foreground."""
     contour_threshold: float = 0.5
     """Pixels above it part objects."""
+    object_threshold: float = 0.0
+    """An object stays if more than half of its pixels have a foreground probability above this; 0: every one stays."""
     widen: bool = True
     """Whether contours are dilated once more (3 x 3) before they part objects, as in the authors' code."""
     growth_px: int = 4

@@ -13,6 +13,7 @@ from model.checkpoint import load_checkpoint, save_checkpoint
 from model.errors import NoDevice
 from model.methods.layering import Layering
 from model.prediction.segmenter import FREE_SHARE, TorchSegmenter, load_segmenter
+from model.stacking import components
 
 
 @pytest.fixture
@@ -54,6 +55,21 @@ def test_masks_are_those_of_the_method_at_any_size(segmenter: TorchSegmenter, fo
     with torch.inference_mode():
         plain = checkpoint.method.masks(checkpoint.method.outputs(checkpoint.network, padded))
     assert (masks != plain[0, :, :33, :46].numpy()).mean() < 1e-3
+
+
+def test_a_model_that_judges_objects_answers_where_its_foreground_is_certain(
+    segmenter: TorchSegmenter, folder: Path
+) -> None:
+    judging = load_segmenter(folder, device="cpu", settings={"object_threshold": 0.6})
+    block = image(32, 48)
+    answer = judging(block)
+    outputs = judging._outputs(torch.from_numpy(block)[None])
+    assert judging.judged and not segmenter.judged
+    assert judging.digest != segmenter.digest
+    np.testing.assert_array_equal(answer[:3], segmenter(block))
+    np.testing.assert_array_equal(answer[3], outputs["foreground"][0, 0].numpy() > 0.6)
+    stack = judging.method.decode({k: v[0].numpy() for k, v in outputs.items()}, (32, 48))
+    assert stack.max() < components(answer[:3], min_area=4).max()
 
 
 def test_a_defective_pixel_counts_no_more_than_a_very_bright_one(segmenter: TorchSegmenter) -> None:
