@@ -9,10 +9,11 @@ all groups of its dataset in the end is measured on the images that its card lis
 For each model: the validation split of its dataset is ingested, segmented and evaluated (canonical and the paper
 authors' assignment), as a whole and by group (experiment, slide, well), the worst group first; worms also on the
 paper's crop. Beside it stands the control: plain connected components of all that the model found, which is what a
-method without layers would make of it. Then fields without an object (generated camera noise, and background of the
-dataset) and fields with three cells: the objects that were found, per megapixel. For worms also: the largest layer
-alone against decoding that lets layers overlap, the pixels that differ between tile sizes, and what bfloat16 and
-OpenVINO change.
+method without layers would make of it, and the objects that were found farther than an object's width from every
+label, which are false or unlabelled. Then fields without an object (generated camera noise, and squares of the
+dataset's background) and with two to four (`benchmarks/sparse_fields.py`): what was found of what is there. For worms
+also: the largest layer alone against decoding that lets layers overlap, the pixels that differ between tile sizes, and
+what bfloat16 and OpenVINO change. ``--models threshold``: the generated fields without a network.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import torch
 from machine import machine, write_result
 from scipy import ndimage
 from skimage.measure import label
+from sparse_fields import background_squares, noise_fields, sparse_fields, width_of
 
 from flows.ingest.samples import ingest_samples
 from flows.jobs import SegmentJob, job
@@ -46,10 +48,6 @@ DATA = {"worms": "bbbc010", "nuclei": "dsb2018", "chromosomes": "mfish"}
 """Dataset each shipped model was trained on."""
 
 SEED = 0
-NOISE_SHAPE = (1040, 1388)
-"""Size of generated fields: that of a common camera."""
-LEAST_EMPTY_PX = 64
-"""Least edge of a background crop."""
 WAYS: dict[str, dict[str, Any]] = {
     "torch": {},
     "bfloat16": {"precision": "bfloat16"},
@@ -106,6 +104,7 @@ def run(store: Path, name: str, groups: Mapping[str, str], **changes: Any) -> di
     )
     return numbers(evaluation) | {
         "groups": by_group(evaluation),
+        "away_from_labels": away_from_labels(list(stacks.values())),
         "control_plain_components": {k: numbers(control)[k] for k in ("AP", "meanAP", "AJI", "n_prediction")},
         "seconds": round(seconds, 1),
         "network_seconds": round(network, 1),
@@ -121,39 +120,16 @@ def plain_components(stack: np.ndarray, least_px: int) -> np.ndarray:
     return components[None].astype(np.uint32)
 
 
-def without_objects(samples: list[Sample]) -> Iterator[Sample]:
-    """Generated fields of camera noise, and the largest empty square of each image if it is wide enough."""
-    rng = np.random.default_rng(SEED)
-    for offset, sigma in ((100, 3.0), (400, 10.0), (1000, 30.0)):
-        yield _field(f"noise-{offset}", rng.normal(offset, sigma, NOISE_SHAPE))
-        yield _field(f"photons-{offset}", rng.poisson(offset, NOISE_SHAPE))
-    for sample in samples:
-        objects = np.zeros(sample.image.shape[1:], bool) if sample.truth is None else sample.truth.any(0)
-        far = ndimage.distance_transform_cdt(np.pad(~objects, 1), "chessboard")[1:-1, 1:-1]
-        y, x = np.unravel_index(far.argmax(), far.shape)
-        half = int(far[y, x]) - 1
-        if half >= LEAST_EMPTY_PX // 2:
-            image = sample.image[0, y - half : y + half, x - half : x + half]
-            yield _field(f"background-{sample.name}", image.astype(float))
-
-
-def with_three_cells() -> Iterator[Sample]:
-    """Three clear cells on camera noise of several levels."""
-    rng = np.random.default_rng(SEED)
-    y, x = np.mgrid[: NOISE_SHAPE[0], : NOISE_SHAPE[1]]
-    for offset, sigma in ((100, 3.0), (400, 10.0), (1000, 30.0)):
-        cells = sum(
-            np.exp(-((((y - cy) / 14) ** 2 + ((x - cx) / 18) ** 2) ** 3))
-            for cy, cx in rng.uniform(60, 900, (3, 2))
-        )
-        yield _field(
-            f"three-{offset}", rng.normal(offset, sigma, NOISE_SHAPE) + 40 * sigma * np.asarray(cells)
-        )
-
-
-def _field(name: str, pixels: np.ndarray) -> Sample:
-    image = np.clip(np.rint(pixels), 0, 65535).astype(np.uint16)[None]
-    return Sample(name=name, image=image, truth=None, group=name)
+def away_from_labels(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+    """Objects farther than the median object's width from every label: false ones, or real ones without a label."""
+    areas = np.concatenate([np.bincount(truth.ravel())[1:] for truth, _ in pairs])
+    width = 2 * np.sqrt(np.median(areas[areas > 0]) / np.pi)
+    objects, pixels = 0, 0
+    for truth, found in pairs:
+        near = ndimage.distance_transform_edt(~truth.any(0)) <= width
+        objects += len(set(np.unique(found).tolist()) - set(np.unique(found[:, near]).tolist()))
+        pixels += int((~near).sum())
+    return {"objects": objects, "megapixels": round(pixels / 1e6, 3)}
 
 
 def counted(store: Path, model: str) -> dict[str, Any]:
@@ -163,7 +139,32 @@ def counted(store: Path, model: str) -> dict[str, Any]:
     stacks = {i.path: read_stack(place, i.path, "found") for i in open_collection(place).images}
     objects = {path: len(np.unique(stack[stack > 0])) for path, stack in stacks.items()}
     megapixels = sum(stack[0].size for stack in stacks.values()) / 1e6
-    return {"objects": objects, "per_megapixel": round(sum(objects.values()) / megapixels, 3)}
+    return {
+        "fields": len(objects),
+        "megapixels": round(megapixels, 3),
+        "objects": {path: count for path, count in objects.items() if count},
+        "per_megapixel": round(sum(objects.values()) / megapixels, 3),
+    }
+
+
+def sparse(model: str, weights: str, folder: Path) -> dict[str, Any]:
+    """Objects drawn and found in each generated field that holds a few."""
+    fields = list(sparse_fields(model))
+    found = counted(stored(folder / f"{model}-sparse.zarr", (sample for _, sample in fields)), weights)
+    return {
+        sample.name: {"drawn": drawn, "found": found["objects"].get(sample.name, 0)}
+        for drawn, sample in fields
+    }
+
+
+def without_network(folder: Path) -> dict[str, Any]:
+    """The generated fields, segmented by a threshold."""
+    return {
+        "what": "threshold on generated fields",
+        "machine": machine(SEED),
+        "noise": counted(stored(folder / "noise.zarr", noise_fields()), "threshold"),
+        "sparse": sparse("threshold", "threshold", folder),
+    }
 
 
 def tile_sizes(store: Path, cores: tuple[int, ...]) -> dict[str, Any]:
@@ -258,13 +259,18 @@ def measured(model: str, weights: str, data: Path, folder: Path) -> dict[str, An
         "digest": card["digest"],
         "split": card.get("data", {}).get("split", "nothing of the validation split was trained on"),
         "full_frame": run(store, model, groups_of(store, samples), model=weights),
-        "without_objects": counted(stored(folder / f"{name}-empty.zarr", without_objects(samples)), weights),
+        "noise": counted(stored(folder / f"{name}-noise.zarr", noise_fields()), weights),
+        "background": counted(
+            stored(folder / f"{name}-background.zarr", background_squares(samples, width_of(samples))),
+            weights,
+        ),
+        "sparse": sparse(model, weights, folder),
     }
-    if model == "worms":
-        crops = list(dataset(name).read(data / name, split="validation", crop=True))
-        return result | of_worms(store, crops, folder)
-    cells = stored(folder / f"{name}-three.zarr", with_three_cells())
-    return result | {"three_cells": counted(cells, weights)}
+    if model != "worms":
+        return result
+    return result | of_worms(
+        store, list(dataset(name).read(data / name, split="validation", crop=True)), folder
+    )
 
 
 def unseen(card: Mapping[str, Any], name: str, folder: Path) -> Iterator[Sample]:
@@ -294,7 +300,7 @@ def main() -> None:
     """Measure and keep the results, one file per model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--models", nargs="+", default=sorted(shipped()))
+    parser.add_argument("--models", nargs="+", default=[*sorted(shipped()), "threshold"])
     parser.add_argument("--weights", help="folder of a model to measure instead of the shipped weights")
     parser.add_argument("--as", dest="result", help="name of the result, for --weights")
     options = parser.parse_args()
@@ -305,7 +311,11 @@ def main() -> None:
     try:
         for model in options.models:
             weights = options.weights or model
-            result = measured(model, weights, options.data, folder)
+            result = (
+                without_network(folder)
+                if model == "threshold"
+                else measured(model, weights, options.data, folder)
+            )
             write_result(f"quality-{options.result or model}", result)
     finally:
         shutil.rmtree(folder)

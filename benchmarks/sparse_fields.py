@@ -11,6 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from pipeline.datasets.sample import Sample
+from pipeline.datasets.synthetic.shapes import worm
 
 SEED = 0
 CAMERA_SHAPE = (1040, 1388)
@@ -53,30 +54,33 @@ def sparse_fields(model: str) -> Iterator[tuple[int, Sample]]:
         )
     ground = 2700 if model in DARK else 0
     yield 2, _field("two-on-flat", ground + sign * 600 * sum(_objects(model, 2, rng)))
-    binary = sum(_objects(model, 4, rng)) > 0.5
+    binary = sum(_objects(model, 4, rng)) > 0.2
     yield 4, _field("two-valued", np.where(binary, ground + sign * 255, ground))
 
 
 def _objects(model: str, count: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Draw smooth objects ``(y, x)`` of height 1, far apart, of the shape that a model is for."""
-    y, x = np.mgrid[: SPARSE_SHAPE[0], : SPARSE_SHAPE[1]].astype(float)
+    """Draw objects ``(y, x)`` of height 1, far apart, of the shape that a model is for."""
     columns = (np.arange(count) + 0.5) * SPARSE_SHAPE[1] / count
-    drawn = []
-    for centre_x in columns:
-        centre_y, angle = rng.uniform(150, SPARSE_SHAPE[0] - 150), rng.uniform(0, np.pi)
-        along = (y - centre_y) * np.sin(angle) + (x - centre_x) * np.cos(angle)
-        across = (x - centre_x) * np.sin(angle) - (y - centre_y) * np.cos(angle)
-        drawn.append(_profile(model, along, across))
+    places = [(rng.uniform(150, SPARSE_SHAPE[0] - 150), centre_x) for centre_x in columns]
+    draw = _worm if model in DARK else _rounded
+    return [draw(model, place, rng) for place in places]
+
+
+def _worm(model: str, place: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+    """Draw a synthetic worm with dark edges or granules."""
+    shape, drawn = worm(rng), np.zeros(SPARSE_SHAPE)
+    height, width = shape.mask.shape
+    y0, x0 = round(place[0]) - height // 2, round(place[1]) - width // 2
+    drawn[y0 : y0 + height, x0 : x0 + width] = shape.light
     return drawn
 
 
-def _profile(model: str, along: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """Return an ellipse for nuclei, a rod for chromosomes or an arc for worms, from coordinates along and across it."""
-    if model == "worms":
-        radius = 90.0
-        distance = np.hypot(across + radius, along) - radius
-        beyond = np.maximum(np.abs(along) - 45, 0)
-        return np.exp(-((np.hypot(distance, beyond) / 5) ** 6))
+def _rounded(model: str, place: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+    """Draw a rod for chromosomes, else an ellipse, in any direction."""
+    y, x = np.mgrid[: SPARSE_SHAPE[0], : SPARSE_SHAPE[1]].astype(float)
+    angle = rng.uniform(0, np.pi)
+    along = (y - place[0]) * np.sin(angle) + (x - place[1]) * np.cos(angle)
+    across = (x - place[1]) * np.sin(angle) - (y - place[0]) * np.cos(angle)
     if model == "chromosomes":
         beyond = np.maximum(np.abs(along) - 14, 0)
         return np.exp(-((np.hypot(across, beyond) / 7) ** 6))
