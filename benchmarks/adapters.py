@@ -45,11 +45,13 @@ def scene(seed: int = SEED, number: int = 90) -> np.ndarray:
 
 def objects(store: Path, name: str) -> set[frozenset[int]]:
     """Return the objects of a label stack as sets of pixels."""
-    stack = read_stack(address(store), "", name)[0]
-    order = np.argsort(stack, axis=None, kind="stable")
-    ids, starts = np.unique(stack.ravel()[order], return_index=True)
-    parts = np.split(order, starts[1:])
-    return {frozenset(part.tolist()) for one, part in zip(ids, parts, strict=True) if one}
+    found = set()
+    for layer in read_stack(address(store), "", name):
+        order = np.argsort(layer, axis=None, kind="stable")
+        ids, starts = np.unique(layer.ravel()[order], return_index=True)
+        parts = np.split(order, starts[1:])
+        found |= {frozenset(part.tolist()) for one, part in zip(ids, parts, strict=True) if one}
+    return found
 
 
 def measure(segmenter: str, settings: dict[str, float]) -> dict[str, object]:

@@ -107,7 +107,7 @@ def main() -> None:
 
 def _sets(options: argparse.Namespace) -> Iterator[Data]:
     if options.cells:
-        yield _cells(options.cells)
+        yield generated_cells(options.cells)
     if options.worms:
         yield Data(
             name="worms", what="BBBC010, the paper's crop: training wells, measured on validation wells",
@@ -133,7 +133,8 @@ def _sets(options: argparse.Namespace) -> Iterator[Data]:
         )  # fmt: skip
 
 
-def _cells(count: int) -> Data:
+def generated_cells(count: int) -> Data:
+    """Return generated images of cells that touch and overlap, a third of them to measure on."""
     drawn = [scene("cells", (128, 128), seed=seed, density=3.0).sample(str(seed)) for seed in range(count)]
     pairs = [(normalised(s.image, NORMALISE), s.truth) for s in drawn if s.truth is not None]
     third = max(count // 3, 1)

@@ -155,6 +155,14 @@ class Method(ABC):
         return 0
 
     @property
+    def owner(self) -> Literal["core", "centre"]:
+        """Whether every tile answers for its core, or for the whole objects that have their centre there.
+
+        The latter is for a `MatchMethod` that detects objects one by one, and whose objects may overlap.
+        """
+        return "core"
+
+    @property
     def classes(self) -> Sequence[str]:
         """Names of the classes of objects where it tells several; the ids of its training stacks then hold classes."""
         return ()

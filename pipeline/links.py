@@ -50,17 +50,24 @@ def match_links(first: np.ndarray, second: np.ndarray, *, iou: float = MATCH_IOU
     Layer indices are ignored, because an object may be on different layers in the two tiles. Containment is no
     criterion, because it would merge a small object with a large one below it.
     """
-    a, b, pixels = _shared(first, second)
+    a, b, score = _scores(first, second)
     if not len(a):
         return Matches(np.zeros((0, 2), np.int64), np.zeros(0), np.zeros(0, np.int64))
-    area_a, area_b = np.bincount(first.reshape(-1)), np.bincount(second.reshape(-1))
-    score = pixels / (area_a[a] + area_b[b] - pixels)
-    best_a, ties_a = _best(a, score, len(area_a))
-    best_b, ties_b = _best(b, score, len(area_b))
+    best_a, ties_a = _best(a, score, int(first.max()) + 1)
+    best_b, ties_b = _best(b, score, int(second.max()) + 1)
     good = (score >= iou) & (score == best_a[a]) & (score == best_b[b])
     tied = good & (ties_a[a] | ties_b[b])
     clear = good & ~tied
     return Matches(np.stack([a, b], axis=1)[clear], score[clear], np.unique(a[tied]))
+
+
+def alike(first: np.ndarray, second: np.ndarray, *, iou: float = MATCH_IOU) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs of ids of two label stacks ``(L, y, x)`` of the same pixels whose IoU is at least ``iou``.
+
+    An id may be in several pairs.
+    """
+    a, b, score = _scores(first, second)
+    return a[score >= iou], b[score >= iou]
 
 
 def compatible(links: np.ndarray, scores: np.ndarray, tile: np.ndarray) -> np.ndarray:
@@ -100,6 +107,13 @@ def _accepted(links: Sequence[tuple[int, int]], tile: np.ndarray) -> list[bool]:
             first |= second
             groups |= dict.fromkeys(second.values(), first)
     return accepted
+
+
+def _scores(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of ids that share pixels, and their IoU."""
+    a, b, pixels = _shared(first, second)
+    area_a, area_b = np.bincount(first.reshape(-1)), np.bincount(second.reshape(-1))
+    return a, b, pixels / (area_a[a] + area_b[b] - pixels)
 
 
 def _shared(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -65,6 +65,9 @@ class Traits:
     judged: bool = False
     """Whether its answer has one layer more than ``layers`` (touch): an object stays if more than half of its pixels
     lie on that layer."""
+    owner: Literal["core", "centre"] = "core"
+    """Which tile an object belongs to (match): every core has its own piece, or the tile with the centre decides, see
+    `pipeline.ownership`; then objects may overlap."""
     classes: tuple[str, ...] = ()
     """Names of the classes of its objects (match); an id is then ``class * CLASS_STEP`` plus a number, class from 1."""
 
@@ -85,6 +88,11 @@ class Traits:
         if self.link == "touch" and self.mask_layers > MAX_LAYERS:
             raise BadArgument(
                 f"segmenter {self.name}: expected at most {MAX_LAYERS} layers, got {self.mask_layers}"
+            )
+        if self.owner not in ("core", "centre") or (self.owner == "centre" and self.link == "touch"):
+            raise BadArgument(
+                f"segmenter {self.name}: expected owner core, or centre if it numbers its objects (link match), "
+                f"got {self.owner!r}"
             )
         if self.classes and (self.link == "touch" or len(self.classes) > MOST_CLASSES):
             raise BadArgument(
@@ -117,6 +125,7 @@ def traits(segmenter: Segmenter, *, probe: np.ndarray) -> Traits:
             "min_area",
             "pixel_size_um",
             "judged",
+            "owner",
             "classes",
         )
         if getattr(segmenter, field, None) is not None

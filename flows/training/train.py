@@ -100,7 +100,7 @@ def pack(job: TrainJob, path: str) -> int:
     """Write the samples of a job into one file for `model.fit`; return its size in bytes."""
     from model.samples.packing import write_packed
 
-    learning, validating = split(job)
+    learning, validating = split(job, classes=prepared_recipe(job)[1].method.classes)
     return write_packed(path, [e.pair for e in learning], [e.pair for e in validating], _about(job))
 
 

@@ -70,6 +70,7 @@ class TorchSegmenter:
         )
         self.name: str = card["name"]
         self.link: Literal["touch", "match"] = method.link
+        self.owner: Literal["core", "centre"] = self.method.owner
         self.halo_px: int = checkpoint.network.halo_px + method.margin_px
         self.stride: int = method.stride
         self.layers: int = method.layers

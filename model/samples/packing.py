@@ -1,7 +1,8 @@
 """Training data in one file, so that a model can be trained where neither stores nor the pipeline are installed.
 
 The file is an ``npz`` archive: ``about`` (JSON), and ``image_<i>`` (float16) and ``stack_<i>`` (unsigned integers), of
-the training samples first and then of those that validate.
+the training samples first and then of those that validate. Where objects have classes, ``classes_<i>`` (uint8) holds
+the classes of the objects 1, 2, ...
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from model.classes import class_of, with_classes, without_classes
 from model.errors import BadSample
 from model.samples.patches import Sample, check_samples
 
@@ -38,6 +40,8 @@ def write_packed(
     for index, (image, stack) in enumerate([*samples, *validation]):
         arrays[f"image_{index}"] = image.astype(np.float16)
         arrays[f"stack_{index}"] = _small(stack)
+        if (classes := class_of(np.unique(stack[stack > 0]))).any():
+            arrays[f"classes_{index}"] = classes.astype(np.uint8)
     record = {"format": FORMAT, "samples": len(samples), "validation": len(validation), "about": dict(about)}
     arrays["about"] = np.frombuffer(json.dumps(record).encode(), np.uint8)
     target = Path(path)
@@ -50,9 +54,15 @@ def write_packed(
 
 def _small(stack: np.ndarray) -> np.ndarray:
     """Return a stack with its labels renumbered 1, 2, ..., of the smallest unsigned type that holds them."""
-    labels, dense = np.unique(stack, return_inverse=True)
-    numbers = dense.reshape(stack.shape) + (0 if labels[0] == 0 else 1)
+    numbers = without_classes(stack)
     return numbers.astype(np.min_scalar_type(int(numbers.max())))
+
+
+def _stack(file: Mapping[str, np.ndarray], index: int) -> np.ndarray:
+    """Return a label stack with the classes of its objects in the ids, where they have any."""
+    stack = file[f"stack_{index}"].astype(np.uint32)
+    name = f"classes_{index}"
+    return with_classes(stack, file[name]) if name in file else stack
 
 
 def read_packed(path: str | Path) -> Packed:
@@ -69,10 +79,7 @@ def read_packed(path: str | Path) -> Packed:
                     f"{str(path)!r}: expected {FORMAT!r}, got {record.get('format')!r}; pack it again"
                 )
             counts = int(record["samples"]), int(record["validation"])
-            pairs = [
-                (file[f"image_{i}"].astype(np.float32), file[f"stack_{i}"].astype(np.uint32))
-                for i in range(sum(counts))
-            ]
+            pairs = [(file[f"image_{i}"].astype(np.float32), _stack(file, i)) for i in range(sum(counts))]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, BadSample):
             raise

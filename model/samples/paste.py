@@ -33,6 +33,8 @@ class CutOut:
 
     height: torch.Tensor
     """float32 ``(C, 1, 1)``: mean contrast inside the mask."""
+    kind: int = 0
+    """Class of the object, from 1; 0 where objects have no classes."""
 
     def scaled_to(self, height: torch.Tensor) -> "CutOut":
         """Return the object with another mean contrast ``(C, 1, 1)``."""
@@ -52,10 +54,11 @@ def cut_out(
     label: int,
     *,
     box: tuple[slice, slice] | None = None,
+    kind: int = 0,
 ) -> CutOut:
     """Cut one object out of an image ``(C, y, x)`` with its stack ``(L, y, x)``.
 
-    ``box`` is its bounding box where it is known.
+    ``box`` is its bounding box where it is known, ``kind`` its class.
 
     Raises:
         BadSample: the stack has no such label.
@@ -71,7 +74,8 @@ def cut_out(
     contrast = ((pixels - background[:, None, None]) * fade).astype(np.float32)
     height = contrast[:, mask].mean(1)[:, None, None]
     parts = {"contrast": contrast, "mask": mask, "height": height}
-    return CutOut(**{name: torch.from_numpy(np.ascontiguousarray(part)) for name, part in parts.items()})
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(part)) for name, part in parts.items()}
+    return CutOut(**tensors, kind=kind)
 
 
 def _box_of(stack: np.ndarray, label: int) -> tuple[slice, slice]:
@@ -86,11 +90,13 @@ def bank_of(
     boxes: Sequence[Sequence[tuple[slice, slice]]],
     *,
     seed: int,
+    kinds: Sequence[np.ndarray] = (),
 ) -> list[CutOut]:
     """Cut out up to `MOST_CUT_OUTS` objects of the samples, as many of a sample with few as of one with many.
 
-    ``boxes``: bounding boxes of the objects 1, 2, ... of each sample, whose stacks have dense labels. Objects that
-    hardly differ from their surroundings, or in the other direction than most, are left out.
+    ``boxes``: bounding boxes of the objects 1, 2, ... of each sample, whose stacks have dense labels; ``kinds``: their
+    classes, where they have any. Objects that hardly differ from their surroundings, or in the other direction than
+    most, are left out.
     """
     rng = np.random.default_rng([seed, 0xB0CE5])
     places = [
@@ -109,6 +115,7 @@ def bank_of(
             samples[sample][1],
             label,
             box=boxes[sample][label - 1],
+            kind=int(kinds[sample][label - 1]) if len(kinds) else 0,
         )
         for sample, label in (places[index] for index in chosen)
     ]

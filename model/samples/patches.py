@@ -14,7 +14,7 @@ import torch
 from scipy import ndimage
 from torch.nn import functional
 
-from model.classes import class_of
+from model.classes import CLASS_STEP, class_of
 from model.errors import BadSample
 from model.samples.augment import Augment, resample, sampling_grid
 from model.samples.intensity import (
@@ -72,11 +72,8 @@ class Patches:
         check_samples(samples)
         self.crop_px, self.augment, self.seed = crop_px, augment, seed
         stacks = [_dense(stack) for _, stack in samples]
-        self._ids = [_ids_with_classes(stack) for _, stack in samples]
-        if augment.paste and any(ids is not None for ids in self._ids):
-            raise BadSample(
-                f"augment.paste: expected 0 where objects have classes, got {augment.paste!r}: pasted objects have none"
-            )
+        self._ids = [_ids(stack) for _, stack in samples]
+        self._classified = any(class_of(ids).any() for ids in self._ids)
         boxes = [_boxes(stack) for stack in stacks]
         images = [np.ascontiguousarray(image, np.float32) for image, _ in samples]
         self._images = [torch.from_numpy(image) for image in images]
@@ -88,7 +85,8 @@ class Patches:
         self._level = mean_levels(levels)
         self._levels = [self._level if level is None else level for level in levels]
         used = zip(images, stacks, strict=True) if augment.paste else ()
-        self._bank = bank_of(list(used), boxes if augment.paste else [], seed=seed)
+        kinds = [class_of(ids) for ids in self._ids]
+        self._bank = bank_of(list(used), boxes if augment.paste else [], kinds=kinds, seed=seed)
         self._weights = np.array([np.sqrt(image[0].size) for image in images])
         self._weights /= self._weights.sum()
 
@@ -114,12 +112,27 @@ class Patches:
         outside = levels.background if self.augment.outside == "background" else 0.0
         image, stack = resample(image, stack, geometry.grid, outside=outside)
         prepared, places = self._prepared[chosen], geometry.in_crop(self._centres[chosen])
+        kinds: list[int] = []
         if self._bank and rng.random() < self.augment.paste:
-            stack, pasted = self._paste(rng, image, stack, places, levels)
+            stack, kinds = self._paste(rng, image, stack, places, levels)
+            first = len(places) + 1
+            pasted = range(first, first + len(kinds))
             prepared = self._prepare(stack.numpy(), known=prepared, pasted=pasted)
         image = vary_intensities(rng, self.augment, image, stack, levels, places=places)
-        labels, ids = stack.numpy(), self._ids[chosen]
-        return image, labels if ids is None else ids[labels], prepared, chosen
+        labels = self._with_classes(stack.numpy(), chosen, kinds)
+        return image, labels, prepared, chosen
+
+    def _with_classes(self, labels: np.ndarray, sample: int, pasted: Sequence[int]) -> np.ndarray:
+        """Return the stack of a crop with the ids of its sample, where they hold classes.
+
+        ``pasted``: classes of the objects that were pasted, whose labels follow those of the sample.
+        """
+        if not self._classified:
+            return labels
+        ids = self._ids[sample]
+        added = [kind * CLASS_STEP + label for label, kind in enumerate(pasted, start=len(ids) + 1)]
+        coded: np.ndarray = np.array([0, *ids.tolist(), *added], np.uint32)[labels]
+        return coded
 
     def _centre(self, rng: np.random.Generator, shape: Sequence[int]) -> tuple[float, float]:
         """Return a place from which the crop stays inside the image, give or take an eighth of its edge.
@@ -142,21 +155,22 @@ class Patches:
         stack: torch.Tensor,
         places: np.ndarray,
         levels: Levels,
-    ) -> tuple[torch.Tensor, range]:
+    ) -> tuple[torch.Tensor, list[int]]:
         """Lay banked objects over a crop whose objects have their centres at ``places``.
 
-        Changes the image in place; returns the stack, one layer deeper, and the labels of the pasted objects.
+        Changes the image in place; returns the stack, one layer deeper, and the classes of the pasted objects, whose
+        labels follow those of the sample.
         """
         stack = functional.pad(stack, (0, 0, 0, 0, 0, 1))
-        first = len(places) + 1
-        labels = range(first, first + int(rng.integers(1, self.augment.paste_most + 1)))
-        for label in labels:
+        first, kinds = len(places) + 1, []
+        for label in range(first, first + int(rng.integers(1, self.augment.paste_most + 1))):
             cut = self._bank[int(rng.integers(len(self._bank)))]
             if self.augment.paste_contrast is not None:
                 cut = cut.scaled_to(levels.contrast * float(rng.uniform(*self.augment.paste_contrast)))
             cut = cut.turned(int(rng.integers(4)), flipped=bool(rng.random() < 0.5))
             paste(image, stack, cut, centre=self._target(rng, places, max(cut.mask.shape)), label=label)
-        return stack, labels
+            kinds.append(cut.kind)
+        return stack, kinds
 
     def _target(self, rng: np.random.Generator, places: np.ndarray, length: int) -> tuple[int, int]:
         """Return a pixel near the centre of an object three times out of four, else any pixel."""
@@ -182,10 +196,10 @@ def _dense(stack: np.ndarray) -> np.ndarray:
     return np.where(stack > 0, np.searchsorted(labels, stack) + 1, 0).astype(np.int32)
 
 
-def _ids_with_classes(stack: np.ndarray) -> np.ndarray | None:
-    """Return the ids of the objects 1, 2, ... of a stack, after 0 for the background; None if they hold no classes."""
-    ids = np.unique(stack[stack > 0])
-    return np.concatenate([[0], ids]).astype(np.uint32) if len(ids) and class_of(ids[-1:])[0] else None
+def _ids(stack: np.ndarray) -> np.ndarray:
+    """Return the ids of the objects of a stack, ascending."""
+    ids: np.ndarray = np.unique(stack[stack > 0])
+    return ids
 
 
 def _boxes(stack: np.ndarray) -> list[tuple[slice, slice]]:

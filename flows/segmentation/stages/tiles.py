@@ -22,6 +22,7 @@ from pipeline.histogram import Bins, Histogram
 from pipeline.links import match_links
 from pipeline.measure import class_areas
 from pipeline.normalise import Limits
+from pipeline.ownership import Ruling, Sight, ruled
 from pipeline.segment import CLASS_STEP, bits, bits_dtype, checked_answer
 from pipeline.spans import Runs, runs_of, spans_of_bits, spans_of_stack
 from pipeline.stitch import Pieces, border_spans, describe, from_bytes, to_bytes
@@ -174,6 +175,8 @@ def _cells(item: TileJob, block: np.ndarray) -> np.ndarray:
     """Pixels of the focus cells that start in a unit, of which ``block`` holds the pixels."""
     core = item.tile.core
     cells = focus.cells_over(core, item.work.extent)
+    if 0 in cells.shape:  # The rest of an image at its border can be smaller than a cell.
+        return block[:, :0, :0]
     if core.intersection(cells) == cells:
         return block[(slice(None), *cells.within(core))]
     return item.work.read(item.plane, cells, item.work.measured)
@@ -202,41 +205,63 @@ def _border_columns(pieces: Pieces, core: Box) -> dict[str, np.ndarray]:
 
 
 def _describe_stack(item: TileJob, channels: Sequence[np.ndarray]) -> tuple[Pieces, dict[str, np.ndarray]]:
-    """Pieces of a tile whose segmenter numbers objects, and their links to the following tiles."""
+    """Pieces of a tile whose segmenter numbers objects, and their links to other tiles."""
     work, tile = item.work, item.tile
-    stack = _read_stack(work, item.key)
-    y, x = tile.core.within(tile.read)
-    spans, stretches, ids = spans_of_stack(np.ascontiguousarray(stack[:, y, x]))
+    sight = _sight(item, tile)
+    ruling = _ruling(item, sight)
+    spans, stretches, ids = spans_of_stack(np.ascontiguousarray(ruling.stack))
     labels, piece = np.unique(ids, return_inverse=True)
     pieces = describe(spans, stretches, tile.core, work.frame(item.plane), channels=channels, piece=piece)
     if work.traits.classes:
-        classes = from_bytes(work.ledger.read(_stack_key(work, item.key)))[CLASSES][labels - 1]
+        classes = _classes(item, ruling)[labels - 1]
         pieces.rows.update(class_areas(pieces.rows["area"], classes, len(work.traits.classes)))
-    links, scores, ambiguous = [np.zeros((0, 4), np.int64)], [np.zeros(0)], 0
-    for other in _later_neighbours(work, tile):
+    links = [(number, part.label, *_place(part.source)) for number, part in ruling.adopted.items()]
+    scores, ambiguous = [1.0] * len(links), 0
+    for other in _neighbours(work, tile, LATER):
         band = tile.read.intersection(other.read)
-        neighbour = _read_stack(work, f"{item.plane}_{other.key}")
-        matches = match_links(
-            stack[(slice(None), *band.within(tile.read))], neighbour[(slice(None), *band.within(other.read))]
-        )
-        place = np.full((len(matches.pairs), 2), (other.row, other.column))
-        links.append(np.concatenate([matches.pairs, place], axis=1))
-        scores.append(matches.scores)
+        matches = match_links(sight.over(band), _sight(item, other).over(band))
+        links += [(mine, theirs, *_place(other)) for mine, theirs in matches.pairs.tolist()]
+        scores += matches.scores.tolist()
         ambiguous += len(matches.ambiguous)
-    found = {
-        "links": np.concatenate(links),
-        "scores": np.concatenate(scores),
-        "ambiguous": np.array(ambiguous),
-    }
-    return pieces, {"ids": labels} | found
+    found = {"links": np.array(links, np.int64).reshape(-1, 4), "scores": np.array(scores, np.float64)}
+    return pieces, {"ids": labels, "ambiguous": np.array(ambiguous)} | found
 
 
-def _read_stack(work: ImageJob, key: str) -> np.ndarray:
-    return from_bytes(work.ledger.read(_stack_key(work, key)))["stack"]
+def _ruling(item: TileJob, sight: Sight) -> Ruling:
+    """The objects of a core: those that the tile found, or those that the tiles with their centres found."""
+    if item.work.traits.owner == "core":
+        return Ruling(sight.over(item.tile.core), {})
+    return ruled(sight, [_sight(item, other) for other in _neighbours(item.work, item.tile, AROUND)])
 
 
-def _later_neighbours(work: ImageJob, tile: Tile) -> list[Tile]:
-    """The right neighbour and those below, so that each pair of tiles is compared once."""
-    steps = ((0, 1), (1, -1), (1, 0), (1, 1))
+def _classes(item: TileJob, ruling: Ruling) -> np.ndarray:
+    """Classes of the objects of a tile, and after them those of adopted objects, in the order of their numbers."""
+
+    def read(tile: Tile) -> np.ndarray:
+        key = _stack_key(item.work, f"{item.plane}_{tile.key}")
+        return from_bytes(item.work.ledger.read(key))[CLASSES]
+
+    added = [read(part.source)[part.label - 1] for part in ruling.adopted.values()]
+    return np.concatenate([read(item.tile), np.array(added, np.uint8)])
+
+
+def _sight(item: TileJob, tile: Tile) -> Sight:
+    """What a tile of the plane of ``item`` found."""
+    key = _stack_key(item.work, f"{item.plane}_{tile.key}")
+    return Sight(tile, from_bytes(item.work.ledger.read(key))["stack"], item.work.extent)
+
+
+def _place(tile: Tile) -> tuple[int, int]:
+    return tile.row, tile.column
+
+
+LATER = ((0, 1), (1, -1), (1, 0), (1, 1))
+"""Steps along rows and columns to the right neighbour and those below, so that each pair of tiles is compared once."""
+
+AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, -1), *LATER)
+"""Steps to all neighbours, in raster order."""
+
+
+def _neighbours(work: ImageJob, tile: Tile, steps: Sequence[tuple[int, int]]) -> list[Tile]:
     neighbours = [work.tile(tile.row + down, tile.column + right) for down, right in steps]
     return [other for other in neighbours if other is not None]

@@ -6,7 +6,7 @@ scale of objects does not depend on the tiling. Every object has a mask of its o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -70,6 +70,11 @@ class MaskRcnn(MatchMethod):
     def limits(self) -> Limits:
         """Limits of the proposals."""
         return Limits(before=self.proposals_before, after=self.proposals, iou=self.proposal_iou)
+
+    @property
+    def owner(self) -> Literal["core", "centre"]:
+        """The tile with the centre of an object decides, unless objects must not overlap."""
+        return "centre" if self.keep_overlaps else "core"
 
     def network(self, channels: int) -> RegionNetwork:
         """Return the untrained network for images of that many channels."""

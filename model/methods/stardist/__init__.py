@@ -8,7 +8,7 @@ beyond it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -52,6 +52,11 @@ class StarDist(MatchMethod):
                 "stardist: expected a probability between 0 and 1 and an overlap of 0 to 1, "
                 f"got {self.probability!r} and {self.overlap!r}"
             )
+
+    @property
+    def owner(self) -> Literal["core", "centre"]:
+        """The tile with the centre of an object decides, unless objects must not overlap."""
+        return "centre" if self.keep_overlaps else "core"
 
     def network(self, channels: int) -> StarUNet:
         """Return the untrained network for images of that many channels."""

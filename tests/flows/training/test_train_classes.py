@@ -10,6 +10,8 @@ from flows.cli import run as command
 from flows.ingest.samples import ingest_samples
 from flows.training.classes import coded, read_classes
 from model import classes as model_classes
+from model.fit import fit
+from model.samples.packing import read_packed
 from pipeline import segment
 from pipeline.datasets.sample import Sample
 from pipeline.errors import BadArgument
@@ -89,6 +91,33 @@ def test_classes_are_learnt_and_stand_in_the_table_and_the_report(
     assert known and len(known) == len(found[0])
     assert command(["report", "out.zarr", "--output", "report.html"]) == 0
     assert "Objects by class" in Path("report.html").read_text()
+
+
+def test_packed_samples_keep_their_classes(
+    wells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.toml").write_text(RECIPE)
+    words = [f'data=["{wells}"]', "recipe=recipe.toml", "folder=out", "change.augment.paste=0.5"]
+    settings = [word for setting in words for word in ("--set", setting)]
+    assert command(["train", *settings, "--pack", "data.npz"]) == 0
+    packed = read_packed("data.npz")
+    known = [
+        sorted(sample(seed).classes.values()) for seed in range(1, 5) if sample(seed).classes is not None
+    ]
+    stacks = [stack for _, stack in [*packed.samples, *packed.validation]]
+    names = np.array(["", "dark", "bright"])
+    found = [sorted(names[model_classes.class_of(np.unique(stack[stack > 0]))].tolist()) for stack in stacks]
+    assert sorted(found) == sorted(known)
+    done = fit(write_recipe(tmp_path), "data.npz", "archive", minutes=0.05, device="cpu")
+    assert done.steps >= 1
+
+
+def write_recipe(place: Path) -> Path:
+    """The recipe with pasted objects and few steps, as a file."""
+    path = place / "short.toml"
+    path.write_text(RECIPE.replace("paste = 0.0", "paste = 0.5").replace("steps = 60", "steps = 2"))
+    return path
 
 
 def of_truth(table: pd.DataFrame, truth: Sample) -> list[bool]:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.classes import class_of, with_classes
 from model.errors import BadSample
 from model.methods.layering import Layering
 from model.methods.layering.adjacency import adjacent_pairs
@@ -156,6 +157,27 @@ def test_pasted_objects_and_those_near_them_are_pairs(crossing: Scene) -> None:
         wanted = {tuple(pair) for pair in adjacent_pairs(stack, distance_px=6).tolist()}
         found = {tuple(pair) for pair in pairs.tolist() if set(pair) <= present}
         assert len(present) > 2 and found == wanted
+
+
+def test_pasted_objects_keep_their_classes(crossing: Scene) -> None:
+    image, stack = crossing
+    plain = Patches([crossing], crop_px=64, augment=Augment(paste=1.0, paste_most=4), prepare=PREPARE, seed=2)
+    patches = Patches(
+        [(image, with_classes(stack, np.array([1, 2])))],
+        crop_px=64,
+        augment=Augment(paste=1.0, paste_most=4),
+        prepare=PREPARE,
+        seed=2,
+    )
+    pairs = zip(patches.batch(0, 8).stacks, plain.batch(0, 8).stacks, strict=True)
+    kinds = []
+    for coded, labels in pairs:
+        assert np.array_equal(coded > 0, labels > 0)
+        assert (class_of(coded[labels == 1]) == 1).all() and (class_of(coded[labels == 2]) == 2).all()
+        ids = np.unique(coded[labels > 2])
+        assert len(ids) == len(np.unique(labels[labels > 2]))  # no two pasted objects have one id
+        kinds += class_of(ids).tolist()
+    assert set(kinds) == {1, 2}
 
 
 def test_beyond_the_edge_lies_what_the_settings_say(crossing: Scene) -> None:
