@@ -60,6 +60,9 @@ class Traits:
     """Smallest object it was tuned for, in px."""
     pixel_size_um: float | None = None
     """Pixel size it was made for, in micrometers."""
+    diameters_px: tuple[float, ...] = ()
+    """Diameters (of disks of the same area) of the objects it was trained on: 5th percentile, median and 95th
+    percentile; empty where they are not known."""
     digest: str = ""
     """Digest that changes whenever the answers may change."""
     judged: bool = False
@@ -124,6 +127,7 @@ def traits(segmenter: Segmenter, *, probe: np.ndarray) -> Traits:
             "normalise",
             "min_area",
             "pixel_size_um",
+            "diameters_px",
             "judged",
             "owner",
             "classes",

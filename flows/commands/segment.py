@@ -231,7 +231,7 @@ def summary(record: "RunRecord") -> int:
     )
     if record.model.get("precision_reason") == BEGUN:
         sys.stdout.write(f"precision: {record.model['precision']}, {BEGUN}\n")
-    for note in record.notes:
+    for note in [*record.notes, *filter(None, [record.sizes_note])]:
         sys.stdout.write(f"scale: {note}\n")
     if record.empty:
         names = ", ".join(path or "image" for path in record.empty[:8])

@@ -174,9 +174,11 @@ def known_traits(reference: SegmenterRef) -> Traits | None:
     link = card.get("link", "touch")  # Older cards have no such entry.
     classes = tuple(card["method"].get("class_names", ()))
     judged = card["method"].get("object_threshold", 0) > 0
+    diameters = tuple((card.get("expects") or {}).get("diameter_px", ()))
     return Traits(
-        link=link, digest=digest, classes=classes, judged=judged, **{name: card[name] for name in names}
-    )
+        link=link, digest=digest, classes=classes, judged=judged, diameters_px=diameters,
+        **{name: card[name] for name in names},
+    )  # fmt: skip
 
 
 def expected_channels(reference: SegmenterRef) -> tuple[str, ...]:
@@ -189,8 +191,10 @@ def expected_channels(reference: SegmenterRef) -> tuple[str, ...]:
 
 
 def described(reference: SegmenterRef, traits: Traits) -> dict[str, Any]:
-    """Facts of a segmenter for the record: name, digest, and a model's arithmetic and the settings of its method."""
+    """Facts of a segmenter for the record: name, digest, a model's arithmetic and settings, the objects it knows."""
     facts: dict[str, Any] = {"name": traits.name, "digest": traits.digest}
+    if traits.diameters_px:
+        facts["diameters_px"] = list(traits.diameters_px)
     if reference.kind == "model":
         facts |= {"precision": reference.precision, "precision_reason": reference.precision_reason}
         method = read_card(model_folder(reference.reference))["method"]

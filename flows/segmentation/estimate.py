@@ -65,6 +65,7 @@ def estimate(job: SegmentJob) -> str:
         f"output      {plan.output}, labels and tables {plan.name!r}, run {plan.ledger.run}",
         f"to do       {to_do}",
         *(f"scale       {note}" for note in plan.notes),
+        *_trained_on(plan),
         f"channel     {_channels(plan)}",
         *_planes(plan),
         f"segmenter   {traits.name} ({traits.link}, halo {traits.halo_px} px, stride {traits.stride})",
@@ -80,6 +81,19 @@ def estimate(job: SegmentJob) -> str:
         *(f"missing     {message}" for message in plan.source.missing),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _trained_on(plan: Plan) -> list[str]:
+    """The sizes of the objects a model was trained on, in micrometers where the images say how large a pixel is."""
+    if not plan.traits.diameters_px or not plan.works:
+        return []
+    least, _, most = plan.traits.diameters_px
+    line = f"objects     {plan.traits.name} was trained on objects {least:.0f} to {most:.0f} px across"
+    image, factor = plan.works[0].image, plan.works[0].factor
+    if image.spacing_um:
+        um = float(np.sqrt(image.spacing_um[0] * image.spacing_um[1])) / factor
+        line += f", which is {least * um:.3g} to {most * um:.3g} um here"
+    return [f"{line}; --scale FACTOR for others"]
 
 
 def _to_do(plan: Plan) -> str:

@@ -5,11 +5,13 @@ It is written beside the results, and reports are made from it. Times of a resum
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flows.execution.segmenters import described
 from flows.execution.versions import now, versions
 from flows.jobs import as_table
+from flows.segmentation.stages.scaling import OTHER_SCALE
 from pipeline.focus import flags
 from pipeline.store.places.traffic import Traffic, traffic_of
 
@@ -129,6 +131,21 @@ class RunRecord:
     def objects(self) -> int:
         """Objects found over all images."""
         return sum(int(facts["objects"]) for facts in self.images.values())
+
+    @property
+    def sizes_note(self) -> str:
+        """Note on objects much smaller or larger than those the model was trained on; empty if there are none."""
+        known = self.model.get("diameters_px")
+        sizes = [float(f["diameter_px"]) for f in self.images.values() if f.get("diameter_px")]
+        if not known or not sizes:
+            return ""
+        typical = median(sizes)
+        if known[0] / OTHER_SCALE <= typical <= known[-1] * OTHER_SCALE:
+            return ""
+        return (
+            f"objects are {typical:.0f} px across (median), {self.model['name']} was trained on {known[0]:.0f} to "
+            f"{known[-1]:.0f} px: --scale {known[1] / typical:.2g} resamples the images, if these are its objects"
+        )
 
     @property
     def empty(self) -> list[str]:

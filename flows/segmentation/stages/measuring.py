@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from flows.segmentation.image_job import ImageJob, TileJob
 from flows.segmentation.stages.joining import Stitching, read_pieces, read_stitching
@@ -44,6 +45,14 @@ def keep_objects(work: ImageJob) -> None:
 def find_objects(work: ImageJob) -> bytes | None:
     """Read the object table of an image from the scratch; None where there is none."""
     return work.ledger.find(table_key(work))
+
+
+def median_diameter_px(work: ImageJob, table: bytes) -> float | None:
+    """Median diameter (of disks of the same area) of the objects in an encoded table, in pixels of the network."""
+    areas = pq.read_table(pa.BufferReader(table), columns=["area_px"]).column(0).to_numpy()
+    if not len(areas):
+        return None
+    return round(2 * float(np.sqrt(np.median(areas) / np.pi)) * work.factor, 1)
 
 
 def table_key(work: ImageJob) -> str:

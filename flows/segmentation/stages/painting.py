@@ -16,7 +16,12 @@ import numpy as np
 from flows.execution.memory import keep_memory
 from flows.segmentation.image_job import ImageJob, TileJob
 from flows.segmentation.stages.joining import read_stitching
-from flows.segmentation.stages.measuring import find_objects, keep_objects, measure_objects
+from flows.segmentation.stages.measuring import (
+    find_objects,
+    keep_objects,
+    measure_objects,
+    median_diameter_px,
+)
 from flows.segmentation.stages.tiles import read_runs
 from pipeline.errors import BadStore, RunConflict
 from pipeline.spans import Runs
@@ -206,7 +211,7 @@ def finish_image(target: Target) -> dict[str, object]:
         "image": work.image.path, "key": work.key, "objects": stitching.objects, "layers": stitching.depth,
         "tiles": len(work.items(work.tiles())), "ambiguous": stitching.ambiguous,
         "empty": target.empty, "focus": _by_channel(work, stitching.focus),
-        "saturated": _by_channel(work, stitching.saturated),
+        "saturated": _by_channel(work, stitching.saturated), "diameter_px": median_diameter_px(work, table),
     }  # fmt: skip
     work.ledger.write_json(f"images/{work.key}.json", facts)
     return facts

@@ -49,11 +49,19 @@ def factor_of(image: Image, job: SegmentJob, traits: Traits) -> float:
     if job.scale == "auto":
         if traits.pixel_size_um is None:
             raise BadArgument(
-                f"--scale auto: {traits.name} does not say for which pixel size it was made; give a factor, such as "
-                "--scale 0.5 for objects twice as large as those it was made for"
+                f"--scale auto: {traits.name} does not say for which pixel size it was made{_known_sizes(traits)}; "
+                "give a factor, such as --scale 0.5 for objects twice as large as those it was made for"
             )
         return _factor(image, _spacing(image, "--scale auto") / traits.pixel_size_um)
     return 1.0 if job.scale is None else _factor(image, job.scale)
+
+
+def _known_sizes(traits: Traits) -> str:
+    """The sizes of the objects a model was trained on, as a part of a sentence."""
+    if not traits.diameters_px:
+        return ""
+    least, typical, most = traits.diameters_px
+    return f" (its objects were {least:.0f} to {most:.0f} px across, {typical:.0f} px in the median)"
 
 
 def _factor(image: Image, factor: float) -> float:

@@ -1,6 +1,7 @@
 """Levels, pixel sizes and factors: objects at the scale of the segmenter, labels on the grid they belong to."""
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -84,6 +85,28 @@ def test_another_pixel_size_is_announced(image_at, run_job, sized, capsys):
     assert said in capsys.readouterr().out
     near = image_at("b.zarr", nuclei(1), spacing_um=(0.4,) * 2)
     assert run_job(near, segmenter=sized, name="n").notes == []
+
+
+def test_objects_of_other_sizes_than_a_model_knows_are_announced(image_at, run_job, sized, capsys):
+    module, name = sized.split(":")
+    getattr(import_module(module), name).diameters_px = (14.0, 16.0, 18.0)
+    store = image_at("a.zarr", nuclei(3, number=3), spacing_um=(0.5,) * 2)
+    with pytest.raises(SystemExit, match="0"):
+        main(["segment", str(store), "--segmenter", sized, "--name", "n"])
+    said = capsys.readouterr().out
+    assert "sized was trained on 14 to 18 px: --scale 0.33 resamples the images" in said
+    assert run_job(store, segmenter=sized, name="m", scale=1 / 3).sizes_note == ""
+
+
+def test_a_dry_run_says_what_a_model_was_trained_on(image_at, capsys):
+    store = image_at("a.zarr", nuclei(1, number=3), spacing_um=(0.5,) * 2)
+    for words, said in (
+        (["--dry-run"], "nuclei was trained on objects 7 to 50 px across, which is 3.65 to 25.1 um here"),
+        (["--scale", "auto"], "its objects were 7 to 50 px across, 21 px in the median"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["segment", str(store), "--model", "nuclei", *words])
+        assert said in "".join(capsys.readouterr())
 
 
 def test_a_level_is_segmented_and_its_labels_lie_over_the_image(image_at, run_job, sized, capsys):
