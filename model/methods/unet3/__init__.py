@@ -32,7 +32,7 @@ class UNet3(TouchMethod):
     terms: ClassVar[tuple[str, ...]] = ("foreground", "contour")
     tunable: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "foreground_threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
-        "contour_threshold": (0.3, 0.4, 0.5, 0.6),
+        "contour_threshold": (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6),
     }
 
     shape: UNetShape = field(default_factory=lambda: UNetShape(heads=HEADS))
