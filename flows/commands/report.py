@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from flows.evaluation.layout import read_layout
-from flows.evaluation.report import report_page
+from flows.evaluation.report import ReportOn, report_page
 from pipeline.errors import BadArgument
 from pipeline.report.layout import CONDITION
 from pipeline.report.markdown import markdown_page
@@ -32,7 +32,9 @@ def report(
 ) -> int:
     """Draw the report of a run: plate maps, distributions, montage, seam quality."""
     chosen = read_layout(layout, column=condition_column) if layout else None
-    page = report_page(store, name=name, source=source, run=run, layout=chosen, acquisition=acquisition)
+    page = report_page(
+        ReportOn(store=store, name=name, source=source, run=run, layout=chosen, acquisition=acquisition)
+    )
     target = address(output)
     if not target.is_writable_kind:
         raise BadArgument(

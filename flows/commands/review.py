@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from flows.commands.terminal import wide_console
-from flows.evaluation.report import described_run
+from flows.evaluation.report import ReportOn, described_run
 from pipeline.report.run.doubtful import MOST, doubtful_objects
 from pipeline.store.places.address import address
 
@@ -22,7 +22,7 @@ def review(
     csv: Annotated[str | None, Parameter(help="Write the table to this CSV file too, path or URL.")] = None,
 ) -> int:
     """List the objects most worth a look: cut at tile borders, unusual in size or shape, or much overlapped."""
-    described, _ = described_run(store, name=name, source=source, run=run)
+    described, _ = described_run(ReportOn(store=store, name=name, source=source, run=run))
     tiling = described.facts.get("tiling") or {}
     core = tiling.get("core") if isinstance(tiling, dict) else None
     doubtful = doubtful_objects(described.objects, core_px=core, most=most)

@@ -132,14 +132,14 @@ def _run_archive(work: SegmentJob, match: str) -> int:
 
 def _write_report(record: "RunRecord") -> None:
     """Write the page of a store of an archive beside the record of its run, unless it exists."""
-    from flows.evaluation.report import report_page
+    from flows.evaluation.report import ReportOn, report_page
     from pipeline.report.page import html_page
     from pipeline.store.ledger import Ledger
     from pipeline.store.places.address import address
 
     ledger = Ledger(address(record.output), record.run)
     if record.images and (record.status != "unchanged" or ledger.find("report.html") is None):
-        page = report_page(record.output, name=record.name, run=record.run)
+        page = report_page(ReportOn(store=record.output, name=record.name, run=record.run))
         ledger.write("report.html", html_page(page).encode())
 
 

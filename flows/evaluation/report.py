@@ -1,6 +1,7 @@
 """The report of a run without truth, from its output store."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,62 +26,43 @@ from pipeline.store.ome.tables import read_table
 from pipeline.store.places.address import Address, address
 
 
-def report_page(
-    store: str,
-    *,
-    name: str | None = None,
-    source: str | None = None,
-    run: str | None = None,
-    layout: Layout | None = None,
-    drift: Sequence[str] = (),
-    acquisition: str | None = None,
-) -> Page:
-    """Lay out the report of a run (`pipeline.report.blocks.Page`).
+@dataclass(frozen=True, kw_only=True)
+class ReportOn:
+    """The run that a report is about, and what the page adds to it."""
 
-    Args:
-        store: the output store of the run.
-        name: labels to report on; default: those of the run.
-        source: where the images are, for a run that wrote to another store; default: what the record says.
-        run: which run, where there are several.
-        layout: conditions of the wells.
-        drift: differences of the plate from earlier ones, one sentence each.
-        acquisition: only this acquisition of the plate, by id or name; default: those of the run.
-    """
-    described, views = described_run(
-        store, name=name, source=source, run=run, layout=layout, drift=drift, acquisition=acquisition
-    )
+    store: str
+    """Output store of the run."""
+    name: str | None = None
+    """Labels to report on; default: those of the run."""
+    source: str | None = None
+    """Where the images are, for a run that wrote to another store; default: what the record says."""
+    run: str | None = None
+    """Which run, where there are several."""
+    layout: Layout | None = None
+    """Conditions of the wells."""
+    drift: Sequence[str] = ()
+    """Differences of the plate from earlier ones, one sentence each."""
+    acquisition: str | None = None
+    """Only this acquisition of the plate, by id or name; default: those of the run."""
+
+
+def report_page(wanted: ReportOn) -> Page:
+    """Lay out the report of a run (`pipeline.report.blocks.Page`)."""
+    described, views = described_run(wanted)
     return run_page(described, picture=views.picture, window=views.window)
 
 
-def described_run(
-    store: str,
-    *,
-    name: str | None = None,
-    source: str | None = None,
-    run: str | None = None,
-    layout: Layout | None = None,
-    drift: Sequence[str] = (),
-    acquisition: str | None = None,
-) -> tuple[Run, Views]:
-    """Read what a run left in its output store, and where its pictures come from; arguments as in `report_page`."""
-    output = address(store)
-    record = _record(output, name, run)
-    collection = _collection(output, source or (record or {}).get("job", {}).get("source") or store)
-    name = name or (record["name"] if record else only_table(output, collection))
-    images = {image.path or "image": image for image in _images_of(collection, record or {}, acquisition)}
+def described_run(wanted: ReportOn) -> tuple[Run, Views]:
+    """Read what a run left in its output store, and where its pictures come from."""
+    output = address(wanted.store)
+    record = _record(output, wanted.name, wanted.run)
+    facts: Mapping[str, Any] = record or {}
+    collection = _collection(output, wanted.source or facts.get("job", {}).get("source") or wanted.store)
+    name = wanted.name or (record["name"] if record else only_table(output, collection))
+    images = {image.path or "image": image for image in _images_of(collection, facts, wanted.acquisition)}
     objects = _objects(output, images, name)
-    facts = record or {}
     listing = _listing(output, images, name, facts)
-    gaps: dict[str, list[str]] = {}
-    if layout is not None:
-        assigned = assign(
-            layout, [_spot(key, image, collection) for key, image in images.items()], name="--layout"
-        )
-        listing["condition"] = [assigned.conditions[key] for key in listing["image"]]
-        listing["role"] = [assigned.roles[key] for key in listing["image"]]
-        listing["dose"] = [assigned.doses.get(key, np.nan) for key in listing["image"]]
-        gaps = {"that the layout does not name": assigned.without_condition}
-        gaps |= {"of the layout without an image": assigned.unknown_places}
+    gaps = {} if wanted.layout is None else _add_conditions(listing, wanted.layout, images, collection)
     described = Run(
         title=f"{collection.address.name}: {name}",
         objects=objects,
@@ -88,10 +70,25 @@ def described_run(
         facts=facts,
         seams=_seams(objects, images, facts),
         layout_gaps=gaps,
-        drift=tuple(drift),
+        drift=tuple(wanted.drift),
     )
     views = Views(images, output, name, _channel(images, facts))
     return described, views
+
+
+def _add_conditions(
+    listing: pd.DataFrame, layout: Layout, images: Mapping[str, Image], collection: Collection
+) -> dict[str, list[str]]:
+    """Add condition, role and dose to the listing; return the wells that the layout or the plate lacks."""
+    spots = [_spot(key, image, collection) for key, image in images.items()]
+    assigned = assign(layout, spots, name="--layout")
+    listing["condition"] = [assigned.conditions[key] for key in listing["image"]]
+    listing["role"] = [assigned.roles[key] for key in listing["image"]]
+    listing["dose"] = [assigned.doses.get(key, np.nan) for key in listing["image"]]
+    return {
+        "that the layout does not name": assigned.without_condition,
+        "of the layout without an image": assigned.unknown_places,
+    }
 
 
 def _spot(key: str, image: Image, collection: Collection) -> Spot:

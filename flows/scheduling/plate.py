@@ -15,7 +15,7 @@ import pandas as pd
 
 from flows.evaluation.comparing import compare
 from flows.evaluation.evaluate import write_report
-from flows.evaluation.report import report_page
+from flows.evaluation.report import ReportOn, report_page
 from flows.execution.executors import describe_error
 from flows.execution.orchestrate import Step, direct
 from flows.jobs import SegmentJob
@@ -123,15 +123,19 @@ def evaluate(record: RunRecord, source: str, truth: str) -> dict[str, float]:
 
 def report(watch: Watch, plate: str, record: RunRecord, source: str, drift: Sequence[str]) -> str:
     """Write the page of the run beside its record and to the reports of the watched place; return its address there."""
-    page = report_page(record.output, name=record.name, source=source, run=record.run, drift=drift)
+    page = report_page(_report_on(record, source, drift))
     data = html_page(page).encode()
     Ledger(address(record.output), record.run).write("report.html", data)
     return write_plate_page(watch, plate, page, data)
 
 
+def _report_on(record: RunRecord, source: str, drift: Sequence[str] = ()) -> ReportOn:
+    return ReportOn(store=record.output, name=record.name, source=source, run=record.run, drift=drift)
+
+
 def report_run(record: RunRecord, source: str) -> str:
     """Write the page of a run outside of a watched place beside its record; return its address."""
-    page = report_page(record.output, name=record.name, source=source, run=record.run)
+    page = report_page(_report_on(record, source))
     beside = Ledger(address(record.output), record.run)
     beside.write("report.html", html_page(page).encode())
     return str(beside.output.child(f"{beside.folder}/report.html"))

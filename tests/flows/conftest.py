@@ -91,6 +91,21 @@ def bright(module_of):
 
 
 @pytest.fixture
+def picky(module_of):
+    """Pixels above a half; a block with a pixel above 1,000 is refused."""
+    name = module_of(
+        """
+        def picky(block):
+            if block.max() > 1e3:
+                raise RuntimeError("too bright")
+            return block[:1] > 0.5
+        picky.link, picky.layers = "touch", 1
+        """
+    )
+    return f"{name}:picky"
+
+
+@pytest.fixture
 def counted(module_of, tmp_path):
     """A segmenter that writes a line for every tile it sees, and the number of lines so far."""
     log = tmp_path / "calls.log"

@@ -117,12 +117,19 @@ def test_a_server_that_dribbles_is_not_waited_for(listener, monkeypatch):
 
 def test_a_name_server_that_hangs_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(orchestrate, "REACH_S", 1)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *words, **options: time.sleep(20))
+    given_up = threading.Event()
+
+    def hang(*words, **options):
+        given_up.wait(20)
+        raise socket.gaierror("no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
     monkeypatch.setenv("PREFECT_API_URL", "http://prefect.invalid/api")
     began = time.monotonic()
     with pytest.raises(RunConflict, match=r"prefect\.invalid"):
         reach_api()
     assert time.monotonic() - began < 3
+    given_up.set()
 
 
 @pytest.mark.parametrize(

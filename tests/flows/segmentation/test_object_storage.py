@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from s3_on_loopback import KEY, SECRET
 
-from flows.evaluation.report import report_page
+from flows.evaluation.report import ReportOn, report_page
 from flows.execution.pools import AHEAD
 from flows.jobs import SegmentJob, job
 from flows.segmentation.estimate import estimate
@@ -109,7 +109,7 @@ def test_a_run_under_faults_gives_the_local_bytes_counts_all_and_tells_no_secret
     # A delayed answer is no fault for a client; every other one was asked for again.
     assert 0.4 * faults <= record.requests.retries + rest.retries <= faults
     assert record.requests.bytes_in > 50_000 and record.requests.bytes_out > 5_000
-    page = html_page(report_page(str(out), name="n"))
+    page = html_page(report_page(ReportOn(store=str(out), name="n")))
     assert "Object storage" in page
     kept = [out.read_bytes(f".platelayer/{key}") for key in out.list(".platelayer")]
     told = page + caplog.text + str(kept)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import zarr
 
-from flows.evaluation.report import report_page
+from flows.evaluation.report import ReportOn, report_page
 from pipeline.errors import BadArgument
 from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.labels import open_label
@@ -193,9 +193,9 @@ def test_an_acquisition_is_segmented_named_in_the_table_and_reported_alone(plate
     assert set(table["acquisition"]) == {"1"}
     both = run_job(store, segmenter=bright, name="both", acquisition="all")
     assert list(both.images) == ["A/1/0", "A/1/1"]
-    pages = {name: str(report_page(str(store), name=name)) for name in ("n", "both")}
+    pages = {name: str(report_page(ReportOn(store=str(store), name=name))) for name in ("n", "both")}
     assert "A/1/0" not in pages["n"] and "A/1/0" in pages["both"]
-    assert "A/1/1" not in str(report_page(str(store), name="both", acquisition="0"))
+    assert "A/1/1" not in str(report_page(ReportOn(store=str(store), name="both", acquisition="0")))
 
 
 def test_the_maximum_over_z_is_segmented_into_flat_labels(

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from flows.cli import run as command
-from flows.evaluation.report import report_page
+from flows.evaluation.report import ReportOn, report_page
 from flows.segmentation import image_job
 
 
@@ -36,7 +36,7 @@ def test_blurred_and_clipped_fields_are_flagged(plate, bright, run_job, monkeypa
     staged = run_job(tmp_path / "staged.zarr", segmenter=bright, name="n", tiling={"core": 100})
     assert (staged.flags, staged.images["A/1/0"]["focus"]) == (record.flags, record.images["A/1/0"]["focus"])
 
-    page = report_page(str(plate))
+    page = report_page(ReportOn(store=str(plate)))
     tables = {table.name: table for table in page.tables}
     attention = [(row.cells[1], row.cells[2]) for row in tables["attention"].rows]
     assert attention == [("A07", "out of focus (channel_0)"), ("A08", "saturated (channel_0)")]

@@ -247,21 +247,12 @@ def test_what_a_field_costs_in_files_and_requests(plate_at, noise, bright, run_j
     ]
 
 
-def test_a_failure_in_a_field_names_stage_and_tile(plate_at, noise, module_of, run_job, table_of):
-    name = module_of(
-        """
-        def picky(block):
-            if block.max() > 1e3:
-                raise RuntimeError("too bright")
-            return block[:1] > 0.5
-        picky.link, picky.layers = "touch", 1
-        """
-    )
+def test_a_failure_in_a_field_names_stage_and_tile(plate_at, noise, picky, run_job, table_of):
     images = [noise((70, 80), seed=s, dtype=np.uint8).astype(np.uint16) for s in range(3)]
     images[1][60, 70] = 5000
     store = plate_at("p.zarr", {"A/1": images})
     record = run_job(
-        store, segmenter=f"{name}:picky", name="n", normalise={"kind": "none"}, tiling={"core": 64},
+        store, segmenter=picky, name="n", normalise={"kind": "none"}, tiling={"core": 64},
         execution={"retries": 1},
     )  # fmt: skip
     assert record.status == "partial" and sorted(record.images) == ["A/1/0", "A/1/2"]

@@ -76,22 +76,11 @@ def test_the_same_bytes_from_batches_of_several_fields(
     assert files_of(store, "n") == files_of(tmp_path / "b.zarr", "n")
 
 
-def test_a_field_that_fails_is_named_and_the_others_of_its_batch_are_done(
-    plate_at, noise, module_of, run_apart
-):
-    name = module_of(
-        """
-        def picky(block):
-            if block.max() > 1e3:
-                raise RuntimeError("too bright")
-            return block[:1] > 0.5
-        picky.link, picky.layers = "touch", 1
-        """
-    )
+def test_a_field_that_fails_is_named_and_the_others_of_its_batch_are_done(plate_at, noise, picky, run_apart):
     images = [noise((70, 80), seed=s, dtype=np.uint8).astype(np.uint16) for s in range(24)]
     images[17][60, 70] = 5000
     store = plate_at("p.zarr", {"A/1": images})
-    record = run_apart(store, segmenter=f"{name}:picky", name="n", normalise={"kind": "none"})
+    record = run_apart(store, segmenter=picky, name="n", normalise={"kind": "none"})
     assert record.status == "partial" and len(record.images) == 23
     assert [(f["image"], f["stage"], f["reason"]) for f in record.failures] == [
         ("A/1/17", "predict", "RuntimeError: too bright")

@@ -126,7 +126,7 @@ def test_the_report_shows_the_level_that_was_segmented(image_at, run_job, sized,
     run_job(store, segmenter=sized, name="n", level=1)
     shown = []
     monkeypatch.setattr(report, "run_page", lambda run, **_: shown.append(run))
-    report.report_page(str(store))
+    report.report_page(report.ReportOn(store=str(store)))
     listing = shown[0].images
     assert (listing["height_px"][0], listing["width_px"][0]) == (78, 78)
 
