@@ -86,6 +86,12 @@ def tiles(shape: tuple[int, int], *, core: int, halo: int = 0, stride: int = 1) 
         yield _tile(shape, row, column, core, halo)
 
 
+def windows(shape: tuple[int, int], side: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield ``(y0, y1, x0, x1)`` of squares of ``side`` px that cover an image of ``shape`` (y, x), in raster order."""
+    for y, x in product(range(0, shape[0], side), range(0, shape[1], side)):
+        yield y, min(y + side, shape[0]), x, min(x + side, shape[1])
+
+
 def tiles_at_edges(
     shape: tuple[int, int], *, core: int, halo: int = 0, stride: int = 1
 ) -> tuple[list[Tile], list[Tile]]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from flows.commands.terminal import print_line
 from flows.execution.precision import BEGUN
 from flows.jobs import DEFAULT_MODEL, Execution, SegmentJob, field_comments, job, read_toml, with_settings
 from flows.jobs import example as job_example
@@ -141,12 +142,6 @@ def _write_report(record: "RunRecord") -> None:
     if record.images and (record.status != "unchanged" or ledger.find("report.html") is None):
         page = report_page(ReportOn(store=record.output, name=record.name, run=record.run))
         ledger.write("report.html", html_page(page).encode())
-
-
-def print_line(text: str) -> None:
-    """Print a line of progress of a long run."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def _say_model(work: SegmentJob) -> None:

@@ -14,6 +14,12 @@ LINE_S = 10
 """Seconds between plain lines."""
 
 
+def print_line(text: str) -> None:
+    """Print a line of progress of a long run."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 class Bars:
     """One bar per stage: finished units, Mpx/s, remaining time."""
 

@@ -4,7 +4,7 @@ The images of a store are listed last, when all of them are in it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from pipeline.store.ome.image_writing import create_image, create_plate, create_
 from pipeline.store.ome.labels import create_labels, publish, write_stack
 from pipeline.store.ome.tables import write_table
 from pipeline.store.places.address import Address
+from pipeline.tiling import windows
 
 TRUTH = "truth"
 """Name of the label stack that holds the truth."""
@@ -142,14 +143,14 @@ def _write_scene(
         target, path, axes=("c", "y", "x"), shape=(1, *drawn.shape), dtype="uint16", channels=drawn.channels,
         shards=(shards, shards) if shards else None, ngff=ngff,
     )  # fmt: skip
-    for y0, y1, x0, x1 in _blocks(drawn.shape):
+    for y0, y1, x0, x1 in windows(drawn.shape, BLOCK):
         pixels, _ = drawn.render(y0, y1, x0, x1)
         writer.write((slice(0, 1), slice(y0, y1), slice(x0, x1)), pixels)
         on_block()
     writer.finish()
     labels = create_labels(target, path, name=TRUTH, layers=drawn.layers, image=_written(target, path))
     seen: set[int] = set()
-    for y0, y1, x0, x1 in _blocks(drawn.shape):
+    for y0, y1, x0, x1 in windows(drawn.shape, BLOCK):
         _, truth = drawn.render(y0, y1, x0, x1)
         for layer, ids in enumerate(truth):
             labels.write((0, 0), layer, y0, x0, ids)
@@ -157,9 +158,3 @@ def _write_scene(
         on_block()
     publish(labels)
     return len(seen)
-
-
-def _blocks(shape: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
-    for y in range(0, shape[0], BLOCK):
-        for x in range(0, shape[1], BLOCK):
-            yield y, min(y + BLOCK, shape[0]), x, min(x + BLOCK, shape[1])

@@ -73,14 +73,14 @@ class PlateTables:
 
         images = self._parts[part]
         files = parallel_map(find, images, waits=not self._output.is_local)
-        there = [(image, file) for image, file in zip(images, files, strict=True) if file is not None]
-        own = [file.schema_arrow for _, file in there]
-        alike = all(schema.equals(own[0]) for schema in own)
-        kinds = own[:1] if alike else own
-        empty = [placed(_without_rows(s), self._plate, image) for s, (image, _) in zip(kinds, there)]
+        tables = [(image, file) for image, file in zip(images, files, strict=True) if file is not None]
+        schemas = [file.schema_arrow for _, file in tables]
+        alike = all(schema.equals(schemas[0]) for schema in schemas)
+        kinds = schemas[:1] if alike else schemas
+        empty = [placed(_without_rows(s), self._plate, image) for s, (image, _) in zip(kinds, tables)]
         schema = pa.unify_schemas([table.schema for table in empty], promote_options="permissive")
         yield _without_rows(schema)
-        for image, file in there:
+        for image, file in tables:
             # One thread: the tables of fields are small.
             for batch in file.iter_batches(ROW_GROUP, use_threads=False):
                 table = placed(pa.Table.from_batches([batch]), self._plate, image)

@@ -18,6 +18,14 @@ def check_counts(shape: Any, *names: str) -> None:
             raise ValueError(f"network {name}: expected at least 1, got {getattr(shape, name)!r}")
 
 
+def glorot(module: nn.Module) -> None:
+    """Set Glorot-uniform kernels and zero biases in a convolution, the defaults of the framework the paper used."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 class Shape(Protocol):
     """The numbers that define a network: a frozen dataclass of plain values, kept as ``network`` in a card."""
 

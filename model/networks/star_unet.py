@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from model.networks.network import Network, check_counts
+from model.networks.network import Network, check_counts, glorot
 from model.networks.receptive_field import ReceptiveField
 
 
@@ -71,7 +71,7 @@ class StarUNet(Network):
         self.features = _convolutions(widths[0], shape.head_width)
         self.probability = nn.Conv2d(shape.head_width, 1, 1)
         self.distances = nn.Conv2d(shape.head_width, shape.rays, 1)
-        self.apply(_initialise)
+        self.apply(glorot)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the values of both heads; height and width must be multiples of the total stride."""
@@ -122,11 +122,3 @@ def _convolutions(inputs: int, *widths: int) -> nn.Sequential:
     for i, o in zip([inputs, *widths[:-1]], widths, strict=True):
         layers += [nn.Conv2d(i, o, 3, padding=1), nn.ReLU()]
     return nn.Sequential(*layers)
-
-
-def _initialise(module: nn.Module) -> None:
-    """Glorot-uniform kernels and zero biases, the defaults of the framework the paper used."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

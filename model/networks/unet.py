@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from model.networks.network import Network, check_counts
+from model.networks.network import Network, check_counts, glorot
 from model.networks.receptive_field import ReceptiveField
 
 
@@ -85,7 +85,7 @@ class UNet(Network):
         self.heads = nn.ModuleDict(
             {name: _head(shape, maps * shape.fold**2) for name, maps in shape.heads.items()}
         )
-        self.apply(_initialise)
+        self.apply(glorot)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the logits of every head; height and width must be multiples of the total stride."""
@@ -146,14 +146,6 @@ def _head(shape: UNetShape, maps: int) -> nn.Sequential:
     widths = [shape.width] + [shape.head_width] * shape.head_convs
     blocks = [Block(i, o, order=shape.order) for i, o in zip(widths[:-1], widths[1:], strict=True)]
     return nn.Sequential(*blocks, nn.Conv2d(widths[-1], maps, 1))
-
-
-def _initialise(module: nn.Module) -> None:
-    """Glorot-uniform kernels and zero biases, the defaults of the framework the paper used."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def house(*, channels: int = 1, layers: int = 8, width: int = 16) -> UNetShape:

@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.errors import BadArgument
 from pipeline.stack import check_stack
+from pipeline.tiling import windows
 
 STRIP_PX = 1 << 20
 """Pixels of a layer that are processed at a time; limits the memory and does not change the result."""
@@ -158,12 +159,9 @@ def overlap_streamed(
     """Intersect an image of ``shape`` (y, x) that need not fit into memory, block by block."""
     if block_px < 1:
         raise BadArgument(f"block_px: expected at least 1, got {block_px!r}")
-    regions = [
-        (y, min(y + block_px, shape[0]), x, min(x + block_px, shape[1]))
-        for y in range(0, shape[0], block_px)
-        for x in range(0, shape[1], block_px)
-    ]
-    return overlap_of_blocks((read_truth(*region), read_prediction(*region)) for region in regions)
+    return overlap_of_blocks(
+        (read_truth(*window), read_prediction(*window)) for window in windows(shape, block_px)
+    )
 
 
 def merge(overlaps: Sequence[Overlap]) -> Overlap:

@@ -53,8 +53,8 @@ def _points(rows: Rows, column: str) -> list[tuple[int, float]]:
 
 def _starting(rows: Rows, column: str) -> float | None:
     """The number of the starting model in a column; None where the training began at random weights."""
-    found = [row[column] for row in rows if row["phase"] == INITIAL and row.get(column)]
-    return float(found[0]) if found else None
+    values = [row[column] for row in rows if row["phase"] == INITIAL and row.get(column)]
+    return float(values[0]) if values else None
 
 
 def _borders(rows: Rows) -> dict[str, int]:

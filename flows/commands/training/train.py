@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from flows.commands.terminal import print_line
 from flows.jobs import TrainJob, job, read_toml, with_settings
 from flows.jobs import example as job_example
 from pipeline.errors import BadArgument
@@ -47,9 +48,9 @@ def train(
     lines = _Lines()
     try:
         if pack is not None:
-            _print(f"{pack_samples(work, pack) / 2**20:.1f} MiB -> {pack}")
+            print_line(f"{pack_samples(work, pack) / 2**20:.1f} MiB -> {pack}")
             return 0
-        trained = train_model(work, minutes=minutes, steps=steps, on_step=lines, say=_print)
+        trained = train_model(work, minutes=minutes, steps=steps, on_step=lines, say=print_line)
     except ValueError as error:
         raise BadArgument(str(error)) from None
     _say(trained, fresh=lines.called)
@@ -67,17 +68,11 @@ def _say(trained: "Trained", *, fresh: bool) -> None:
     )
     before = trained.initial_score
     if before is not None and trained.score < before:
-        _print(
+        print_line(
             f"below the model it started from, {_judged(before)}: keep that model, or train longer or at a lower lr"
         )
     left = "" if trained.finished else ", not finished: start again to go on"
     sys.stdout.write(f"{steps}, {best}{left} -> {trained.folder}\n")
-
-
-def _print(line: str) -> None:
-    """Write a line at once."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 def _judged(score: float) -> str:
@@ -106,4 +101,4 @@ class _Lines:
             self._said = now
             rate = (step - self._first) / max(now - self._began, 1e-3)
             left = f", {(steps - step) / rate / 60:.0f} min left" if rate else ""
-            _print(f"step {step}/{steps}{left}")
+            print_line(f"step {step}/{steps}{left}")

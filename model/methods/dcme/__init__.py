@@ -166,8 +166,8 @@ class Dcme(MatchMethod):
 
     def decode_classes(self, outputs: Mapping[str, np.ndarray], shape: tuple[int, int]) -> np.ndarray:
         """Return the label stack of one image with the classes of the objects in their ids, where they have names."""
-        found = self.decode_objects(outputs, shape)
-        return with_classes(found.stack, found.classes) if self.class_names else found.stack
+        objects = self.decode_objects(outputs, shape)
+        return with_classes(objects.stack, objects.classes) if self.class_names else objects.stack
 
     def without_overlaps(self) -> "Dcme":
         """Return the method in which a pixel belongs to the nearest centre only."""

@@ -8,6 +8,7 @@ import numpy as np
 import tifffile
 
 from pipeline.masks.sweep import Reader
+from pipeline.tiling import windows
 
 TILE = 1024
 """Side of the tiles of a file."""
@@ -60,16 +61,10 @@ def _metadata(name: str, layers: int, spacing_um: tuple[float, float] | None) ->
     return described
 
 
-def _windows(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
-    for y in range(0, size[0], TILE):
-        for x in range(0, size[1], TILE):
-            yield y, min(y + TILE, size[0]), x, min(x + TILE, size[1])
-
-
 def _ids(read: Reader, size: tuple[int, int]) -> np.ndarray:
     """Ids of the objects in ascending order."""
     ids = np.zeros(0, np.uint32)
-    for window in _windows(size):
+    for window in windows(size, TILE):
         ids = np.union1d(ids, read(*window))
     return ids[ids > 0]
 
@@ -78,7 +73,7 @@ def _tiles(
     read: Callable[[int, int, int, int], np.ndarray], size: tuple[int, int], layers: int, dtype: np.dtype
 ) -> Iterator[np.ndarray]:
     for layer in range(layers):
-        for window in _windows(size):
+        for window in windows(size, TILE):
             ids = read(*window)[layer]
             tile = np.zeros((TILE, TILE), dtype)
             tile[: ids.shape[0], : ids.shape[1]] = ids

@@ -134,13 +134,13 @@ def write_dataset(
     folder = join(table_path("", name), FILE)
     if address.read_bytes_or_none(folder) is not None:
         raise RunConflict(f"{address.child(folder)}: there is a table of one image in this place already")
-    listed, there = _listed_parts(address, name), set(address.list(folder))
+    listed, present = _listed_parts(address, name), set(address.list(folder))
     stale = [
         part
         for part, fingerprint in parts.items()
-        if not fingerprint or listed.get(part) != fingerprint or f"{part}.parquet" not in there
+        if not fingerprint or listed.get(part) != fingerprint or f"{part}.parquet" not in present
     ]
-    gone = sorted(there - {f"{part}.parquet" for part in parts})
+    gone = sorted(present - {f"{part}.parquet" for part in parts})
     for part in stale:
         encoder = TableEncoder()
         for table in tables(part):
