@@ -12,7 +12,6 @@ from typing import Annotated
 import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as value
-from safetensors.numpy import load, save
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
@@ -199,13 +198,3 @@ def whole(rows: Columns, of_piece: np.ndarray, count: int) -> Columns:
     merged = measure.Merger(of_piece[kept], count)
     # Column by column, each in the place of the one before: millions of rows are not held twice.
     return {name: merged(name, rows.pop(name)[kept]) for name in list(rows)}
-
-
-def to_bytes(columns: Columns) -> bytes:
-    """Columns as one blob for the scratch."""
-    return save({name: np.asarray(column, order="C") for name, column in columns.items()})
-
-
-def from_bytes(data: bytes) -> Columns:
-    """Columns from a blob; nothing in it is ever run."""
-    return load(data)

@@ -27,7 +27,6 @@ from flows.segmentation.stages.tiles import (
 )
 from pipeline.errors import BadStore
 from pipeline.normalise import limits_of
-from pipeline.stitch import from_bytes
 from pipeline.store.ledger import Ledger, check_free
 from pipeline.store.places.address import address
 from pipeline.store.places.faults import StoreLost
@@ -248,7 +247,7 @@ def _sizes(items: Sequence[TileJob], scratch: Ledger, done_px: int) -> Sizes:
     files = [[len(scratch.read(key)) for key in pieces_keys(item)] for item in (*units, empty)]
     # Per kind of file: the bytes of the interior, without those of the border and of an empty file.
     (rows, empty_rows), (runs, empty_runs) = ((sum(kind[:-1]), kind[-1]) for kind in zip(*files, strict=True))
-    tables = [from_bytes(scratch.read(pieces_keys(item)[0])) for item in units]
+    tables = [scratch.read_columns(pieces_keys(item)[0]) for item in units]
     at_border = sum(
         column.nbytes for table in tables for name, column in table.items() if name.startswith(BORDER)
     )

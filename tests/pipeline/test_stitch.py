@@ -19,9 +19,7 @@ from pipeline.stitch import (
     Objects,
     border_spans,
     describe,
-    from_bytes,
     join,
-    to_bytes,
     whole,
 )
 from pipeline.tiling import tiles
@@ -258,18 +256,6 @@ def test_match_refuses_a_tie():
     second[0], second[1] = 3, 4
     matches = match_links(first, second)
     assert not len(matches.pairs) and matches.ambiguous.tolist() == [1, 2]
-
-
-def test_columns_survive_the_scratch():
-    columns = {
-        "area": np.arange(3), "mean": np.array([0.5, np.nan, 2]), "every second": np.arange(9, dtype=np.uint8)[::2],
-        "turned": np.arange(6).reshape(2, 3).T, "none": np.zeros((0, 2), np.int64), "one": np.array(7),
-    }  # fmt: skip
-    again = from_bytes(to_bytes(columns))
-    assert again.keys() == columns.keys()
-    for name, column in columns.items():
-        assert again[name].dtype == column.dtype and again[name].shape == column.shape
-        assert np.array_equal(again[name], column, equal_nan=column.dtype.kind == "f")
 
 
 def test_as_many_objects_over_each_other_as_there_are_layers_and_no_more():

@@ -33,6 +33,7 @@ from flows.segmentation.stages.painting import (
 from pipeline.normalise import Limits, Normalise, limits_of
 from pipeline.stitch import Filters
 from pipeline.store.ome.label_images.reading import label_origin, labels_path, layer_names
+from pipeline.store.columns import Columns
 from pipeline.store.places.draft import Draft, draft_over
 
 
@@ -71,7 +72,7 @@ class PredictedField:
     """A field after the network, as it is sent from a worker with a GPU to another one."""
 
     job: FieldJob
-    layers: dict[str, bytes]
+    layers: dict[str, bytes | Columns]
     """The scratch files of the stage `predict`, by key."""
     seconds: dict[str, float]
     """Seconds spent reading, in the network, and writing its layers."""

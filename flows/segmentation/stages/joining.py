@@ -16,7 +16,7 @@ from pipeline.focus import focus_of, saturation_of
 from pipeline.links import compatible, touch_links
 from pipeline.measure import Columns, shared_pixels
 from pipeline.spans import Spans
-from pipeline.stitch import CERTAIN, DECIDING, Filters, Objects, from_bytes, join, to_bytes
+from pipeline.stitch import CERTAIN, DECIDING, Filters, Objects, join
 
 SHARING = ("set", "piece", "area")
 """Columns of shared pixels that say which pieces overlap."""
@@ -87,7 +87,7 @@ def join_image(work: ImageJob, filters: Filters) -> int:
         "ambiguous": np.array(ambiguous),
         "focus": focus, "saturated": saturated,
     }  # fmt: skip
-    work.ledger.write(stitching_key(work), to_bytes(columns))
+    work.ledger.write_columns(stitching_key(work), columns)
     return base
 
 
@@ -95,7 +95,7 @@ def read_pieces(items: Sequence[TileJob], *, wanted: Callable[[str], bool]) -> l
     """Read some columns of the pieces of units, in order; all columns of a large image would not fit into memory."""
 
     def read(item: TileJob) -> Columns:
-        columns = from_bytes(item.work.ledger.read(pieces_keys(item)[0]))
+        columns = item.work.ledger.read_columns(pieces_keys(item)[0])
         return {name: column for name, column in columns.items() if wanted(name)}
 
     return parallel_map(read, items, waits=not items[0].work.ledger.output.is_local)
@@ -193,7 +193,7 @@ def is_joined(work: ImageJob) -> bool:
 
 def read_stitching(work: ImageJob) -> Stitching:
     """Read the stitching table of an image."""
-    columns = from_bytes(work.ledger.read(stitching_key(work)))
+    columns = work.ledger.read_columns(stitching_key(work))
     starts = columns["starts"].tolist()
     names = columns["names"].tobytes().decode().split("\n")
     units = {name: slice(a, b) for name, a, b in zip(names, starts, starts[1:])}

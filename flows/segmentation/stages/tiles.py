@@ -25,7 +25,7 @@ from pipeline.normalise import Limits
 from pipeline.ownership import Ruling, Sight, ruled
 from pipeline.segment import CLASS_STEP, bits, bits_dtype, checked_answer
 from pipeline.spans import Runs, runs_of, spans_of_bits, spans_of_stack
-from pipeline.stitch import Pieces, border_spans, describe, from_bytes, to_bytes
+from pipeline.stitch import Pieces, border_spans, describe
 from pipeline.store.ome.chunks.presence import check_chunks
 from pipeline.tiling import Box, Tile
 
@@ -85,7 +85,7 @@ def keep_answer(item: TileJob, answer: np.ndarray, shape: tuple[int, ...]) -> No
                 f"class * {CLASS_STEP} plus a number, got {int(ids.max())}"
             )
         columns = {"stack": stack, CLASSES: codes.astype(np.uint8)}
-        work.ledger.write(_stack_key(work, item.key), to_bytes(columns))
+        work.ledger.write_columns(_stack_key(work, item.key), columns)
     work.ledger.mark("predict", work.key, item.key)
 
 
@@ -156,10 +156,10 @@ def describe_unit(item: TileJob) -> int:
     quality = focus.quality_sums(block, _cells(item, block))
     layer = {"layer": pieces.layer}
     tables = {ROW: pieces.rows, OVERLAP: pieces.overlaps, QUALITY: quality, "": layer | extra}
-    work.ledger.write(
-        rows, to_bytes({f"{p}{name}": column for p, t in tables.items() for name, column in t.items()})
+    work.ledger.write_columns(
+        rows, {f"{p}{name}": column for p, t in tables.items() for name, column in t.items()}
     )
-    work.ledger.write(runs, to_bytes(_run_columns(pieces, core)))
+    work.ledger.write_columns(runs, _run_columns(pieces, core))
     return len(pieces)
 
 
@@ -193,7 +193,7 @@ def _run_columns(pieces: Pieces, core: Box) -> dict[str, np.ndarray]:
 
 def read_runs(item: TileJob) -> Runs:
     """Read the runs of a unit, in its coordinates, with the numbers of their pieces."""
-    table = from_bytes(item.work.ledger.read(pieces_keys(item)[1]))
+    table = item.work.ledger.read_columns(pieces_keys(item)[1])
     y, x0, x1 = (table[name].astype(np.int32) for name in ("y", "x0", "x1"))
     return Runs(y, x0, x1, table["piece"])
 
@@ -239,7 +239,7 @@ def _classes(item: TileJob, ruling: Ruling) -> np.ndarray:
 
     def read(tile: Tile) -> np.ndarray:
         key = _stack_key(item.work, f"{item.plane}_{tile.key}")
-        return from_bytes(item.work.ledger.read(key))[CLASSES]
+        return item.work.ledger.read_columns(key)[CLASSES]
 
     added = [read(part.source)[part.label - 1] for part in ruling.adopted.values()]
     return np.concatenate([read(item.tile), np.array(added, np.uint8)])
@@ -248,7 +248,7 @@ def _classes(item: TileJob, ruling: Ruling) -> np.ndarray:
 def _sight(item: TileJob, tile: Tile) -> Sight:
     """What a tile of the plane of ``item`` found."""
     key = _stack_key(item.work, f"{item.plane}_{tile.key}")
-    return Sight(tile, from_bytes(item.work.ledger.read(key))["stack"], item.work.extent)
+    return Sight(tile, item.work.ledger.read_columns(key)["stack"], item.work.extent)
 
 
 def _place(tile: Tile) -> tuple[int, int]:

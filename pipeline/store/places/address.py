@@ -19,7 +19,8 @@ from pipeline.store.places.access import READ_ONLY, mark_of_environment
 from pipeline.store.places.faults import MEANINGS, LeavesStore, explained, is_backend_fault, store_fault
 from pipeline.store.places.local import LocalFiles
 
-if TYPE_CHECKING:  # the clients of servers are imported where a server is reached
+if TYPE_CHECKING:  # the clients of servers are imported where a server is reached, numpy where columns are read
+    from pipeline.store.columns import Columns
     from pipeline.store.places.draft import DraftFiles
     from pipeline.store.places.remote import RemoteFiles
 
@@ -108,6 +109,18 @@ class Address:
     def write_bytes(self, rel: str, data: bytes) -> None:
         """Write a file atomically, replacing an older one."""
         self._call(rel, lambda files, key: files.put(key, data))
+
+    def write_columns(self, rel: str, columns: "Columns") -> None:
+        """Write columns of numbers as one file."""
+        from pipeline.store.columns import to_bytes
+
+        self.write_bytes(rel, to_bytes(columns))
+
+    def read_columns(self, rel: str) -> "Columns":
+        """Read the columns of a file; the arrays are read-only."""
+        from pipeline.store.columns import from_bytes
+
+        return from_bytes(self.read_bytes(rel))
 
     def write_new(self, rel: str, data: bytes) -> bool:
         """Write a file unless there is one already; return whether it was written (for locks and claims)."""

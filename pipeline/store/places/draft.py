@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from types import MappingProxyType
 
+from pipeline.store.columns import Columns, frozen, to_bytes
 from pipeline.store.places.access import DOCUMENTS
-from pipeline.store.places.address import Address
+from pipeline.store.places.address import Address, inner_key
 
 UPLOADS = 8
 """Concurrent uploads."""
@@ -25,21 +26,22 @@ class DraftFiles:
 
     def __init__(self, below: Address, *, scratch: str) -> None:
         self.below, self.scratch = below, scratch
-        self.written: dict[str, bytes] = {}
+        self.written: dict[str, bytes | Columns] = {}
+        """What was written; columns are encoded only when they are read or stored as a file."""
         self.removed: list[str] = []
         self._read: dict[str, bytes | None] = {}
 
     def get(self, key: str) -> bytes | None:
         """Read a file; None when it does not exist."""
         if key in self.written:
-            return self.written[key]
+            return encoded(self.written[key])
         if self._is_hidden(key):
             return None
         if key not in self._read:
             self._read[key] = self.below.read_bytes_or_none(key)
         return self._read[key]
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | Columns) -> None:
         """Write a file."""
         self.written[key] = data
 
@@ -61,7 +63,7 @@ class DraftFiles:
         shown = {prefix + name: (prefix + name, size, token) for name, size, token in below}
         shown = {name: entry for name, entry in shown.items() if not self._is_hidden(name)}
         return list(
-            (shown | {name: (name, len(self.written[name]), "") for name in self.inside(key)}).values()
+            (shown | {name: (name, len(encoded(self.written[name])), "") for name in self.inside(key)}).values()
         )
 
     def children(self, key: str) -> list[str]:
@@ -100,6 +102,11 @@ class DraftFiles:
         return any(_is_within(key, place) for place in (self.scratch, *self.removed))
 
 
+def encoded(content: bytes | Columns) -> bytes:
+    """Return the content of a file of a draft as bytes."""
+    return to_bytes(content) if isinstance(content, dict) else content
+
+
 def _is_within(key: str, place: str) -> bool:
     return key == place or key.startswith(f"{place}/")
 
@@ -118,6 +125,15 @@ class Draft(Address):
         """True, because writing to a draft costs no round trip."""
         return True
 
+    def write_columns(self, rel: str, columns: Columns) -> None:
+        """Keep columns as they are: a field writes and reads each of its tables within one call."""
+        self.files.put(inner_key(rel, where=self.url), frozen(columns))
+
+    def read_columns(self, rel: str) -> Columns:
+        """Return the columns that were kept, or decode those of a file."""
+        kept = self.files.written.get(inner_key(rel, where=self.url))
+        return dict(kept) if isinstance(kept, dict) else super().read_columns(rel)
+
     def write_folders(self, folders: Iterable[str]) -> None:
         """Write the files of some folders to the address, including those of the scratch."""
         wanted = [key for folder in folders for key in self.files.inside(folder)]
@@ -134,14 +150,14 @@ class Draft(Address):
         scratch = set(self.files.inside(self.files.scratch))
         shown = {key: data for key, data in self.files.written.items() if key not in scratch}
         _write(self.base, shown)
-        self.base.write_bytes(last, self.files.written[last])
+        self.base.write_bytes(last, encoded(self.files.written[last]))
 
     def _files(self) -> DraftFiles:
         return self.files
 
 
 def draft_over(
-    address: Address, *, scratch: str, written: Mapping[str, bytes] = MappingProxyType({})
+    address: Address, *, scratch: str, written: Mapping[str, bytes | Columns] = MappingProxyType({})
 ) -> Draft:
     """Begin a draft, which contains the files ``written``; files below ``scratch`` are never read from the address."""
     files = DraftFiles(address, scratch=scratch)
@@ -149,7 +165,7 @@ def draft_over(
     return Draft(address.url, base=address, files=files)
 
 
-def _write(address: Address, files: Mapping[str, bytes]) -> None:
+def _write(address: Address, files: Mapping[str, bytes | Columns]) -> None:
     """Write files, deep ones first: data concurrently where each costs a round trip, metadata one after the other.
 
     Metadata at the same depth are written in reverse order: a deeper layer of a stack before the one that names it.
@@ -160,10 +176,10 @@ def _write(address: Address, files: Mapping[str, bytes]) -> None:
         data = [] if address.is_local else [key for key in keys if not _is_metadata(key)]
         if data:
             with ThreadPoolExecutor(UPLOADS) as pool:
-                list(pool.map(address.write_bytes, data, [files[key] for key in data]))
+                list(pool.map(address.write_bytes, data, [encoded(files[key]) for key in data]))
         for key in keys:
             if key not in data:
-                address.write_bytes(key, files[key])
+                address.write_bytes(key, encoded(files[key]))
 
 
 def _is_metadata(key: str) -> bool:

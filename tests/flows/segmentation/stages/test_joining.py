@@ -4,7 +4,7 @@ import pytest
 
 from flows.segmentation import run
 from flows.segmentation.stages.tiles import QUALITY
-from pipeline.stitch import from_bytes, to_bytes
+from pipeline.store.columns import from_bytes, to_bytes
 
 
 def without_quality(store):

@@ -1,0 +1,25 @@
+"""Columns of numbers as one blob for the scratch (safetensors: nothing in a blob is ever executed)."""
+
+import numpy as np
+from safetensors.numpy import load, save
+
+Columns = dict[str, np.ndarray]
+"""Named columns."""
+
+
+def to_bytes(columns: Columns) -> bytes:
+    """Encode columns."""
+    return save({name: np.asarray(column, order="C") for name, column in columns.items()})
+
+
+def from_bytes(data: bytes) -> Columns:
+    """Decode columns; the arrays are read-only."""
+    return load(data)
+
+
+def frozen(columns: Columns) -> Columns:
+    """Return the columns as `from_bytes` would give them, without encoding them: in C order, and read-only."""
+    views = {name: np.asarray(column, order="C").view() for name, column in columns.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return views
