@@ -123,7 +123,7 @@ class Levels:
         """Smallest value below or at which at least ``percent`` of the pixels lie."""
         return float(self.values[np.searchsorted(self.cumulated, percent / 100 * self.cumulated[-1])])
 
-    def chosen(self, keep: np.ndarray) -> "Levels":
+    def chosen(self, keep: np.ndarray | slice) -> "Levels":
         """Some of the values."""
         return Levels(self.values[keep], self.counts[keep], self.noise)
 
@@ -143,7 +143,12 @@ class Levels:
 
     def outliers(self, side: Literal[-1, 1]) -> "Levels | None":
         """The values below (-1) or above (1) the noise around the median, if there are enough for an object."""
-        away = side * (self.values - self.percentile(50)) > OUTLIER * self.noise
+        # The values ascend, so that those beyond a limit are the first or the last ones.
+        distance, limit = self.values - self.percentile(50), OUTLIER * self.noise
+        if side < 0:
+            away = slice(0, int(np.searchsorted(distance, -limit, side="left")))
+        else:
+            away = slice(int(np.searchsorted(distance, limit, side="right")), None)
         least = max(LEAST_OBJECT_PX, 1e-6 * self.cumulated[-1])
         return self.chosen(away) if self.counts[away].sum() >= least else None
 

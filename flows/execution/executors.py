@@ -54,6 +54,10 @@ class Pool:
     """Raises RunConflict when no suitable worker is left; its argument says whether the network needs one."""
 
 
+ALONE = Pool(cpu=Serial(), gpu=Serial(), workers=1, window=1)
+"""No workers: every call runs in the calling thread."""
+
+
 def has_gpu_driver() -> bool:
     """Whether the files of a GPU driver are on this machine: a quick answer, where importing torch takes seconds."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()

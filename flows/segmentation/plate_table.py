@@ -6,26 +6,29 @@ has no such dataset, because the table of the image is at the same path.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flows.execution.executors import ALONE, Pool, cause_of
 from flows.execution.parallel import parallel_map
+from flows.execution.windows import run_window
 from flows.segmentation.plan import Plan
 from flows.segmentation.record import RunRecord
 from pipeline.report.wells import well_name
 from pipeline.store.ledger import fingerprint, safe_name
 from pipeline.store.ome.collection import Collection, Image
-from pipeline.store.ome.tables import ROW_GROUP, find_parquet, numbers, repeated, write_dataset
+from pipeline.store.ome.tables import find_parquet, list_parts, numbers, outdated_parts, repeated, write_part
 from pipeline.store.places.address import Address
 
 Parts = dict[str, list[Image]]
 """Images by the part of the dataset that holds their objects."""
 
 
-def update_plate_table(plan: Plan, record: RunRecord) -> list[str]:
-    """Write the outdated parts of the images that this run finished; return their names."""
+def update_plate_table(plan: Plan, record: RunRecord, pool: Pool = ALONE) -> list[str]:
+    """Write the outdated parts of the images that this run finished, on the workers; return their names."""
     images = [work.image for work in plan.works if work.image.path in record.images]
     if not images or not all(image.path for image in images):
         return []
@@ -37,8 +40,31 @@ def update_plate_table(plan: Plan, record: RunRecord) -> list[str]:
         )
         for part, images in parts.items()
     }
-    tables = PlateTables(plan.source, plan.output, plan.name, parts)
-    return write_dataset(plan.output, plan.name, made_from, tables.of)
+    stale = outdated_parts(plan.output, plan.name, made_from)
+    jobs = [
+        PartJob(PlateTables(plan.source, plan.output, plan.name, {part: parts[part]}), part) for part in stale
+    ]
+    retries = plan.job.execution.retries
+    for outcome in run_window(pool, write_plate_part, jobs, retries=retries, together=pool.together):
+        record.moved("finish", outcome.traffic)
+        if outcome.error is not None:
+            raise cause_of(outcome.error)
+    list_parts(plan.output, plan.name, made_from)
+    return stale
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """A part of the table of a plate, to be written by a worker."""
+
+    tables: "PlateTables"
+    """The tables of the images of this part."""
+    part: str
+
+
+def write_plate_part(job: PartJob) -> None:
+    """Write a part of the table of a plate."""
+    job.tables.write(job.part)
 
 
 def parts_of(images: Sequence[Image]) -> Parts:
@@ -56,6 +82,10 @@ class PlateTables:
     def __init__(self, source: Collection, output: Address, name: str, parts: Parts) -> None:
         self._plate = source.address.name.removesuffix(".zarr")
         self._output, self._name, self._parts = output, name, parts
+
+    def write(self, part: str) -> None:
+        """Write a part of the dataset."""
+        write_part(self._output, self._name, part, self.of(part))
 
     @property
     def parts(self) -> list[str]:
@@ -81,9 +111,10 @@ class PlateTables:
         schema = pa.unify_schemas([table.schema for table in empty], promote_options="permissive")
         yield _without_rows(schema)
         for image, file in tables:
-            # One thread: the tables of fields are small.
-            for batch in file.iter_batches(ROW_GROUP, use_threads=False):
-                table = placed(pa.Table.from_batches([batch]), self._plate, image)
+            for group in range(file.num_row_groups):
+                # One thread: the tables of fields are small.
+                rows = file.read_row_group(group, use_threads=False)
+                table = placed(rows, self._plate, image)
                 yield table if alike else _fitted(table, schema)
 
 

@@ -4,7 +4,7 @@ It is written beside the results, and reports are made from it. Times of a resum
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -204,7 +204,7 @@ class RunRecord:
 
     def write(self, plan: "Plan") -> None:
         """Write the current state of the record."""
-        plan.ledger.write_json("record.json", asdict(self))
+        plan.ledger.write_json("record.json", {f.name: getattr(self, f.name) for f in fields(self)})
 
     def finish(self, plan: "Plan") -> None:
         """Close the record and write it."""

@@ -91,7 +91,7 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
         report_changes(plan, record)
         if (record.failures or record.left_out) and not plan.in_place:
             list_published(plan.source, plan.output)
-        update_plate_table(plan, record)
+        update_plate_table(plan, record, pool)
         record.moved("finish", take_counts())
         record.finish(plan)
     return record

@@ -32,8 +32,8 @@ from flows.segmentation.stages.painting import (
 )
 from pipeline.normalise import Limits, Normalise, limits_of
 from pipeline.stitch import Filters
-from pipeline.store.ome.label_images.reading import label_origin, labels_path, layer_names
 from pipeline.store.columns import Columns
+from pipeline.store.ome.label_images.reading import label_origin, labels_path, layer_names
 from pipeline.store.places.draft import Draft, draft_over
 
 

@@ -146,6 +146,9 @@ def forget_consolidated(address: Address, path: str, *, zarr_format: int) -> Non
             if address.read_bytes_or_none(join(place, ".zmetadata")) is not None:
                 address.remove(join(place, ".zmetadata"))
             continue
+        # The root of a plate lists all wells: its document is parsed only where it holds such metadata.
+        if b"consolidated_metadata" not in (address.read_bytes_or_none(join(place, "zarr.json")) or b""):
+            continue
         document = read_json(address, join(place, "zarr.json"))
         if document is not None and document.pop("consolidated_metadata", None) is not None:
             address.write_bytes(join(place, "zarr.json"), json_bytes(document))

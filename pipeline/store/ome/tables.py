@@ -131,26 +131,50 @@ def write_dataset(
     Raises:
         RunConflict: the collection is one image, whose own table is in this place.
     """
-    folder = join(table_path("", name), FILE)
+    stale = outdated_parts(address, name, parts)
+    for part in stale:
+        write_part(address, name, part, tables(part))
+    list_parts(address, name, parts)
+    return stale
+
+
+def outdated_parts(address: Address, name: str, parts: Mapping[str, str]) -> list[str]:
+    """Names of the parts of a dataset that have to be written, see `write_dataset`.
+
+    Raises:
+        RunConflict: as `write_dataset`.
+    """
+    folder = _folder(name)
     if address.read_bytes_or_none(folder) is not None:
         raise RunConflict(f"{address.child(folder)}: there is a table of one image in this place already")
     listed, present = _listed_parts(address, name), set(address.list(folder))
-    stale = [
+    return [
         part
         for part, fingerprint in parts.items()
         if not fingerprint or listed.get(part) != fingerprint or f"{part}.parquet" not in present
     ]
-    gone = sorted(present - {f"{part}.parquet" for part in parts})
-    for part in stale:
-        encoder = TableEncoder()
-        for table in tables(part):
-            encoder.add(table)
-        address.write_bytes(join(folder, f"{part}.parquet"), encoder.encoded())
+
+
+def write_part(address: Address, name: str, part: str, tables: Iterable[pa.Table]) -> None:
+    """Write a part of a dataset, the concatenation of some tables; several workers may write different parts."""
+    encoder = TableEncoder()
+    for table in tables:
+        encoder.add(table)
+    address.write_bytes(join(_folder(name), f"{part}.parquet"), encoder.encoded())
+
+
+def list_parts(address: Address, name: str, parts: Mapping[str, str]) -> None:
+    """Remove the parts of a dataset that are no longer named, and list the others after all of them were written."""
+    gone = sorted(set(address.list(_folder(name))) - {f"{part}.parquet" for part in parts})
     for key in gone:
-        address.remove(join(folder, key))
-    if stale or gone or listed != parts:
+        address.remove(join(_folder(name), key))
+    if gone or _listed_parts(address, name) != parts or not all(parts.values()):
         add_to_list(address, "", name, None, {PARTS: dict(parts)})
-    return stale
+
+
+def _folder(name: str) -> str:
+    """Key of the folder of the parts of a dataset."""
+    return join(table_path("", name), FILE)
 
 
 def _listed_parts(address: Address, name: str) -> dict[str, str]:
@@ -161,28 +185,41 @@ def _listed_parts(address: Address, name: str) -> dict[str, str]:
 
 
 class TableEncoder:
-    """Encoder of a table that is added in parts of at most `ROW_GROUP` rows, so that no frame holds it whole."""
+    """Encoder of a table that is added in parts, so that nothing holds it whole.
+
+    The bytes depend on the rows only, and not on the parts: every row group but the last has `ROW_GROUP` rows.
+    """
 
     def __init__(self) -> None:
         self._buffer = io.BytesIO()
         self._writer: pq.ParquetWriter | None = None
-        self._empty: pa.Table | None = None
+        self._waiting: list[pa.Table] = []
+        """Tables of fewer than `ROW_GROUP` rows in all, which are not encoded yet."""
 
     def add(self, rows: "pd.DataFrame | pa.Table") -> None:
         """Append rows; every part has the same columns."""
-        table = rows if isinstance(rows, pa.Table) else to_arrow(rows)
-        if not len(table):
-            self._empty = table
-        else:
-            self._opened(table.schema).write_table(table, row_group_size=ROW_GROUP)
+        self._waiting.append(rows if isinstance(rows, pa.Table) else to_arrow(rows))
+        count = sum(map(len, self._waiting))
+        if count >= ROW_GROUP:
+            self._write(count // ROW_GROUP * ROW_GROUP)
 
     def encoded(self) -> bytes:
         """Return the Parquet file; nothing may be added after it."""
-        if self._writer is None and self._empty is not None:
-            self._opened(self._empty.schema)
+        if self._waiting:
+            self._write(sum(map(len, self._waiting)))
         if self._writer is not None:
             self._writer.close()
         return self._buffer.getvalue()
+
+    def _write(self, count: int) -> None:
+        """Encode the first ``count`` of the waiting rows."""
+        table = self._waiting[0]
+        if len(self._waiting) > 1:
+            table = pa.concat_tables(self._waiting).combine_chunks()
+        self._waiting = [table.slice(count)] if count < len(table) else []
+        writer = self._opened(table.schema)
+        if count:
+            writer.write_table(table.slice(0, count), row_group_size=ROW_GROUP)
 
     def _opened(self, schema: pa.Schema) -> pq.ParquetWriter:
         if self._writer is None:

@@ -19,7 +19,9 @@ from pipeline.store.places.access import READ_ONLY, mark_of_environment
 from pipeline.store.places.faults import MEANINGS, LeavesStore, explained, is_backend_fault, store_fault
 from pipeline.store.places.local import LocalFiles
 
-if TYPE_CHECKING:  # the clients of servers are imported where a server is reached, numpy where columns are read
+if (
+    TYPE_CHECKING
+):  # the clients of servers are imported where a server is reached, numpy where columns are read
     from pipeline.store.columns import Columns
     from pipeline.store.places.draft import DraftFiles
     from pipeline.store.places.remote import RemoteFiles

@@ -63,7 +63,9 @@ class DraftFiles:
         shown = {prefix + name: (prefix + name, size, token) for name, size, token in below}
         shown = {name: entry for name, entry in shown.items() if not self._is_hidden(name)}
         return list(
-            (shown | {name: (name, len(encoded(self.written[name])), "") for name in self.inside(key)}).values()
+            (
+                shown | {name: (name, len(encoded(self.written[name])), "") for name in self.inside(key)}
+            ).values()
         )
 
     def children(self, key: str) -> list[str]:
