@@ -1,16 +1,18 @@
 """What a field of a plate costs beside the network: the present code against another checkout, in one run.
 
     git worktree add ../before 0f0a5a5
-    python benchmarks/plates.py ../before [--fields 405] [--size 512] [--repeats 2]
+    python benchmarks/plates.py ../before [--part compare] [--fields 405] [--size 512] [--repeats 2]
 
-A plate of noise is segmented by a threshold that costs nothing, by each executor, in a fresh process each time; the
-two checkouts take turns. Wall time includes all but the imports; the time before the first stage, in which the plate
-is planned and the workers start, is told apart. CPU time is that of the process and of all that it started: on a
-machine that does other things besides, compare that.
+Each part replaces its entry of the result:
 
-Three more measurements follow: planning a plate of 3,456 fields by both codes; a segmenter that sleeps, as a chip
-beside the processor would, on two threads; and the model `nuclei` on two workers, whose time in the network is
-compared with the time of all workers.
+compare    A plate of noise is segmented by a threshold that costs nothing, by each executor, in a fresh process each
+           time; the two checkouts take turns. Wall time includes all but the imports. CPU time is that of the process
+           and of all that it started: on a machine that does other things besides, compare that. "dask started" runs
+           on workers that had started before. The floor is the time of the codecs alone on the same chunks, and of
+           plainly writing files of the same names and sizes.
+planning   A plate of 3,456 fields is planned by both codes.
+asleep     A segmenter that sleeps, one field at a time, as a chip beside the processor would, on two threads.
+nuclei     The model `nuclei` on two workers, whose time in the network is compared with the time of all workers.
 """
 
 import argparse
@@ -23,14 +25,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import machine, write_result
+from floor import floor
+from machine import RESULTS, machine, write_result
 
 SEED = 3
 EXECUTORS = ("serial", "threads", "dask")
+STARTED = "dask started"
+"""Dask workers that had started before the run."""
 WORKERS = 2
 PLANNED = 3456
 """Fields of the plate that is planned only."""
@@ -104,9 +111,10 @@ def run_once(table: dict[str, Any]) -> dict[str, Any]:
         def finish(self, stage: str) -> None:
             """Nothing to note."""
 
-    started, cpu = time.perf_counter(), time.process_time()
-    record = segment(job(SegmentJob, table), progress=Begin())
-    ended = time.perf_counter()
+    with _cluster(table):
+        started, cpu = time.perf_counter(), time.process_time()
+        record = segment(job(SegmentJob, table), progress=Begin())
+        ended = time.perf_counter()
     if record.status != "complete":
         raise RuntimeError(f"expected a complete run, got {record.failures[:1]}")
     return {
@@ -114,6 +122,23 @@ def run_once(table: dict[str, Any]) -> dict[str, Any]:
         "own_cpu_s": round(time.process_time() - cpu, 2), "objects": record.objects,
         "network_s": record.network_s.get("network_s", 0.0), "stages": record.stages,
     }  # fmt: skip
+
+
+@contextmanager
+def _cluster(table: dict[str, Any]) -> Iterator[None]:
+    """Start the workers of a job in advance, if it asks for started ones."""
+    if table["execution"]["executor"] != STARTED:
+        yield
+        return
+    from distributed import default_client
+
+    from flows.execution.pools import open_pool
+    from flows.jobs import Execution
+    from flows.segmentation import WORKER_MODULES
+
+    with open_pool(Execution(executor="dask", workers=WORKERS), preload=WORKER_MODULES):
+        table["execution"]["executor"] = default_client().scheduler.address
+        yield
 
 
 def plan_once(table: dict[str, Any]) -> dict[str, Any]:
@@ -185,6 +210,7 @@ def main() -> None:
     parser.add_argument(
         "--once", nargs=2, help="segment or plan in this process: run or plan, the job as JSON"
     )
+    parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
     parser.add_argument("--fields", type=int, default=405)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=2)
@@ -198,31 +224,38 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     try:
         (folder / "plates_segmenter.py").write_text(SEGMENTERS)
-        runs = compare(checkouts, folder, options)
-        result = {
-            "what": "a plate of small fields, a segmenter that costs nothing; best of the repeats",
-            "machine": machine(SEED), "before": _commit(checkouts["before"]),
-            "fields": options.fields, "size": options.size, "best": _best(runs), "runs": runs,
-            "planning": planning(checkouts, folder), "asleep": asleep(checkouts["now"], folder),
-            "nuclei": nuclei(checkouts["now"], folder),
-        }  # fmt: skip
+        for part in options.part or PARTS:
+            found = PARTS[part](checkouts, folder, options)
+            facts = {"machine": machine(SEED), "before": _commit(checkouts["before"])}
+            write_result("plates", _earlier() | {part: facts | found})
     finally:
         shutil.rmtree(folder)
-    write_result("plates", result)
 
 
-def compare(checkouts: dict[str, Path], folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+def _earlier() -> dict[str, Any]:
+    """The parts that were measured before."""
+    file = RESULTS / "plates.json"
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    what = "plates of small fields by this code and by an earlier commit; ratios are of runs in turns"
+    return {"what": what} | {part: kept[part] for part in PARTS if "machine" in kept.get(part, {})}
+
+
+def compare(checkouts: dict[str, Path], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Runs of both codes by every executor, in turns."""
     source = make_plate(folder / "plate.zarr", options.fields, options.size)
-    return [
+    runs = [
         {"code": code, "executor": executor} | measure(checkouts[code], folder, a_job(source, executor))
-        for executor in EXECUTORS
+        for executor in (*EXECUTORS, STARTED)
         for _ in range(options.repeats)
-        for code in checkouts
+        for code in (checkouts if executor != STARTED else ["now"])
     ]
+    lowest = floor(Path(source), folder / "out.zarr", folder / "floor.zarr")
+    return {
+        "fields": options.fields, "size": options.size, "best": _best(runs), "floor": lowest, "runs": runs
+    }  # fmt: skip
 
 
-def planning(checkouts: dict[str, Path], folder: Path) -> dict[str, Any]:
+def planning(checkouts: dict[str, Path], folder: Path, _: argparse.Namespace) -> dict[str, Any]:
     """Time to plan a plate of thousands of fields, by both codes."""
     source = make_plate(folder / "many.zarr", PLANNED, 16)
     return {
@@ -231,8 +264,9 @@ def planning(checkouts: dict[str, Path], folder: Path) -> dict[str, Any]:
     }
 
 
-def asleep(checkout: Path, folder: Path, fields: int = 90) -> dict[str, Any]:
+def asleep(checkouts: dict[str, Path], folder: Path, _: argparse.Namespace) -> dict[str, Any]:
     """A network that is not on the processor: the time of the stage over the time in the network."""
+    fields, checkout = 90, checkouts["now"]
     source, found = make_plate(folder / "asleep.zarr", fields, 512), {}
     for sleep_ms in SLEEPS_MS:
         job = a_job(source, "threads") | {"segmenter": f"plates_segmenter:asleep_{sleep_ms}"}
@@ -244,12 +278,17 @@ def asleep(checkout: Path, folder: Path, fields: int = 90) -> dict[str, Any]:
     return {"fields": fields} | found
 
 
-def nuclei(checkout: Path, folder: Path, fields: int = 18) -> dict[str, Any]:
+def nuclei(checkouts: dict[str, Path], folder: Path, _: argparse.Namespace) -> dict[str, Any]:
     """A real model on two workers: their time over that in the network alone."""
+    fields = 18
     source = make_plate(folder / "nuclei.zarr", fields, NUCLEI_PX)
-    found = measure(checkout, folder, a_job(source, "dask") | {"segmenter": None, "model": "nuclei"})
+    job = a_job(source, "dask") | {"segmenter": None, "model": "nuclei"}
+    found = measure(checkouts["now"], folder, job)
     total, network = WORKERS * found["stages"]["fields"]["seconds"], found["network_s"]
     return {"fields": fields, "size": NUCLEI_PX, "over_network": round(total / network, 3)} | found
+
+
+PARTS = {"compare": compare, "planning": planning, "asleep": asleep, "nuclei": nuclei}
 
 
 def _best(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -263,9 +302,13 @@ def _best(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
             line |= {f"{measured}_{code}": value for code, value in least.items()}
             line[f"{measured}_ratio"] = round(least["before"] / least["now"], 2)
         found[executor] = line
+    started = [run for run in runs if run["executor"] == STARTED]
+    found[STARTED] = {
+        f"{measured}_now": _least(started, "now", measured) for measured in ("wall_s", "stages_s")
+    }
     found["dask over serial"] = {
-        measured: round(found["serial"][f"{measured}_now"] / found["dask"][f"{measured}_now"], 2)
-        for measured in ("wall_s", "stages_s")
+        "start included": round(found["serial"]["wall_s_now"] / found["dask"]["wall_s_now"], 2),
+        "started before": round(found["serial"]["stages_s_now"] / found[STARTED]["stages_s_now"], 2),
     }
     return found
 

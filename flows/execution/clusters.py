@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import dask
 
-from flows.execution.executors import Pool, has_gpu_driver
+from flows.execution.executors import Pool, Serial, has_gpu_driver
 from flows.execution.forkserver import ENVIRONMENT, METHOD, WORKER, begin
 from flows.execution.memory import keep_memory
 from flows.execution.versions import versions
@@ -162,6 +162,12 @@ def _check_workers(client: "Client", url: str) -> None:
             raise RunConflict(
                 f"the Dask worker {worker} has another installation: {', '.join(other)}; install the same versions"
             )
+
+
+def expected_pool(execution: Execution, workers: int) -> Pool:
+    """The pool of so many local workers of one thread and no GPU, before they have started; its calls run here."""
+    here = Serial()
+    return Pool(cpu=here, gpu=here, workers=workers, window=workers * execution.window, together=TOGETHER)
 
 
 def _pool(client: "Client", execution: Execution) -> Pool:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from flows.execution.executors import Pool, Serial, usable_cores
+from flows.execution.executors import Pool, Serial, has_gpu_driver, usable_cores
+from flows.execution.starting import opened_meanwhile
 from flows.jobs import Execution
 from pipeline.errors import BadArgument
 
@@ -21,13 +22,16 @@ def prepare_pool(execution: Execution, *, preload: Sequence[str] = ()) -> None:
 
 
 @contextmanager
-def open_pool(execution: Execution, *, remote: bool = False, preload: Sequence[str] = ()) -> Iterator[Pool]:
+def open_pool(
+    execution: Execution, *, remote: bool = False, preload: Sequence[str] = (), early: bool = False
+) -> Iterator[Pool]:
     """Open the workers a job asks for and close them afterwards.
 
     Args:
         execution: kind and number of workers.
         remote: images or results are on a server; then tiles are read ahead of the network.
         preload: modules that worker processes of this machine import before they take work.
+        early: whether this process may do the first calls while worker processes of this machine start.
 
     Raises:
         BadArgument: no such kind of executor.
@@ -44,9 +48,12 @@ def open_pool(execution: Execution, *, remote: bool = False, preload: Sequence[s
         with ThreadPoolExecutor(workers) as threads:
             yield Pool(cpu=threads, gpu=threads, workers=workers, window=workers * execution.window)
     elif kind == "dask" or kind.startswith(("tcp://", "tls://")):
-        from flows.execution.clusters import dask_pool
+        from flows.execution.clusters import dask_pool, expected_pool
 
-        with dask_pool(execution, workers, threads=AHEAD if remote else 1, preload=preload) as cluster:
+        opening = dask_pool(execution, workers, threads=AHEAD if remote else 1, preload=preload)
+        if early and kind == "dask" and not remote and not has_gpu_driver():
+            opening = opened_meanwhile(expected_pool(execution, workers), opening)
+        with opening as cluster:
             yield cluster
     else:
         raise BadArgument(f"executor: expected serial, threads, dask or tcp://host:port, got {kind!r}")

@@ -52,6 +52,9 @@ from pipeline.store.ledger import JOB, held
 from pipeline.store.ome.mirror import list_published, mirror
 from pipeline.store.places.traffic import take_counts
 
+EARLY_FIELDS = 100
+"""Number of fields from which this process begins before its worker processes have started."""
+
 FIELDS_AT_ONCE = 8
 """Fields per call of a worker with a GPU: enough small ones to fill it."""
 
@@ -77,7 +80,14 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
         return record.finished_before(plan)
     existing.check_names(todo)
     with ExitStack() as stack:
-        pool = stack.enter_context(open_pool(job.execution, remote=plan.is_remote, preload=WORKER_MODULES))
+        pool = stack.enter_context(
+            open_pool(
+                job.execution,
+                remote=plan.is_remote,
+                preload=WORKER_MODULES,
+                early=_works_early(plan, existing),
+            )
+        )
         record.moved("plan", take_counts())
         _check_segmenter(plan, pool, record)
         hold = stack.enter_context(held(plan.output, plan.ledger.run))
@@ -95,6 +105,16 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
         record.moved("finish", take_counts())
         record.finish(plan)
     return record
+
+
+def _works_early(plan: Plan, existing: Existing) -> bool:
+    """Whether this process segments fields while its worker processes start.
+
+    Not a model, whose libraries take as long to import as workers to start. And only at the first start of a run: a
+    segmenter that crashes its process then crashes a worker at the second start, and its image is set aside.
+    """
+    fields = sum(work.is_field for work in existing.todo)
+    return plan.segmenter.kind in ("import", "threshold") and fields >= EARLY_FIELDS and not existing.begun
 
 
 def _segment_groups(run: Run, existing: Existing, todo: Iterable[ImageJob], step: Step) -> None:

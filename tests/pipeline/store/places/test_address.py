@@ -1,7 +1,7 @@
 """Addresses: the same behaviour on a disk and in an object store, whole files, no way out, no credentials."""
 
 import errno
-import io
+import os
 import pickle
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import BadArgument, BadStore
-from pipeline.store.places import local
 from pipeline.store.places.address import Address, address, inner_key
 from pipeline.store.places.faults import LeavesStore, explained
 from pipeline.store.places.local import LocalFiles
@@ -155,15 +154,16 @@ def test_disk_faults_say_what_to_do_and_leave_nothing(tmp_path, monkeypatch, num
     place = address(tmp_path)
     place.write_bytes("x", b"old")
 
-    class FailingFile(io.FileIO):
-        """Takes one byte and fails."""
+    write = os.write
 
-        def write(self, data):
-            super().write(data[:1])
+    def failing(file, data):
+        """Take one byte, and fail at the next call."""
+        if len(data) < 3:
             raise OSError(number, "as the system says")
+        return write(file, data[:1])
 
-    monkeypatch.setattr(local, "open", FailingFile, raising=False)
-    with pytest.raises(BadStore, match=says):
+    with monkeypatch.context() as patch, pytest.raises(BadStore, match=says):
+        patch.setattr(os, "write", failing)
         place.write_bytes("x", b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x").read_bytes() == b"old"
