@@ -27,7 +27,7 @@ from machine import machine, write_result
 from skimage.draw import disk
 
 from flows.jobs import SegmentJob, job
-from flows.segmentation.plan import items, make_plan
+from flows.segmentation.plan import make_plan
 from flows.segmentation.run import segment
 from flows.segmentation.stages.layer_mask import read_mask, write_mask
 from pipeline.segment import bits
@@ -91,11 +91,12 @@ def predicted(work: SegmentJob) -> None:
     plan = make_plan(work)
     rng = np.random.default_rng(SEED)
     blocks = [mask_block(rng) for _ in range(2)]
-    for number, item in enumerate(items(plan.works)):
+    (image,) = plan.works
+    for number, item in enumerate(image.items(image.tiles())):
         core = item.tile.core
         block = np.roll(blocks[number % 2], rng.integers(0, CORE, 2), axis=(0, 1))
         write_mask(item, block[: core.shape[0], : core.shape[1]])
-        plan.ledger.mark("predict", plan.works[0].key, item.key)
+        plan.ledger.mark("predict", image.key, item.key)
 
 
 def run(folder: Path, size: int, workers: int, output: str, core: int = 0) -> dict[str, Any]:
