@@ -168,7 +168,9 @@ def measure(checkout: Path, folder: Path, table: dict[str, Any], *, what: str = 
     _reap()
     facts = json.loads(done.stdout.splitlines()[-1])
     written = sum(1 for place in output.rglob("*") if place.is_file())
-    return {"tree_cpu_s": round(_cpu_of_children() - before, 2), "files": written} | facts
+    facts = {"tree_cpu_s": round(_cpu_of_children() - before, 2), "files": written} | facts
+    print(checkout.name, table["execution"]["executor"], what, facts, flush=True)
+    return facts
 
 
 def _cpu_of_children() -> float:

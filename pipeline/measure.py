@@ -16,8 +16,8 @@ from pipeline.spans import Spans, Stretches
 Columns = dict[str, np.ndarray]
 """Columns of equal length, one row per piece of an object or per object."""
 
-BAND_ROWS = 64
-"""Rows of a block whose intensities are summed at once."""
+PART_PX = 1 << 17
+"""Pixels whose intensities are summed at once."""
 
 INTENSITY_SUM = re.compile(r"sum_\d+")
 """Name of the column with the sum of the intensities of a channel."""
@@ -90,25 +90,46 @@ def _squares(last: np.ndarray) -> np.ndarray:
     return last * (last + 1) * (2 * last + 1) // 6
 
 
-def intensities(spans: Spans, stretches: Stretches, channel: np.ndarray, number: int) -> Columns:
+@dataclass(frozen=True)
+class CoveredPixels:
+    """The pixels of a block that spans cover, packed one stretch after the other."""
+
+    pixels: np.ndarray
+    """Whether each pixel of the flattened block is covered."""
+    ends: np.ndarray
+    """Number of packed pixels up to the end of each covered stretch."""
+    of_span: np.ndarray
+    """Covered stretch of each span."""
+
+
+def covered_pixels(spans: Spans, stretches: Stretches) -> CoveredPixels:
+    """Find the pixels that the spans of a block cover; the background needs no sums."""
+    covered, lengths = np.zeros(len(stretches.starts), bool), stretches.lengths
+    covered[spans.stretch] = True
+    of_stretch = np.cumsum(covered) - 1
+    return CoveredPixels(np.repeat(covered, lengths), np.cumsum(lengths[covered]), of_stretch[spans.stretch])
+
+
+def intensities(covered: CoveredPixels, channel: np.ndarray, number: int) -> Columns:
     """Sums, squares, minimum and maximum of channel ``number`` ``(y, x)`` under each span."""
     # Squares of 32-bit values overflow 64-bit sums, so such images are summed like floats.
     exact = channel.dtype.kind != "f" and channel.dtype.itemsize <= 2
     kind = np.dtype(np.int64 if exact else np.float64)
     dtypes = {"sum": kind, "sumsq": kind, "min": channel.dtype, "max": channel.dtype}
-    values = {name: np.zeros(len(stretches.starts), dtype) for name, dtype in dtypes.items()}
-    # Band by band, because 64-bit copies of the whole block exceed the cache. A stretch never crosses a row.
-    band, flat = BAND_ROWS * channel.shape[1], channel.reshape(-1)
-    firsts = np.arange(0, flat.size, max(band, 1))
-    cuts = np.append(np.searchsorted(stretches.starts, firsts), len(stretches.starts))
-    for first, (a, b) in zip(firsts, pairwise(cuts)):
-        part, starts, rows = flat[first : first + band], stretches.starts[a:b] - first, slice(a, b)
+    values = {name: np.zeros(len(covered.ends), dtype) for name, dtype in dtypes.items()}
+    packed, starts = channel.reshape(-1)[covered.pixels], np.append(0, covered.ends)
+    # Part by part, because 64-bit copies of the whole block exceed the cache.
+    cuts = np.searchsorted(covered.ends, np.arange(0, packed.size, PART_PX))
+    for a, b in pairwise(np.append(cuts, len(covered.ends)).tolist()):
+        if a == b:  # a stretch longer than a part
+            continue
+        part, firsts, rows = packed[starts[a] : starts[b]], starts[a:b] - starts[a], slice(a, b)
         wide = part.astype(kind)
-        np.add.reduceat(wide, starts, out=values["sum"][rows])
-        np.minimum.reduceat(part, starts, out=values["min"][rows])
-        np.maximum.reduceat(part, starts, out=values["max"][rows])
-        np.add.reduceat(np.square(wide, out=wide), starts, out=values["sumsq"][rows])
-    return {f"{name}_{number}": column[spans.stretch] for name, column in values.items()}
+        np.add.reduceat(wide, firsts, out=values["sum"][rows])
+        np.minimum.reduceat(part, firsts, out=values["min"][rows])
+        np.maximum.reduceat(part, firsts, out=values["max"][rows])
+        np.add.reduceat(np.square(wide, out=wide), firsts, out=values["sumsq"][rows])
+    return {f"{name}_{number}": column[covered.of_span] for name, column in values.items()}
 
 
 def counted(spans: Spans, stretches: Stretches, mask: np.ndarray) -> np.ndarray:

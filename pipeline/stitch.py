@@ -90,8 +90,9 @@ def describe(
     else:
         count = int(piece.max()) + 1 if len(piece) else 0
     columns = measure.shapes(spans.moved(box.y0, box.x0), frame)
+    covered = measure.covered_pixels(spans, stretches)
     for number, channel in enumerate(channels):
-        columns |= measure.intensities(spans, stretches, channel, number)
+        columns |= measure.intensities(covered, channel, number)
     rows = measure.merge(columns, piece, count)
     if certain is not None:
         pixels = measure.counted(spans, stretches, certain)

@@ -14,7 +14,7 @@ from pipeline.resample import Rescaling
 from pipeline.segment import Traits
 from pipeline.store.ledger import Ledger
 from pipeline.store.ome.collection import Image
-from pipeline.store.ome.label_images.layout import BLOCK, layout_for
+from pipeline.store.ome.label_images.layout import BLOCK, most_block_levels
 from pipeline.store.places.chunk_cache import kept_for
 from pipeline.tiling import Box, Tile, tile_at, tiles, tiles_at_edges
 
@@ -128,7 +128,7 @@ class ImageJob:
         return (
             self.tile_count <= FIELD_TILES
             and pixels <= FIELD_PX
-            and not layout_for(self.image).has_coarse_levels
+            and len(self.image.levels) <= most_block_levels()
         )
 
     @property

@@ -6,6 +6,7 @@ configured, as Prefect tasks (`flows.execution.orchestrate`), with the same resu
 """
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,7 @@ from flows.segmentation.existing import Existing, find_existing, target_of
 from flows.segmentation.plan import GROUP_TILES, Plan, make_plan
 from flows.segmentation.plate_table import update_plate_table
 from flows.segmentation.record import Progress, RunRecord, silent
-from flows.segmentation.source_changes import report_changes
+from flows.segmentation.source_changes import digests_now, report_changes
 from flows.segmentation.stage_runner import Run, tile_pixels
 from flows.segmentation.stages import tiles as stages
 from flows.segmentation.stages.field import (
@@ -98,10 +99,14 @@ def segment(job: SegmentJob, *, progress: Progress = silent, step: Step = direct
         run = Run(plan, pool, record, progress, hold)
         record.moved("plan", take_counts())
         _segment_groups(run, existing, todo, step)
-        report_changes(plan, record)
+        with ThreadPoolExecutor(1) as beside:
+            now = beside.submit(
+                digests_now, plan
+            )  # Mostly waits for the store, while workers write the table.
+            update_plate_table(plan, record, pool)
+        report_changes(plan, record, now.result())
         if (record.failures or record.left_out) and not plan.in_place:
             list_published(plan.source, plan.output)
-        update_plate_table(plan, record, pool)
         record.moved("finish", take_counts())
         record.finish(plan)
     return record

@@ -10,9 +10,11 @@ from pipeline.errors import BadArgument, BadStore
 from pipeline.store.places.faults import StoreLost
 
 
-def report_changes(plan: Plan, record: RunRecord) -> None:
-    """Add to a record the images of the source that are new, gone or changed since the plan was made."""
-    now = _digests(plan)
+def report_changes(plan: Plan, record: RunRecord, now: dict[str, str]) -> None:
+    """Add to a record the images of the source that are new, gone or changed since the plan was made.
+
+    ``now``: the digests after the last pixel was read, see `digests_now`.
+    """
     for work in plan.works:
         digest = now.get(work.image.path)
         if digest is None:
@@ -34,7 +36,8 @@ def _changed(record: RunRecord, path: str, how: str) -> None:
     )  # fmt: skip
 
 
-def _digests(plan: Plan) -> dict[str, str]:
+def digests_now(plan: Plan) -> dict[str, str]:
+    """Read the digests of the images that the source has now, by path; none where it cannot be read any more."""
     try:
         return open_source(plan.job).digests()
     except StoreLost:

@@ -75,7 +75,7 @@ class LabelLayout:
     @property
     def block_levels(self) -> int:
         """Number of levels that are written block by block; the coarser ones are made at the end."""
-        return min(len(self.shapes), max((self.block // SMALLEST_CHUNK).bit_length(), 1))
+        return min(len(self.shapes), most_block_levels(self.block))
 
     @property
     def has_coarse_levels(self) -> bool:
@@ -168,6 +168,11 @@ def _documents(layout: LabelLayout) -> tuple[dict[str, bytes], ...]:
         )
         for level, shape in enumerate(layout.shapes)
     )
+
+
+def most_block_levels(block: int = BLOCK) -> int:
+    """Most levels that are written block by block; a deeper pyramid has coarse levels besides."""
+    return max((block // SMALLEST_CHUNK).bit_length(), 1)
 
 
 def layout_for(image: Image, *, chunk: int | None = None, block: int = BLOCK) -> LabelLayout:
