@@ -1,8 +1,9 @@
 """What a field of a plate costs beside the network: the present code against another checkout, in one run.
 
     git worktree add ../before 0f0a5a5
-    python benchmarks/plates.py ../before [--part compare] [--fields 405] [--size 512] [--repeats 2]
+    TMPDIR=/dev/shm python benchmarks/plates.py ../before [--part compare] [--fields 405] [--size 512] [--repeats 2]
 
+In memory (``/dev/shm``) the code is timed, and not a disk that others use at the same time.
 Each part replaces its entry of the result:
 
 compare    A plate of noise is segmented by a threshold that costs nothing, by each executor, in a fresh process each
@@ -213,6 +214,12 @@ def main() -> None:
         "--once", nargs=2, help="segment or plan in this process: run or plan, the job as JSON"
     )
     parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
+    parser.add_argument(
+        "--executor",
+        choices=(*EXECUTORS, STARTED),
+        action="append",
+        help="of compare; the runs by others are kept",
+    )
     parser.add_argument("--fields", type=int, default=405)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=2)
@@ -228,7 +235,9 @@ def main() -> None:
         (folder / "plates_segmenter.py").write_text(SEGMENTERS)
         for part in options.part or PARTS:
             found = PARTS[part](checkouts, folder, options)
-            facts = {"machine": machine(SEED), "before": _commit(checkouts["before"])}
+            facts = {
+                "machine": machine(SEED), "before": _commit(checkouts["before"]), "folder": str(folder.parent)
+            }  # fmt: skip
             write_result("plates", _earlier() | {part: facts | found})
     finally:
         shutil.rmtree(folder)
@@ -245,12 +254,13 @@ def _earlier() -> dict[str, Any]:
 def compare(checkouts: dict[str, Path], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Runs of both codes by every executor, in turns."""
     source = make_plate(folder / "plate.zarr", options.fields, options.size)
-    runs = [
-        {"code": code, "executor": executor} | measure(checkouts[code], folder, a_job(source, executor))
-        for executor in (*EXECUTORS, STARTED)
-        for _ in range(options.repeats)
-        for code in (checkouts if executor != STARTED else ["now"])
-    ]
+    chosen = options.executor or (*EXECUTORS, STARTED)
+    earlier = _earlier().get("compare", {})
+    runs = [run for run in earlier.get("runs", []) if run["executor"] not in chosen]
+    for executor in chosen:
+        for code in list(checkouts if executor != STARTED else ["now"]) * options.repeats:
+            facts = {"code": code, "executor": executor, "load_before": round(os.getloadavg()[0], 2)}
+            runs.append(facts | measure(checkouts[code], folder, a_job(source, executor)))
     lowest = floor(Path(source), folder / "out.zarr", folder / "floor.zarr")
     return {
         "fields": options.fields, "size": options.size, "best": _best(runs), "floor": lowest, "runs": runs
@@ -296,23 +306,25 @@ PARTS = {"compare": compare, "planning": planning, "asleep": asleep, "nuclei": n
 def _best(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Smallest times of each code and executor in seconds, and their ratios."""
     found: dict[str, dict[str, float]] = {}
-    for executor in EXECUTORS:
+    for executor in dict.fromkeys(run["executor"] for run in runs):
         line: dict[str, float] = {}
         mine = [run for run in runs if run["executor"] == executor]
         for measured in ("wall_s", "stages_s", "tree_cpu_s", "own_cpu_s"):
-            least = {code: _least(mine, code, measured) for code in ("before", "now")}
+            least = {
+                code: _least(mine, code, measured) for code in dict.fromkeys(run["code"] for run in mine)
+            }
             line |= {f"{measured}_{code}": value for code, value in least.items()}
-            line[f"{measured}_ratio"] = round(least["before"] / least["now"], 2)
+            if "before" in least:
+                line[f"{measured}_ratio"] = round(least["before"] / least["now"], 2)
         found[executor] = line
-    started = [run for run in runs if run["executor"] == STARTED]
-    found[STARTED] = {
-        f"{measured}_now": _least(started, "now", measured) for measured in ("wall_s", "stages_s")
+    pairs = {"start included": ("dask", "wall_s_now"), "started before": (STARTED, "stages_s_now")}
+    return found | {
+        "dask over serial": {
+            name: round(found["serial"][time_s] / found[executor][time_s], 2)
+            for name, (executor, time_s) in pairs.items()
+            if executor in found and "serial" in found
+        }
     }
-    found["dask over serial"] = {
-        "start included": round(found["serial"]["wall_s_now"] / found["dask"]["wall_s_now"], 2),
-        "started before": round(found["serial"]["stages_s_now"] / found[STARTED]["stages_s_now"], 2),
-    }
-    return found
 
 
 def _least(runs: list[dict[str, Any]], code: str, measured: str) -> float:

@@ -71,7 +71,7 @@ def test_tasks_are_tiles_blocks_and_images(plate_at, noise, counted, run_job, ta
     per_image = dict.fromkeys(
         ("check_pixels", "count_levels", "describe_unit", "join_image", "paint_or_measure", "finish_image"), 3
     )
-    assert tasks == {"ready": 1, "predict": 3 * 9, **per_image}
+    assert tasks == {"ready": 1, "predict": 3 * 9, "write_plate_part": 2, **per_image}
 
 
 def test_prefect_tasks_are_stages_of_groups(plate_at, noise, counted, run_job, tasks):
@@ -85,7 +85,7 @@ def test_prefect_tasks_are_stages_of_groups(plate_at, noise, counted, run_job, t
     store = plate_at("p.zarr", wells)
     segment(SegmentJob(source=str(store), segmenter=counted[0], name="n"), step=step)
     assert names == ["fields group 0"]
-    assert tasks == {"ready": 1, "segment_field": 6}
+    assert tasks == {"ready": 1, "segment_field": 6, "write_plate_part": 3}
     names.clear()
     large = {"source": str(store), "segmenter": counted[0], "name": "m", "tiling": {"core": 8}}
     segment(job(SegmentJob, large), step=step)
