@@ -14,12 +14,15 @@ def to_bytes(columns: Columns) -> bytes:
 
 def from_bytes(data: bytes) -> Columns:
     """Decode columns; the arrays are read-only."""
-    return load(data)
+    return _locked(load(data))
 
 
 def frozen(columns: Columns) -> Columns:
     """Return the columns as `from_bytes` would give them, without encoding them: in C order, and read-only."""
-    views = {name: np.asarray(column, order="C").view() for name, column in columns.items()}
-    for view in views.values():
-        view.flags.writeable = False
-    return views
+    return _locked({name: np.asarray(column, order="C").view() for name, column in columns.items()})
+
+
+def _locked(columns: Columns) -> Columns:
+    for column in columns.values():
+        column.flags.writeable = False
+    return columns
