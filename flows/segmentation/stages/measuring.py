@@ -53,7 +53,7 @@ def median_diameter_px(work: ImageJob, table: bytes) -> float | None:
     column = pq.ParquetFile(pa.BufferReader(table)).read(["area_px"], use_threads=False).column(0)
     if not len(column):
         return None
-    areas = np.concatenate([chunk.to_numpy() for chunk in column.chunks])
+    areas = np.concatenate([np.from_dlpack(chunk) for chunk in column.chunks])  # `to_numpy` imports pandas.
     return round(2 * float(np.sqrt(np.median(areas) / np.pi)) * work.factor, 1)
 
 
