@@ -10,6 +10,8 @@ from machine import RESULTS
 ROOT = Path(__file__).parent.parent
 
 
+MODELS = ("worms", "nuclei", "chromosomes")
+
 LEFT_OUT = {"nuclei-left-out": "nuclei, earlier weights: experiments never seen"}
 """What a result is called whose name is not that of a model."""
 
@@ -36,6 +38,53 @@ def quality() -> str:
                 rows.append([*facts, *aps, f"{one['meanAP']:.3f}", f"{one['AJI']:.3f}"])
     note = "Pooled over the images, canonical assignment, AJI `kumar`; `benchmarks/quality.py`."
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{note}"
+
+
+def held_out() -> str:
+    """Per shipped model: scores on images not trained on, the control, the worst group, and fields with few objects."""
+    head = [
+        "model", "meanAP / AJI", "plain components of its foreground", "worst group: meanAP / AJI",
+        "objects away from labels", "on noise, per Mpx", "on background, per Mpx", "sparse fields exact",
+    ]  # fmt: skip
+    rows = [head, ["---"] * len(head)]
+    for name in MODELS:
+        if found := result(f"quality-{name}"):
+            whole = found["full_frame"]
+            worst = whole["groups"][0]
+            away, fields = whole.get("away_from_labels"), list(found.get("sparse", {}).values())
+            exact = sum(field["drawn"] == field["found"] for field in fields)
+            rows.append(
+                [
+                    name, _pair(whole), _pair(whole["control_plain_components"]),
+                    f"{worst['condition']} ({worst['images']} images): {_pair(worst)}",
+                    f"{away['objects']} in {away['megapixels']} Mpx" if away else "-",
+                    *(f"{found[key]['per_megapixel']}" if key in found else "-" for key in ("noise", "background")),
+                    f"{exact} of {len(fields)}" if fields else "-",
+                ]
+            )  # fmt: skip
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def folds() -> str:
+    """Leave-groups-out cross-validation, where it was measured."""
+    head = ["data", "folds", "steps each", "images", "meanAP / AJI, mean over folds", "pooled", "worst fold", "worst group"]
+    rows = [head, ["---"] * len(head)]
+    for path in sorted(RESULTS.glob("folds-*.json")):
+        found = json.loads(path.read_text())
+        pooled, worst, group = found["pooled"], found["folds"][0], found["groups"][0]
+        rows.append(
+            [
+                path.stem.removeprefix("folds-"), str(len(found["folds"])), str(found["budget"]["steps"]),
+                str(pooled["images"]), _pair(found["mean_over_folds"]), _pair(pooled), _pair(worst),
+                f"{group['condition']}: {_pair(group)}",
+            ]
+        )  # fmt: skip
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) if len(rows) > 2 else "Not measured yet."
+
+
+def _pair(scores: dict[str, Any]) -> str:
+    """meanAP and AJI."""
+    return f"{scores['meanAP']:.3f} / {scores['AJI']:.3f}"
 
 
 def speed() -> str:
@@ -103,7 +152,7 @@ def ways() -> str:
 
 BLOCKS = {
     "README.md": {"quality": quality, "speed": speed},
-    "docs/model.md": {"ablation": ablation, "ways": ways},
+    "docs/model.md": {"held-out": held_out, "folds": folds, "ablation": ablation, "ways": ways},
 }
 """The blocks of each document, by the name of their markers."""
 
