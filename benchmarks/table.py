@@ -67,7 +67,16 @@ def held_out() -> str:
 
 def folds() -> str:
     """Leave-groups-out cross-validation, where it was measured."""
-    head = ["data", "folds", "steps each", "images", "meanAP / AJI, mean over folds", "pooled", "worst fold", "worst group"]
+    head = [
+        "data",
+        "folds",
+        "steps each",
+        "images",
+        "meanAP / AJI, mean over folds",
+        "pooled",
+        "worst fold",
+        "worst group",
+    ]
     rows = [head, ["---"] * len(head)]
     for path in sorted(RESULTS.glob("folds-*.json")):
         found = json.loads(path.read_text())
@@ -80,6 +89,26 @@ def folds() -> str:
             ]
         )  # fmt: skip
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) if len(rows) > 2 else "Not measured yet."
+
+
+def feed() -> str:
+    """What it costs to feed a training."""
+    if not (found := result("feed")):
+        return "Not measured yet."
+    head = [
+        "recipe",
+        "batch",
+        "cut, ms",
+        "encode, ms",
+        "a CPU's step, ms",
+        "shortest GPU step that twelve cores feed, ms",
+    ]
+    rows = [head, ["---"] * len(head)]
+    for name, one in found["recipes"].items():
+        parts = [f"{1000 * one[key]:.0f}" for key in ("cut_s", "encode_s", "step_s")]
+        size = f"{one['batch']} x {one['crop_px']} px"
+        rows.append([name, size, *parts, f"{one['least_gpu_step_ms_that_is_fed']:.0f}"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _pair(scores: dict[str, Any]) -> str:
@@ -152,6 +181,7 @@ def ways() -> str:
 
 BLOCKS = {
     "README.md": {"quality": quality, "speed": speed},
+    "docs/training.md": {"feed": feed},
     "docs/model.md": {"held-out": held_out, "folds": folds, "ablation": ablation, "ways": ways},
 }
 """The blocks of each document, by the name of their markers."""
