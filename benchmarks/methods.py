@@ -6,8 +6,8 @@
 Each method takes its shipped recipe (layering: house-small) with the budget of the data set: so many steps of so many
 crops of one size, and the same augmentation. The best model is chosen by its score on a fifth of the training images;
 what is reported was measured on images that no training saw, by the evaluator of `platelayer evaluate`. FOLDER keeps
-trainings and results; the same command goes on where it was killed. Results go to results/methods.json and the table,
-with the paper's numbers beside ours, to FOLDER/methods.md.
+trainings and results; the same command goes on where it was killed. All results in FOLDER go to results/methods.json
+and, as a table with the paper's numbers beside ours, to FOLDER/methods.md; without data sets nothing else is done.
 """
 
 import argparse
@@ -93,21 +93,27 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
     for data in _sets(options):
         for kind in (kind for kind in options.methods if kind in data.methods):
-            rows.append(measured(data, kind, options))
-            about = {
-                "what": "each method on the same images with the same budget; AP and AJI pooled over the images",
-                "machine": machine(options.seed),
-            }
-            write_result("methods", about | {"rows": rows})
-            (options.folder / "methods.md").write_text(table(rows))
+            measured(data, kind, options)
+            report(options.folder, seed=options.seed)
+    report(options.folder, seed=options.seed)
+
+
+def report(folder: Path, *, seed: int) -> None:
+    """Write all results of a folder as one file and one table."""
+    rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json"))]
+    about = {
+        "what": "each method on the same images with the same budget; AP and AJI pooled over the images",
+        "machine": machine(seed),
+    }
+    write_result("methods", about | {"rows": rows})
+    (folder / "methods.md").write_text(table(rows))
 
 
 def _sets(options: argparse.Namespace) -> Iterator[Data]:
     if options.cells:
-        yield generated_cells(options.cells)
+        yield _cells(options.cells)
     if options.worms:
         yield Data(
             name="worms", what="BBBC010, the paper's crop: training wells, measured on validation wells",
@@ -133,8 +139,7 @@ def _sets(options: argparse.Namespace) -> Iterator[Data]:
         )  # fmt: skip
 
 
-def generated_cells(count: int) -> Data:
-    """Return generated images of cells that touch and overlap, a third of them to measure on."""
+def _cells(count: int) -> Data:
     drawn = [scene("cells", (128, 128), seed=seed, density=3.0).sample(str(seed)) for seed in range(count)]
     pairs = [(normalised(s.image, NORMALISE), s.truth) for s in drawn if s.truth is not None]
     third = max(count // 3, 1)

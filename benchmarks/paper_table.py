@@ -35,43 +35,87 @@ CEILINGS: dict[str, dict[str, float]] = {
 DIFFERS = (
     "The paper: networks of up to 116 million parameters, 100,000 steps and more, Mask R-CNN from COCO weights, and "
     "test images (row D of the worms, half of the cells of the challenge). Ours: small networks from random weights, "
-    "the budget named above each table, validation images. A slope well above 0 means that the training was not over: "
-    "such a table ranks how quickly methods learn, not where they end."
+    "the budget of the column 'trained on', validation images. A slope well above 0 means that the training was not "
+    "over: such a table ranks how quickly methods learn, not where they end."
 )
 
 HEAD = (
-    "method", "AP.5", "AP.6", "AP.7", "AP.8", "AP.9", "meanAP", "AJI", "ceiling", "slope", "parameters",
+    "method", "AP.5", "AP.6", "AP.7", "AP.8", "AP.9", "meanAP", "AJI", "ceiling", "slope", "trained on", "parameters",
     "CPU s/Mpx network", "decoding",
 )  # fmt: skip
+PARTITIONS = ("membranes",)
+"""Data sets on which every pixel belongs to an object: measured by VOI and ARAND, as in the affinity paper."""
+PARTITION_HEAD = (
+    "method",
+    "VOI split",
+    "VOI merge",
+    "VOI",
+    "ARAND",
+    "meanAP",
+    "AJI",
+    "slope",
+    "trained on",
+    "parameters",
+)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the results in Markdown: a section per data set, the paper's row below ours where it has one."""
+    """Return the results in Markdown: a section per data set and budget, best method first.
+
+    The paper's row stands below ours where it has one.
+    """
     text = ["# Every method on the same images with the same budget", ""]
-    for name in dict.fromkeys(row["data"] for row in rows):
-        text += _section(name, [row for row in rows if row["data"] == name])
+    for name, pixels in sorted({(row["data"], _budget(row)) for row in rows}, key=_order):
+        alike = [row for row in rows if (row["data"], _budget(row)) == (name, pixels)]
+        text += _section(name, sorted(alike, key=lambda row: -row["author"]["meanAP"]))
     notes = (
         "AP and AJI by the paper's definitions, pooled over the images; ceiling: meanAP that perfect outputs would "
-        "give; slope: change of the validation meanAP per 1,000 steps in the last third of the training."
+        "give; slope: change of the validation meanAP per 1,000 steps in the last third of the training; trained on: "
+        "crops of all steps together, of each fold."
     )
     return "\n".join([*text, notes, "", DIFFERS, ""])
 
 
 def _section(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     first = rows[0]
-    pixels = first["steps"] * first["batch"] * first["crop_px"] ** 2 / 1e6
-    budget = (
-        f"{first['steps']:,} steps of {first['batch']} crops of {first['crop_px']} px ({pixels:,.0f} Mpx)"
-    )
-    text = [f"## {name}", "", f"{first['what']}; {first['images']} images; {budget}.", ""]
-    text += [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    head, cells = (PARTITION_HEAD, _partition_cells) if name in PARTITIONS else (HEAD, _cells)
+    text = [f"## {name}", "", f"{first['what']}; {first['images']} images.", ""]
+    text += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
-        text.append(f"| {' | '.join(_cells(row))} |")
+        text.append(f"| {' | '.join(cells(row))} |")
         theirs = PAPER.get(name, {}).get(row["method"])
         if theirs:
             blank = ["" for _ in range(len(HEAD) - 1 - len(theirs))]
             text.append(f"| {' | '.join(['the paper', *(f'{v:.3f}' for v in theirs), *blank])} |")
     return [*text, ""]
+
+
+def _order(section: tuple[str, int]) -> tuple[int, int]:
+    """The paper's data sets first; of one data set, the largest budget first."""
+    known = (*PAPER, "nuclei", *PARTITIONS)
+    return (known.index(section[0]) if section[0] in known else len(known), -section[1])
+
+
+def _pixels(row: dict[str, Any]) -> float:
+    """Million pixels of all crops of a training."""
+    return float(row["steps"] * row["batch"] * row["crop_px"] ** 2 / 1e6)
+
+
+def _budget(row: dict[str, Any]) -> int:
+    """The budget in million pixels, without the difference that whole steps make."""
+    return round(_pixels(row) / 5)
+
+
+def _partition_cells(row: dict[str, Any]) -> list[str]:
+    split, merge = row["VOI_split"], row["VOI_merge"]
+    scored = (split, merge, split + merge, row["ARAND"], row["meanAP"], row["AJI"])
+    return [row["method"], *(f"{value:.3f}" for value in scored), *_training_cells(row)]
+
+
+def _training_cells(row: dict[str, Any]) -> list[str]:
+    return [
+        f"{row['slope_per_1000_steps']:+.3f}", f"{_pixels(row):.0f} Mpx", f"{row['parameters'] / 1e6:.2f} M",
+    ]  # fmt: skip
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -81,8 +125,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["method"],
         *(f"{value:.3f}" for value in scored),
         f"{ceiling:.3f}" if ceiling is not None else "",
-        f"{row['slope_per_1000_steps']:+.3f}",
-        f"{row['parameters'] / 1e6:.2f} M",
+        *_training_cells(row),
         f"{row['network_s_per_Mpx']:.2f}",
         f"{row['decoding_s_per_Mpx']:.2f}",
     ]

@@ -88,23 +88,38 @@ def digest_of(card: dict[str, Any]) -> str:
 
 
 def with_settings(card: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a card with other thresholds or another least area, and so another digest.
+    """Return a card with other settings of decoding or another least area, and so another digest.
 
     Raises:
         ValueError: a setting that the method has not or that cannot be changed after training, or a value out of range.
     """
-    known = {name for name in card["method"] if name.endswith("_threshold")} | {"min_area"}
+    usual = _settable(card, settings)
     for name, value in settings.items():
-        if name not in known:
-            raise ValueError(f"method.{name}: expected one of {sorted(known)} of model {card['name']!r}")
+        if name not in usual:
+            raise ValueError(f"method.{name}: expected one of {sorted(usual)} of model {card['name']!r}")
         most = 1 if name.endswith("_threshold") else None
-        number = isinstance(value, int if most is None else int | float) and not isinstance(value, bool)
+        whole = isinstance(usual[name], int)
+        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
         if not number or value < 0 or (most is not None and value > most):
-            wanted = "a whole number of 0 or more" if most is None else "a number of 0 to 1"
-            raise ValueError(f"method.{name}: expected {wanted}, got {value!r}")
+            wanted = "a whole number" if whole else "a number"
+            span = "of 0 or more" if most is None else "of 0 to 1"
+            raise ValueError(f"method.{name}: expected {wanted} {span}, got {value!r}")
     changed = dict(card) | {"method": card["method"] | dict(settings)}
     changed["min_area"] = changed["method"].get("min_area", card["min_area"])
     return changed | {"digest": digest_of(changed)} if settings else dict(card)
+
+
+def _settable(card: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, int | float]:
+    """The settings that can be changed after training, with a value each that has their type."""
+    method = card["method"]
+    usual = {name: 0.5 for name in method if name.endswith("_threshold")} | {"min_area": 1}
+    if set(settings) <= set(usual):
+        return usual
+    from model.kinds import KINDS  # Methods import torch, which planning a run and listing models do without.
+
+    kind = KINDS.get(method.get("kind", "layering"))
+    tunable = kind.tunable if kind else {}
+    return {name: values[0] for name, values in tunable.items()} | usual
 
 
 def answers_digest(card_digest: str, *, precision: str = "float32", overlaps: bool = True) -> str:

@@ -66,6 +66,7 @@ def save_checkpoint(
         "layers": method.layers,
         "min_area": method.min_area,
         "link": method.link,
+        "owner": method.owner,
         "halo_px": network.halo_px + method.margin_px,
         "stride": network.stride,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),

@@ -175,8 +175,9 @@ def known_traits(reference: SegmenterRef) -> Traits | None:
     classes = tuple(card["method"].get("class_names", ()))
     judged = card["method"].get("object_threshold", 0) > 0
     diameters = tuple((card.get("expects") or {}).get("diameter_px", ()))
+    owner = card.get("owner", "core")  # Nor this one.
     return Traits(
-        link=link, digest=digest, classes=classes, judged=judged, diameters_px=diameters,
+        link=link, digest=digest, classes=classes, judged=judged, diameters_px=diameters, owner=owner,
         **{name: card[name] for name in names},
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from model import kinds
-from model.card import read_card
+from model.card import ANSWERS, read_card, with_settings
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.devices import autocast
 from model.errors import BadCheckpoint
@@ -17,6 +17,7 @@ from model.kinds import KINDS, method_from
 from model.method import Method, Phase
 from model.methods.affinity import Affinity
 from model.methods.layering import Layering
+from model.methods.stardist import StarDist
 from model.methods.unet2 import UNet2
 from model.methods.unet3 import UNet3
 from model.networks.resunet import ResUNetShape
@@ -222,3 +223,16 @@ def test_optimisers_take_their_constants(settings: Optimiser, expected: type) ->
         if name in made.defaults and settings.kind != "rmsprop":
             assert made.defaults[name] == getattr(settings, name)
     assert made.defaults.get("eps", settings.epsilon) == settings.epsilon
+
+
+def test_what_tuning_chooses_can_be_set_of_every_method() -> None:
+    for name, kind in KINDS.items():
+        card = dict.fromkeys(ANSWERS, 0) | {"name": name, "min_area": 20, "method": kind().as_dict()}
+        chosen = {setting: values[-1] for setting, values in kind.tunable.items()} | {"min_area": 9}
+        changed = with_settings(card, chosen)
+        assert {setting: changed["method"][setting] for setting in chosen} == chosen
+    star = {"name": "star", "min_area": 20, "method": StarDist().as_dict()}
+    with pytest.raises(ValueError, match=r"expected one of .*'overlap', 'probability'.* of model 'star'"):
+        with_settings(star, {"rays": 16})
+    with pytest.raises(ValueError, match=r"method\.probability: expected a number of 0 or more, got 'high'"):
+        with_settings(star, {"probability": "high"})
