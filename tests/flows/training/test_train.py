@@ -169,7 +169,8 @@ def test_phases_are_changed_by_their_numbers_and_shortened(
     assert capsys.readouterr().out.splitlines()[-1].startswith("3 steps, ")
     assert command(["train", "job.toml", "--set", "folder=short", "--steps", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1].startswith("2 steps, ") and lines[-2].startswith("phase1 step 2: validation loss ")
+    assert lines[-1].startswith("2 steps, ")
+    assert any(line.startswith("phase1 step 2: validation loss ") for line in lines)
     assert command(["train", "job.toml", "--steps", "2", "--minutes", "1"]) == 1
     assert "got both" in capsys.readouterr().err
 
