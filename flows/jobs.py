@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as value
 
-from model.precision import Precision
 from pipeline.errors import BadArgument
 from pipeline.normalise import Normalise
 from pipeline.stitch import Filters
@@ -67,7 +66,7 @@ class SegmentJob:
     segmenter: str | None = None
     """Instead of a model: threshold; the network of another package, as cellpose:cpsam, stardist:2D_versatile_fluo,
     instanseg:fluorescence_nuclei_and_cells or bioimageio:ID (name or path of weights); or module:function."""
-    precision: Precision | Literal["auto"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic of a model's convolutions: float32, bfloat16, float16 (results differ a little), or auto: what the
     model's card chose where the device has instructions for it, else float32; a run that was begun keeps its own."""
     method: dict[str, float | int] = Field(default_factory=dict)

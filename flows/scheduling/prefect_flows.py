@@ -15,7 +15,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.exceptions import MissingContextError
+from prefect.exceptions import FailedRun, MissingContextError
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
@@ -33,8 +33,26 @@ from pipeline.errors import BadArgument, BadStore, RunConflict
 LOG_S = 30
 """Seconds between lines of progress in the log of a flow run."""
 
+EXPLAINED = (FailedRun, BadArgument, BadStore, RunConflict)
+"""Errors whose message says all that a user needs."""
+
 FAULTS = ("failed", "partial", "conflict")
 """Outcomes of a plate that make its flow run fail."""
+
+
+class OneLine(logging.Filter):
+    """Logs a failure that its flow run explains as that explanation, without the stack of Prefect's engine."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Shorten a record about such a failure; every record passes."""
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if isinstance(error, EXPLAINED):
+            record.msg, record.args, record.exc_info, record.exc_text = str(error), (), None, None
+        return True
+
+
+for _name in ("prefect.flow_runs", "prefect.engine"):
+    logging.getLogger(_name).addFilter(OneLine())
 
 
 class RunLog:
@@ -173,7 +191,10 @@ def watch_flow(watch: WatchJob) -> State:
         states = {outcome.plate: outcome.status for outcome in tick(opened, partial(_as_subflow, opened))}
     failed = [plate for plate, status in states.items() if status in FAULTS]
     if failed:
-        return Failed(message=f"{len(failed)} of {len(states)} plate(s): {', '.join(failed)}")
+        named = ", ".join(failed)
+        return Failed(
+            message=f"{len(failed)} of {len(states)} plate(s) failed: {named}; their flow runs say why"
+        )
     return Completed(message=f"{len(states)} plate(s) done: {', '.join(states) or 'none was ready'}")
 
 
