@@ -179,9 +179,9 @@ def _plate_table(plan: Plan, sizes: Sizes) -> Traffic:
     rows = sum(_piece_bytes(work, sizes)[0] for work in plan.works)
     return Traffic(
         requests={
-            "GET": len(images) + 2 + 4 * documents,
+            "GET": len(images) + 2 + 3 * documents,
             "PUT": len(parts_of(images)) + 2 * documents,
-            "LIST": 2,
+            "LIST": 1,
         },
         bytes_in=round(rows * LABEL_SHARE) + TABLE_BYTES * len(images),
     )

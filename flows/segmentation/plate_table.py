@@ -40,17 +40,18 @@ def update_plate_table(plan: Plan, record: RunRecord, pool: Pool = ALONE) -> lis
         )
         for part, images in parts.items()
     }
-    stale = outdated_parts(plan.output, plan.name, made_from)
+    outdated = outdated_parts(plan.output, plan.name, made_from)
     jobs = [
-        PartJob(PlateTables(plan.source, plan.output, plan.name, {part: parts[part]}), part) for part in stale
+        PartJob(PlateTables(plan.source, plan.output, plan.name, {part: parts[part]}), part)
+        for part in outdated.stale
     ]
     retries = plan.job.execution.retries
     for outcome in run_window(pool, write_plate_part, jobs, retries=retries, together=pool.together):
         record.moved("finish", outcome.traffic)
         if outcome.error is not None:
             raise cause_of(outcome.error)
-    list_parts(plan.output, plan.name, made_from)
-    return stale
+    list_parts(plan.output, plan.name, made_from, outdated)
+    return outdated.stale
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Invariant: the same rows give the same bytes, and a table is visible only whole.
 
 import io
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,15 +132,27 @@ def write_dataset(
     Raises:
         RunConflict: the collection is one image, whose own table is in this place.
     """
-    stale = outdated_parts(address, name, parts)
-    for part in stale:
+    outdated = outdated_parts(address, name, parts)
+    for part in outdated.stale:
         write_part(address, name, part, tables(part))
-    list_parts(address, name, parts)
-    return stale
+    list_parts(address, name, parts, outdated)
+    return outdated.stale
 
 
-def outdated_parts(address: Address, name: str, parts: Mapping[str, str]) -> list[str]:
-    """Names of the parts of a dataset that have to be written, see `write_dataset`.
+@dataclass(frozen=True)
+class OutdatedParts:
+    """What has to be done to update a dataset."""
+
+    stale: list[str]
+    """Names of the parts to write."""
+    gone: list[str]
+    """Keys of the files to remove, in the folder of the parts."""
+    is_listed: bool
+    """Whether the parts are listed as they shall be."""
+
+
+def outdated_parts(address: Address, name: str, parts: Mapping[str, str]) -> OutdatedParts:
+    """Find what has to be done to update a dataset, see `write_dataset`.
 
     Raises:
         RunConflict: as `write_dataset`.
@@ -148,11 +161,13 @@ def outdated_parts(address: Address, name: str, parts: Mapping[str, str]) -> lis
     if address.read_bytes_or_none(folder) is not None:
         raise RunConflict(f"{address.child(folder)}: there is a table of one image in this place already")
     listed, present = _listed_parts(address, name), set(address.list(folder))
-    return [
+    stale = [
         part
         for part, fingerprint in parts.items()
         if not fingerprint or listed.get(part) != fingerprint or f"{part}.parquet" not in present
     ]
+    gone = sorted(present - {f"{part}.parquet" for part in parts})
+    return OutdatedParts(stale, gone, listed == parts)
 
 
 def write_part(address: Address, name: str, part: str, tables: Iterable[pa.Table]) -> None:
@@ -163,12 +178,11 @@ def write_part(address: Address, name: str, part: str, tables: Iterable[pa.Table
     address.write_bytes(join(_folder(name), f"{part}.parquet"), encoder.encoded())
 
 
-def list_parts(address: Address, name: str, parts: Mapping[str, str]) -> None:
+def list_parts(address: Address, name: str, parts: Mapping[str, str], outdated: OutdatedParts) -> None:
     """Remove the parts of a dataset that are no longer named, and list the others after all of them were written."""
-    gone = sorted(set(address.list(_folder(name))) - {f"{part}.parquet" for part in parts})
-    for key in gone:
+    for key in outdated.gone:
         address.remove(join(_folder(name), key))
-    if gone or _listed_parts(address, name) != parts or not all(parts.values()):
+    if outdated.stale or outdated.gone or not outdated.is_listed:
         add_to_list(address, "", name, None, {PARTS: dict(parts)})
 
 
