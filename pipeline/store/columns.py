@@ -1,7 +1,9 @@
-"""Columns of numbers as one blob for the scratch (safetensors: nothing in a blob is ever executed)."""
+"""Columns of numbers as one blob for the scratch (safetensors: nothing in a blob is ever executed).
+
+safetensors is imported where it is used: commands that read no scratch, such as `inspect`, start without it.
+"""
 
 import numpy as np
-from safetensors.numpy import load, save
 
 Columns = dict[str, np.ndarray]
 """Named columns."""
@@ -9,11 +11,15 @@ Columns = dict[str, np.ndarray]
 
 def to_bytes(columns: Columns) -> bytes:
     """Encode columns."""
+    from safetensors.numpy import save
+
     return save({name: np.asarray(column, order="C") for name, column in columns.items()})
 
 
 def from_bytes(data: bytes) -> Columns:
     """Decode columns; the arrays are read-only."""
+    from safetensors.numpy import load
+
     return _locked(load(data))
 
 
