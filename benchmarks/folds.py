@@ -90,7 +90,7 @@ def about(options: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
         "what": f"{options.data}: {options.folds} folds by {options.by}, every image scored by the model that was not "
         "trained on its group; training and validation images only",
         "machine": machine(recipe.seed),
-        "recipe": options.recipe,
+        "recipe": Path(options.recipe).name,
         "budget": {
             "steps": sum(phase.steps for phase in recipe.phases),
             "batch": recipe.batch,
