@@ -7,7 +7,7 @@ pipeline's own: pooled canonical mean AP.
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from flows.execution.segmenters import model_folder
 from flows.jobs import TrainJob, read_toml
+from flows.training.changes import merged
 from flows.training.classes import coded, read_classes
 from flows.training.page import write_training_page
 from flows.training.precision import decide_precision
@@ -132,7 +133,7 @@ def _recipe(job: TrainJob) -> "Recipe":
     with _mistakes_in(f"recipe {job.recipe!r}"):
         recipe = _typed(read_recipe(job.recipe))
     with _mistakes_in("change"):
-        return _typed(recipe_from(_merged(recipe.as_dict(), job.change)))
+        return _typed(recipe_from(merged(recipe.as_dict(), job.change)))
 
 
 def _typed(recipe: "Recipe") -> "Recipe":
@@ -327,29 +328,3 @@ def _check_planes(job: TrainJob, store: Address, image: Image) -> None:
             f"{image.place}: the labels {job.truth!r} are flat and the image has {len(image.planes)} planes; if they "
             "belong to the maximum over z, set project to max (--set project=max)"
         )
-
-
-def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with the keys of ``change`` replaced; tables key by key, lists of tables by their numbers."""
-    result = dict(base)
-    for key, entry in change.items():
-        inner = result.get(key)
-        if isinstance(inner, list) and isinstance(entry, Mapping):
-            entry = _merged_list(key, inner, entry)
-        elif isinstance(inner, Mapping) and isinstance(entry, Mapping):
-            entry = _merged(inner, entry)
-        result[key] = entry
-    return result
-
-
-def _merged_list(name: str, base: Sequence[Any], change: Mapping[str, Any]) -> list[Any]:
-    """Return a list of tables with those changed that ``change`` names by their numbers, from 0."""
-    result = list(base)
-    for number, entry in change.items():
-        if not number.isdecimal() or int(number) >= len(result) or not isinstance(entry, Mapping):
-            raise ValueError(
-                f"{name}.{number}: expected a number from 0 to {len(result) - 1} and a key, "
-                f"such as {name}.0.steps"
-            )
-        result[int(number)] = _merged(result[int(number)], entry)
-    return result
