@@ -3,7 +3,7 @@
     python benchmarks/methods.py FOLDER [--worms DATA] [--isbi2014 DATA] [--dsb2018 DATA] [--isbi2012 DATA] [--cells N]
                                  [--steps 3000] [--methods layering unet2 ...] [--device auto]
 
-Each method takes its shipped recipe (layering: house-small) with the budget of the data set: so many steps of so many
+Each method takes its shipped recipe (layering: house) with the budget of the data set: so many steps of so many
 crops of one size, and the same augmentation. The best model is chosen by its score on a fifth of the training images;
 what is reported was measured on images that no training saw, by the evaluator of `platelayer evaluate`. FOLDER keeps
 trainings and results; the same command goes on where it was killed. All results in FOLDER go to results/methods.json
@@ -51,9 +51,8 @@ VALIDATIONS = 8
 PARTITIONS = ("affinity", "unet2")
 """Methods for sections of tissue, where every pixel belongs to one cell."""
 
-HALF: dict[str, Any] = {"fold": 2, "width": 16}
-FULL: dict[str, Any] = {"fold": 1, "width": 8}
-"""U-Nets at half resolution and twice as wide, or at full resolution: the same arithmetic per pixel."""
+U_NET: dict[str, Any] = {"fold": 2, "width": 16}
+"""Blocks of 2 x 2 pixels folded into channels: the arithmetic per pixel of half the width, at a fifth of the time."""
 NETWORKS: dict[str, dict[str, Any]] = {
     "affinity": {"width": 8, "levels": 3},
     "stardist": {"width": 16, "head_width": 64},
@@ -72,8 +71,6 @@ class Data:
     crop_px: int
     min_area: int
     object_px: int
-    half: bool = False
-    """Whether U-Nets work at half resolution."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings of decoding that depend on the size of the objects, by method."""
     methods: tuple[str, ...] = tuple(KINDS)
@@ -117,14 +114,14 @@ def _sets(options: argparse.Namespace) -> Iterator[Data]:
     if options.worms:
         yield Data(
             name="worms", what="BBBC010, the paper's crop: training wells, measured on validation wells",
-            folds=[_parts("bbbc010", options.worms, crop=True)], crop_px=160, min_area=250, object_px=160, half=True,
+            folds=[_parts("bbbc010", options.worms, crop=True)], crop_px=160, min_area=250, object_px=160,
             settings={"dcme": {"votes": 20, "gap_px": 3, "radius_px": 10.0}},
         )  # fmt: skip
     if options.isbi2014:
         yield Data(
             name="cervical", what="ISBI 2014, training and validation images, three folds",
             folds=_thirds(_read("isbi2014", options.isbi2014, ("train", "validation"))),
-            crop_px=192, min_area=250, object_px=200, half=True,
+            crop_px=192, min_area=250, object_px=200,
             settings={"dcme": {"votes": 50, "gap_px": 4, "radius_px": 15.0}},
         )  # fmt: skip
     if options.dsb2018:
@@ -172,8 +169,7 @@ def recipe_of(kind: str, data: Data, *, steps: int, seed: int) -> Recipe:
 
     A network whose stride does not divide the crop sees larger crops and takes fewer steps, over as many pixels.
     """
-    layering = "house" if data.half else "house-small"
-    recipe = read_recipe(layering if kind == "layering" else kind)
+    recipe = read_recipe("house" if kind == "layering" else kind)
     crop_px = -(-data.crop_px // recipe.method.stride) * recipe.method.stride
     steps = round(steps * (data.crop_px / crop_px) ** 2)
     whole = sum(phase.steps for phase in recipe.phases)
@@ -181,7 +177,7 @@ def recipe_of(kind: str, data: Data, *, steps: int, seed: int) -> Recipe:
         replace(phase, steps=max(phase.steps * steps // whole, 1), warmup=min(phase.warmup, steps // 20))
         for phase in recipe.phases
     )
-    network = NETWORKS.get(kind, HALF if data.half else FULL)
+    network = NETWORKS.get(kind, U_NET)
     settings: dict[str, Any] = {"min_area": data.min_area, "shape": replace(recipe.method.shape, **network)}
     settings |= {"object_px": data.object_px} if recipe.method.link == "match" else {}
     return replace(
