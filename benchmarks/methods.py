@@ -1,12 +1,13 @@
 """The paper's table from our own runs: every method trained on the same images with the same budget.
 
     python benchmarks/methods.py FOLDER [--worms DATA] [--isbi2014 DATA] [--dsb2018 DATA] [--isbi2012 DATA] [--cells N]
-                                 [--steps 3000] [--methods layering unet2 ...] [--device auto]
+                                 [--steps 3000] [--methods layering unet2 ...] [--device auto] [--again]
 
 Each method takes its shipped recipe (layering: house) with the budget of the data set: so many steps of so many
 crops of one size, and the same augmentation. The best model is chosen by its score on a fifth of the training images;
-what is reported was measured on images that no training saw, by the evaluator of `platelayer evaluate`. FOLDER keeps
-trainings and results; the same command goes on where it was killed. All results in FOLDER go to results/methods.json
+what is reported was measured on images that no training saw, by the evaluator of `platelayer evaluate`, beside plain
+components of the foreground of the same network. FOLDER keeps trainings and results; the same command goes on where it
+was killed, and with --again it measures its trained models once more. All results in FOLDER go to results/methods.json
 and, as a table with the paper's numbers beside ours, to FOLDER/methods.md; without data sets nothing else is done.
 """
 
@@ -21,6 +22,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from machine import machine, write_result
+from own_foreground import OwnForeground, own_foreground, plain_scores
 from paper_table import table
 
 from flows.training.train import Example
@@ -41,6 +43,8 @@ from pipeline.metrics.overlap import overlap
 from pipeline.metrics.precision import mean_average_precision
 from pipeline.normalise import Normalise, normalised
 
+Pair = tuple[np.ndarray, np.ndarray]
+"""True and predicted label stack of an image."""
 NORMALISE = Normalise(kind="percentile", low=1.0, high=99.8)
 AUGMENT = Augment(scale=1.3, paste=0.0)
 BATCH = 2
@@ -89,6 +93,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", action="store_true", help="measure trained models again")
     options = parser.parse_args()
     for data in _sets(options):
         for kind in (kind for kind in options.methods if kind in data.methods):
@@ -115,14 +120,14 @@ def _sets(options: argparse.Namespace) -> Iterator[Data]:
         yield Data(
             name="worms", what="BBBC010, the paper's crop: training wells, measured on validation wells",
             folds=[_parts("bbbc010", options.worms, crop=True)], crop_px=160, min_area=250, object_px=160,
-            settings={"dcme": {"votes": 20, "gap_px": 3, "radius_px": 10.0}},
+            settings={"dcme": {"votes": 20, "gap_px": 8, "radius_px": 20.0}},
         )  # fmt: skip
     if options.isbi2014:
         yield Data(
             name="cervical", what="ISBI 2014, training and validation images, three folds",
             folds=_thirds(_read("isbi2014", options.isbi2014, ("train", "validation"))),
             crop_px=192, min_area=250, object_px=200,
-            settings={"dcme": {"votes": 50, "gap_px": 4, "radius_px": 15.0}},
+            settings={"dcme": {"votes": 50, "gap_px": 10, "radius_px": 15.0}},
         )  # fmt: skip
     if options.dsb2018:
         yield Data(
@@ -191,28 +196,28 @@ def measured(data: Data, kind: str, options: argparse.Namespace) -> dict[str, An
     """Return the row of a method on a data set, from its file if it was measured before."""
     place = options.folder / f"{data.name}-{kind}-{options.steps}-{options.seed}"
     kept = place / "result.json"
-    if kept.is_file():
+    if kept.is_file() and not options.again:
         return dict(json.loads(kept.read_text()))
     recipe = recipe_of(kind, data, steps=options.steps, seed=options.seed)
-    pairs, seconds, slopes, chosen = [], np.zeros(2), [], []
+    folds, slopes = [], []
     for number, (learning, measuring) in enumerate(data.folds):
         folder = place / f"fold{number}"
         checkpoint = load_checkpoint(trained(recipe, learning, folder, device=options.device))
-        checkpoint = tuned(checkpoint, learning[::WATCHED], device=options.device)
-        chosen.append({name: getattr(checkpoint.method, name) for name in checkpoint.method.tunable})
-        found, spent = answers(checkpoint, [image for image, _ in measuring], device=options.device)
-        pairs += list(zip([truth for _, truth in measuring], found, strict=True))
-        seconds, slopes = seconds + spent, [*slopes, slope(folder)]
-    pixels = sum(truth[0].size for truth, _ in pairs) / 1e6
+        folds.append(answers(checkpoint, learning[::WATCHED], measuring, device=options.device))
+        slopes.append(slope(folder))
+    pixels = sum(truth[0].size for _, measuring in data.folds for _, truth in measuring) / 1e6
+    seconds = sum(fold.seconds for fold in folds) / pixels
     row = {
-        "data": data.name, "what": data.what, "method": kind, "images": len(pairs), "steps": recipe_steps(recipe),
-        "batch": recipe.batch, "crop_px": recipe.crop_px, "parameters": checkpoint.card["parameters"],
-        "minutes": checkpoint.card["training"]["minutes"], "slope_per_1000_steps": round(float(np.mean(slopes)), 4),
-        "chosen": chosen,
-        "network_s_per_Mpx": round(float(seconds[0] / pixels), 3),
-        "decoding_s_per_Mpx": round(float(seconds[1] / pixels), 3),
-        "commit": machine(options.seed)["commit"], **scores(pairs),
+        "data": data.name, "what": data.what, "method": kind, "images": sum(len(m) for _, m in data.folds),
+        "steps": recipe_steps(recipe), "batch": recipe.batch, "crop_px": recipe.crop_px,
+        "parameters": checkpoint.card["parameters"], "minutes": checkpoint.card["training"]["minutes"],
+        "slope_per_1000_steps": round(float(np.mean(slopes)), 4), "chosen": [fold.chosen for fold in folds],
+        "network_s_per_Mpx": round(float(seconds[0]), 3), "decoding_s_per_Mpx": round(float(seconds[1]), 3),
+        "commit": machine(options.seed)["commit"], **scores([pair for fold in folds for pair in fold.pairs]),
     }  # fmt: skip
+    owns = [fold.own for fold in folds if fold.own]
+    if owns:
+        row["components"] = plain_scores(scores([pair for fold in folds for pair in fold.plain]), owns)
     kept.write_text(json.dumps(row, indent=1) + "\n")
     return row
 
@@ -249,22 +254,44 @@ def score(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> fl
     return mean_average_precision(zip(truths, predictions, strict=True))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """The answers of a trained model to the images of a fold."""
+
+    chosen: dict[str, Any]
+    """Settings of decoding that were best on the watched images."""
+    pairs: list[Pair]
+    """Truth and answer of each image."""
+    own: OwnForeground | None
+    plain: list[Pair]
+    """Truth and components of the network's own foreground."""
+    seconds: np.ndarray
+    """CPU seconds of network and decoding."""
+
+
 def answers(
-    checkpoint: Checkpoint, images: Sequence[np.ndarray], *, device: str
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Label stacks of whole images, and the CPU seconds of network and decoding."""
-    target = choose_device(device)
-    network, found, seconds = placed(checkpoint.network, target), [], np.zeros(2)
-    for image in images:
-        started = time.process_time()
-        outputs = {
-            name: value.cpu().numpy()
-            for name, value in outputs_of(checkpoint.method, network, image, device=target).items()
-        }
+    checkpoint: Checkpoint, watched: Sequence[Sample], measuring: Sequence[Sample], *, device: str
+) -> Fold:
+    """Return the answers to whole images, with settings of decoding that are best on the watched images."""
+    checkpoint = tuned(checkpoint, watched, device=device)
+    method, target = checkpoint.method, choose_device(device)
+    network, seconds = placed(checkpoint.network, target), np.zeros(2)
+
+    def outputs_for(image: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = outputs_of(method, network, image, device=target)
+        return {name: value.cpu().numpy() for name, value in outputs.items()}
+
+    own = own_foreground(method, [(outputs_for(image), truth) for image, truth in watched], score)
+    pairs, plain = [], []
+    for image, truth in measuring:
+        shape, started = (image.shape[1], image.shape[2]), time.process_time()
+        outputs = outputs_for(image)
         between = time.process_time()
-        found.append(checkpoint.method.decode(outputs, (image.shape[1], image.shape[2])))
+        pairs.append((truth, method.decode(outputs, shape)))
         seconds += between - started, time.process_time() - between
-    return found, seconds
+        plain += [(truth, own.objects(outputs, shape))] if own else []
+    chosen = {name: getattr(method, name) for name in method.tunable}
+    return Fold(chosen=chosen, pairs=pairs, own=own, plain=plain, seconds=seconds)
 
 
 def slope(folder: Path) -> float:
@@ -275,7 +302,7 @@ def slope(folder: Path) -> float:
     return float(1000 * np.polyfit(late[:, 0], late[:, 1], 1)[0]) if len(late) > 1 else 0.0
 
 
-def scores(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+def scores(pairs: Sequence[Pair]) -> dict[str, Any]:
     """Scores of all images together, by the canonical definitions and by the paper's."""
     items = ((str(number), overlap(*pair), {}) for number, pair in enumerate(pairs))
     summary = evaluate_dataset(items, resamples=0).summary

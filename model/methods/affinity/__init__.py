@@ -33,7 +33,7 @@ class Affinity(MatchMethod):
     overlaps: ClassVar[bool] = False
     terms: ClassVar[tuple[str, ...]] = ("self", "cross", "pyramid", "foreground")
     tunable: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "foreground_threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+        "foreground_threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     }
     packages: ClassVar[Mapping[str, str]] = {"bioimage_cpp": "affinity"}
 

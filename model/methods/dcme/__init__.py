@@ -54,7 +54,9 @@ class Dcme(MatchMethod):
     paper = "Watanabe and Wolf, ITSC 2018 and arXiv:1902.05498"
     overlaps = False
     terms = (VECTORS, GRID)
-    tunable = MappingProxyType({"votes": (5, 10, 20, 40), "radius_px": (4.0, 8.0, 12.0, 20.0, 30.0)})
+    tunable = MappingProxyType(
+        {"votes": (5, 10, 20, 40), "gap_px": (2, 4, 8, 12), "radius_px": (4.0, 8.0, 12.0, 20.0, 30.0)}
+    )
 
     shape: UNetShape = field(default_factory=lambda: UNetShape(heads={VECTORS: 2, GRID: 2}, poolings=4))
     """The network; its head ``grid`` has one map more than there are classes, its stride is the edge of a block."""
