@@ -1,18 +1,22 @@
 """Everything after the network: link, filter, relabel, write labels with pyramid and table.
 
-    python benchmarks/stitch.py [--size 16384] [--workers 1 2] [--repeats 5]
+    python benchmarks/stitch.py [--size 16384] [--workers 1 2] [--repeats 5] [--before ../before]
 
 A layer mask of 8 layers, about 6 % foreground each, is put where `predict` would have left it; then the real main
 job runs on it, with each number of workers in turn, several times over: a shared machine changes its pace by a third
 from minute to minute, so medians are told. Beside it, in the same run: connected components of the same mask by cc3d
 on the whole array in memory (the floor), the naive per-block prototype (cc3d and bincount), and dask-image's label on
 a part of it (it does not finish on the whole). What a second worker can gain at most on this machine is measured too,
-by two runs of one worker each at the same time.
+by two runs of one worker each at the same time. With ``--before`` another checkout takes turns with this one, and the
+floor is told (`stitch_floor`).
 """
 
 import argparse
+import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -24,8 +28,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from machine import machine, write_result
+from machine import RESULTS, machine, write_result
 from skimage.draw import disk
+from stitch_floor import floor
 
 from flows.jobs import SegmentJob, job
 from flows.segmentation.plan import make_plan
@@ -147,6 +152,42 @@ def at_once(folder: Path, size: int) -> float:
     return sum(r["Mpx_per_s_without_start"] for r in runs)
 
 
+def against(before: Path, folder: Path, size: int, repeats: int) -> dict[str, Any]:
+    """Runs of one worker by another checkout and by this one in turns, each in a process of its own."""
+    checkouts = {"before": before.resolve(), "now": Path(__file__).resolve().parent.parent}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in checkouts}
+    for turn in range(repeats):
+        for name, checkout in checkouts.items():
+            code = (
+                "import json, pathlib, stitch; "
+                f"print(json.dumps(stitch.run(pathlib.Path({str(folder)!r}), {size}, 1, '{name}{turn}')))"
+            )
+            paths = os.pathsep.join((str(checkout), str(checkout / "benchmarks")))
+            done = subprocess.run(
+                [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths}, cwd=checkout,
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            runs[name].append(json.loads(done.stdout.splitlines()[-1]))
+            if turn or name == "before":  # the floor reads the first output of this checkout
+                shutil.rmtree(folder / f"out{name}{turn}.zarr")
+    rates = {name: median(run["Mpx_per_s_without_start"] for run in own) for name, own in runs.items()}
+    return {
+        "Mpx_per_s": rates, "ratio": round(rates["now"] / rates["before"], 2),
+        "floor_s": library_calls(folder, "now0"), "runs": runs,
+    }  # fmt: skip
+
+
+def library_calls(folder: Path, output: str) -> dict[str, float]:
+    """Seconds that this job cannot do without, see `stitch_floor`."""
+    work = make_plan(the_job(folder, 1, output)).works[0]
+    files = [
+        key.read_bytes() for key in (folder / f"out{output}.zarr").glob("labels/*/*/c/**/*") if key.is_file()
+    ]
+    cores = [item.tile.core for item in work.items(work.tiles())]
+    tiles = [(partial(work.read, 0, core, (0,)), partial(read_mask, work, 0, core)) for core in cores]
+    return floor(tiles, files)
+
+
 def the_mask(folder: Path, output: str) -> np.ndarray:
     """The layer mask of a run, ``(y, x)``."""
     work = make_plan(the_job(folder, 1, output)).works[0]
@@ -236,10 +277,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--before", type=Path, help="another checkout to compare with, and nothing else")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp())
     try:
         make_input(folder, options.size)
+        if options.before:
+            found = against(options.before, folder, options.size, options.repeats)
+            kept = json.loads((RESULTS / "stitch.json").read_text())
+            facts = {"size": options.size, "machine": machine(SEED)}
+            write_result("stitch", kept | {"against 0f0a5a5": facts | found})
+            return
         result = {"what": __doc__.split("\n")[0], "size": options.size, "machine": machine(SEED)}
         result |= in_turn(folder, options.size, options.workers, options.repeats)
         rate = result["median_Mpx_per_s_without_start"][str(options.workers[0])]

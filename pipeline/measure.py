@@ -11,7 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from pipeline.spans import Spans, Stretches
+from pipeline.spans import Runs, Spans, Stretches
+from pipeline.tiling import Box
 
 Columns = dict[str, np.ndarray]
 """Columns of equal length, one row per piece of an object or per object."""
@@ -47,7 +48,8 @@ class Merger:
     """Merges the rows of each ``group`` (0 ... count - 1, none empty) into one row, in order of group."""
 
     def __init__(self, group: np.ndarray, count: int) -> None:
-        self._order = np.argsort(group, kind="stable")
+        # Numpy sorts integers of up to 16 bits by counting, several times as fast as by comparisons.
+        self._order = np.argsort(group.astype(np.min_scalar_type(count)), kind="stable")
         self._starts = np.searchsorted(group[self._order], np.arange(count))
 
     def __call__(self, name: str, column: np.ndarray) -> np.ndarray:
@@ -62,9 +64,10 @@ def merge(columns: Columns, group: np.ndarray, count: int) -> Columns:
     return {name: merger(name, column) for name, column in columns.items()}
 
 
-def shapes(spans: Spans, frame: Frame) -> Columns:
-    """Geometry of each span, in image coordinates: the rows that `merge` sums to pieces and objects."""
-    y, x0, x1 = (column.astype(np.int64) for column in (spans.y, spans.x0, spans.x1))
+def shapes(runs: Runs, box: Box, frame: Frame) -> Columns:
+    """Geometry of the runs of a block, in image coordinates: the rows that `merge` sums to pieces and objects."""
+    y = runs.y.astype(np.int64) + box.y0
+    x0, x1 = (column.astype(np.int64) + box.x0 for column in (runs.x0, runs.x1))
     area = x1 - x0
     sum_x = (x0 + x1 - 1) * area // 2
     at_edge = (y == 0) | (y == frame.height - 1) | (x0 == 0) | (x1 == frame.width)
@@ -76,7 +79,7 @@ def shapes(spans: Spans, frame: Frame) -> Columns:
         "sum_xx": _squares(x1 - 1) - _squares(x0 - 1),
         "sum_xy": y * sum_x,
         "first": (frame.plane * frame.height + y) * frame.width + x0,
-        # Sums need 64 bits; these columns stay smaller, because there may be millions of spans.
+        # Sums need 64 bits; these columns stay smaller, because there may be millions of runs.
         "y0": y.astype(np.int32),
         "x0": x0.astype(np.int32),
         "y1": (y + 1).astype(np.int32),
@@ -155,7 +158,9 @@ def overlaps(spans: Spans, piece: np.ndarray, columns: Columns) -> Columns:
         pixels of the set ``area`` and ``sum_<channel>``, the same in each of its rows.
     """
     shared = np.flatnonzero(spans.shared)
-    order = shared[np.lexsort((piece[shared], spans.stretch[shared]))]
+    # By stretch, then by piece, with one key: that of each layer ascends, so a stable sort has little to merge.
+    key = spans.stretch[shared].astype(np.int64) * (int(piece.max(initial=0)) + 1) + piece[shared]
+    order = shared[np.argsort(key, kind="stable")]
     starts = _group_starts(spans.stretch[order])
     sizes = np.diff(starts, append=len(order))
     sets = _set_numbers(piece[order], starts, sizes)
@@ -186,13 +191,15 @@ def _group_starts(sorted_values: np.ndarray) -> np.ndarray:
 def _set_numbers(members: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Number the groups of ``members``: equal numbers for groups with the same members in the same order."""
     numbers = np.zeros(len(starts), np.int64)
-    base = int(members.max(initial=0)) + 2
+    base, used = int(members.max(initial=0)) + 1, 1
+    # Groups that have ended keep their numbers; those that go on get larger ones.
     for position in range(int(sizes.max(initial=0))):
-        member = np.zeros(len(starts), np.int64)
-        longer = sizes > position
-        member[longer] = members[starts[longer] + position] + 1
-        numbers = np.unique(numbers * base + member, return_inverse=True)[1]
-    return numbers
+        longer = np.flatnonzero(sizes > position)
+        keys = numbers[longer] * base + members[starts[longer] + position]
+        different, number = np.unique(keys, return_inverse=True)
+        numbers[longer] = used + number
+        used += len(different)
+    return np.unique(numbers, return_inverse=True)[1]
 
 
 def shared_pixels(overlapping: Columns) -> tuple[np.ndarray, np.ndarray]:

@@ -71,12 +71,15 @@ def _stretches(changed: np.ndarray, shape: tuple[int, int]) -> Stretches:
 
 def _spans(stretches: Stretches, covered: np.ndarray, width: int) -> Spans:
     """Spans of the stretches for which ``covered`` ``(L, stretches)`` is true."""
-    layer, stretch = np.nonzero(covered)
-    y, x0 = np.divmod(stretches.starts[stretch], width)
-    x1 = x0 + stretches.lengths[stretch]
-    shared = np.count_nonzero(covered, axis=0)[stretch] > 1
-    rows, firsts, lasts, cuts = (column.astype(np.int32) for column in (y, x0, x1, stretch))
-    return Spans(layer=layer.astype(np.uint8), y=rows, x0=firsts, x1=lasts, stretch=cuts, shared=shared)
+    # Columns of the stretches first: there are fewer of them than spans.
+    rows = stretches.starts // width
+    firsts = stretches.starts - rows * width
+    y, x0, x1 = (column.astype(np.int32) for column in (rows, firsts, firsts + stretches.lengths))
+    shared = covered.sum(axis=0, dtype=np.uint16) > 1
+    stretch = [np.flatnonzero(layer).astype(np.int32) for layer in covered]
+    layers = np.repeat(np.arange(len(covered), dtype=np.uint8), [len(one) for one in stretch])
+    cut = np.concatenate([*stretch, np.zeros(0, np.int32)])
+    return Spans(layer=layers, y=y[cut], x0=x0[cut], x1=x1[cut], stretch=cut, shared=shared[cut])
 
 
 def spans_of_bits(bits: np.ndarray) -> tuple[Spans, Stretches]:
@@ -137,8 +140,12 @@ def components(spans: Spans) -> tuple[np.ndarray, int]:
     """Component of each span and their number; numbered by layer, then by first pixel in raster order."""
     if not len(spans):
         return np.zeros(0, np.int64), 0
-    count, labels = connected_components(touching(spans), directed=False)
-    return labels.astype(np.int64), int(count)
+    # Fewer nodes: the spans of a run belong together.
+    first = _first_of_runs(spans, spans.layer)
+    lengths = np.diff(first, append=len(spans))
+    runs = replace(spans.take(first), x1=spans.x1[first + lengths - 1])
+    count, labels = connected_components(touching(runs), directed=False)
+    return np.repeat(labels.astype(np.int64), lengths), int(count)
 
 
 @dataclass(frozen=True)
@@ -167,19 +174,27 @@ class Runs:
         first, last = np.maximum(self.x0 - x0, 0), np.minimum(self.x1 - x0, x1 - x0)
         return Runs(y, first, last, self.value).take((y >= 0) & (y < y1 - y0) & (first < last))
 
+    def halved(self) -> "Runs":
+        """The runs of every second pixel of every second row, those with even coordinates."""
+        even = self.take(self.y % 2 == 0)
+        first, last = (even.x0 + 1) // 2, (even.x1 + 1) // 2
+        return Runs(even.y // 2, first, last, even.value).take(first < last)
+
 
 def runs_of(spans: Spans, value: np.ndarray) -> Runs:
     """Convert spans to runs: adjacent spans with the same value, cut by other layers, are merged."""
-    if not len(spans):
-        return Runs(spans.y, spans.x0, spans.x1, value)
-    begins = np.empty(len(spans), bool)
-    begins[0] = True
+    first = _first_of_runs(spans, value)
+    last = np.append(first[1:], len(spans))[: len(first)] - 1
+    return Runs(spans.y[first], spans.x0[first], spans.x1[last], value[first])
+
+
+def _first_of_runs(spans: Spans, value: np.ndarray) -> np.ndarray:
+    """Index of the first span of each run: the next ones begin where the one before ends and have its value."""
+    begins = np.ones(len(spans), bool)
     begins[1:] = spans.x0[1:] != spans.x1[:-1]
     for column in (value, spans.y):
         begins[1:] |= column[1:] != column[:-1]
-    first = np.flatnonzero(begins)
-    last = np.append(first[1:], len(spans)) - 1
-    return Runs(spans.y[first], spans.x0[first], spans.x1[last], value[first])
+    return np.flatnonzero(begins)
 
 
 def paint(runs: Runs, shape: tuple[int, int]) -> np.ndarray:

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from pipeline import measure
 from pipeline.errors import BadArgument
 from pipeline.measure import Columns, Frame
-from pipeline.spans import Spans, Stretches, components
+from pipeline.spans import Runs, Spans, Stretches, components, runs_of
 from pipeline.stack import MAX_ID, assign_layers
 from pipeline.tiling import Box
 
@@ -54,6 +54,8 @@ class Pieces:
     """Network layer of each piece."""
     overlaps: Columns
     """Pixels that several pieces cover, see `pipeline.measure.overlaps`."""
+    runs: Runs
+    """The runs of the block, in block coordinates, with their pieces."""
     spans: Spans
     """All spans of the block, in block coordinates."""
     span_piece: np.ndarray
@@ -89,17 +91,19 @@ def describe(
         piece, count = components(spans)
     else:
         count = int(piece.max()) + 1 if len(piece) else 0
-    columns = measure.shapes(spans.moved(box.y0, box.x0), frame)
-    covered = measure.covered_pixels(spans, stretches)
+    runs = runs_of(spans, piece)
+    rows = measure.merge(measure.shapes(runs, box, frame), runs.value, count)
+    covered, columns = measure.covered_pixels(spans, stretches), {}
     for number, channel in enumerate(channels):
         columns |= measure.intensities(covered, channel, number)
-    rows = measure.merge(columns, piece, count)
+    rows |= measure.merge(columns, piece, count)
     if certain is not None:
         pixels = measure.counted(spans, stretches, certain)
         rows[CERTAIN] = np.bincount(piece, pixels, minlength=count).astype(np.int64)
     layer = np.zeros(count, np.uint8)
     layer[piece] = spans.layer
-    return Pieces(rows, layer, measure.overlaps(spans, piece, columns), spans, piece)
+    columns["area"] = (spans.x1 - spans.x0).astype(np.int64)
+    return Pieces(rows, layer, measure.overlaps(spans, piece, columns), runs, spans, piece)
 
 
 def border_spans(pieces: Pieces, box: Box) -> tuple[Spans, np.ndarray]:
@@ -122,6 +126,8 @@ class Objects:
 
     layer: np.ndarray
     """Output layer, uint8."""
+    area: np.ndarray
+    """Area in px."""
     pairs: np.ndarray
     """``(n, 2)`` objects that overlap."""
     pair_pixels: np.ndarray
@@ -179,7 +185,7 @@ def join(
     both = of_piece[pairs] if len(pairs) else np.zeros((0, 2), np.int64)
     real = (both >= 0).all(axis=1) & (both[:, 0] != both[:, 1])
     final, pixels = measure.add_pairs(np.sort(both[real], axis=1), pair_pixels[real])
-    return Objects(assign_layers(len(order), final), final, pixels, of_piece)
+    return Objects(assign_layers(len(order), final), deciding["area"][order], final, pixels, of_piece)
 
 
 def _linked(links: np.ndarray, count: int) -> tuple[int, np.ndarray]:

@@ -4,6 +4,7 @@ It reads what the stage `describe` wrote, decides which pieces belong to one obj
 to the scratch, where painting, measuring and a restart find it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,8 @@ class Stitching:
     """Focus of each measured channel (`pipeline.focus`), NaN where it is unknown."""
     saturated: np.ndarray
     """Share of clipped pixels of each measured channel, likewise."""
+    diameter_px: float
+    """Median diameter (of disks of the same area) of the objects, NaN where it is unknown or there are none."""
     ambiguous: int = 0
     """Number of matches of objects of two tiles that were not joined: an object matches several objects of the other
     tile equally well, or joining would have made two objects of one tile one."""
@@ -64,7 +67,7 @@ class Stitching:
 def join_image(work: ImageJob, filters: Filters) -> int:
     """Join the pieces of an image, all planes, and write its stitching table; return the number of objects."""
     names: list[str] = []
-    starts, ids, layers, pairs = [0], [], [], []
+    starts, ids, layers, pairs, areas = [0], [], [], [], []
     qualities: list[Columns] = []
     base = ambiguous = 0
     for plane in range(len(work.image.planes)):
@@ -77,6 +80,7 @@ def join_image(work: ImageJob, filters: Filters) -> int:
         numbers, layer = objects.ids_and_layers(0, int(sum(counts)))
         ids.append(np.where(numbers > 0, numbers + np.uint32(base), np.uint32(0)))
         layers.append(layer)
+        areas.append(objects.area)
         pairs.append((objects.pairs + base + 1).astype(np.uint32))
         base += len(objects)
         ambiguous += doubtful
@@ -84,7 +88,7 @@ def join_image(work: ImageJob, filters: Filters) -> int:
     columns = {
         "names": np.frombuffer("\n".join(names).encode(), np.uint8), "starts": np.array(starts),
         "ids": np.concatenate(ids), "layers": np.concatenate(layers), "pairs": np.concatenate(pairs),
-        "ambiguous": np.array(ambiguous),
+        "ambiguous": np.array(ambiguous), "diameter": np.array(_median_diameter_px(np.concatenate(areas))),
         "focus": focus, "saturated": saturated,
     }  # fmt: skip
     work.ledger.write_columns(stitching_key(work), columns)
@@ -123,6 +127,10 @@ def _quality_of(work: ImageJob, qualities: Sequence[Columns]) -> tuple[np.ndarra
     if work.image.dtype == bool:  # a binary image has no level that light could exceed
         return focus, _unknown(work)
     return focus, np.array([saturation_of(qualities, channel) for channel in channels], np.float64)
+
+
+def _median_diameter_px(areas: np.ndarray) -> float:
+    return 2 * math.sqrt(np.median(areas) / math.pi) if len(areas) else math.nan
 
 
 def _unknown(work: ImageJob) -> np.ndarray:
@@ -200,5 +208,6 @@ def read_stitching(work: ImageJob) -> Stitching:
     depth = int(columns["layers"].max(initial=0)) + 1
     return Stitching(
         units, columns["ids"], columns["layers"], columns["pairs"], depth,
-        columns.get("focus", _unknown(work)), columns.get("saturated", _unknown(work)), int(columns["ambiguous"]),
+        columns.get("focus", _unknown(work)), columns.get("saturated", _unknown(work)),
+        float(columns.get("diameter", math.nan)), int(columns["ambiguous"]),
     )  # fmt: skip

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flows.segmentation.image_job import ImageJob, TileJob
 from flows.segmentation.stages.joining import Stitching, read_pieces, read_stitching
@@ -45,16 +44,6 @@ def keep_objects(work: ImageJob) -> None:
 def find_objects(work: ImageJob) -> bytes | None:
     """Read the object table of an image from the scratch; None where there is none."""
     return work.ledger.find(table_key(work))
-
-
-def median_diameter_px(work: ImageJob, table: bytes) -> float | None:
-    """Median diameter (of disks of the same area) of the objects in an encoded table, in pixels of the network."""
-    # Not `pyarrow.parquet.read_table`, whose datasets and threads take milliseconds for the table of a field.
-    column = pq.ParquetFile(pa.BufferReader(table)).read(["area_px"], use_threads=False).column(0)
-    if not len(column):
-        return None
-    areas = np.concatenate([np.from_dlpack(chunk) for chunk in column.chunks])  # `to_numpy` imports pandas.
-    return round(2 * float(np.sqrt(np.median(areas) / np.pi)) * work.factor, 1)
 
 
 def table_key(work: ImageJob) -> str:

@@ -20,7 +20,6 @@ from flows.segmentation.stages.measuring import (
     find_objects,
     keep_objects,
     measure_objects,
-    median_diameter_px,
 )
 from flows.segmentation.stages.tiles import read_runs
 from pipeline.errors import BadStore, RunConflict
@@ -118,17 +117,14 @@ def paint_block(todo: PaintItem) -> None:
     """Write a block of every output layer that is not empty in it, and its part of the pyramids."""
     keep_memory()
     item, work = todo.item, todo.item.work
-    core = item.tile.core
     runs, layers = _placed(todo)
     # Layer by layer: the pixels of one are still in the cache when they are encoded.
     depth = int(layers.max(initial=0)) + 1 if len(layers) else 0
     ends = np.searchsorted(layers, np.arange(depth + 1))
     for layer, (start, end) in enumerate(pairwise(ends.tolist())):
         if end > start:
-            strips = _strips(runs.take(slice(start, end)), core.shape, todo.writer.layout.chunk)
-            window = core.y0, core.y1, core.x0, core.x1
             with work.ledger.writing():
-                todo.writer.write_strips(work.image.planes[item.plane], layer, window, strips)
+                _paint_layer(todo, layer, runs.take(slice(start, end)))
     work.ledger.mark("paint", work.key, item.key)
 
 
@@ -149,8 +145,19 @@ def _placed(todo: PaintItem) -> tuple[Runs, np.ndarray]:
     return Runs(**columns).take(order), layer[order]
 
 
+def _paint_layer(todo: PaintItem, layer: int, runs: Runs) -> None:
+    """Paint a layer of a block on all levels that blocks write, in strips that are as wide as a chunk."""
+    core, layout = todo.item.tile.core, todo.writer.layout
+    plane, (height, width) = todo.item.work.image.planes[todo.item.plane], core.shape
+    for level in range(layout.block_levels):
+        strips = _strips(runs, (height, width), layout.chunks(level)[-1])
+        todo.writer.write_level(plane, layer, level, (core.y0, core.y1, core.x0, core.x1), strips)
+        # Halved as runs: taking every second pixel of what was painted costs several times as much.
+        runs, height, width = runs.halved(), (height + 1) // 2, (width + 1) // 2
+
+
 def _strips(runs: Runs, shape: tuple[int, int], width: int) -> Iterator[np.ndarray]:
-    """Paint a block in strips that are as wide as a chunk."""
+    """Paint runs in strips of that width."""
     height, end = shape
     for x0 in range(0, end, width):
         x1 = min(x0 + width, end)
@@ -211,10 +218,15 @@ def finish_image(target: Target) -> dict[str, object]:
         "image": work.image.path, "key": work.key, "objects": stitching.objects, "layers": stitching.depth,
         "tiles": len(work.items(work.tiles())), "ambiguous": stitching.ambiguous,
         "empty": target.empty, "focus": _by_channel(work, stitching.focus),
-        "saturated": _by_channel(work, stitching.saturated), "diameter_px": median_diameter_px(work, table),
+        "saturated": _by_channel(work, stitching.saturated),
+        "diameter_px": _rounded(stitching.diameter_px * work.factor),
     }  # fmt: skip
     work.ledger.write_json(f"images/{work.key}.json", facts)
     return facts
+
+
+def _rounded(diameter_px: float) -> float | None:
+    return None if np.isnan(diameter_px) else round(float(diameter_px), 1)
 
 
 def _by_channel(work: ImageJob, values: np.ndarray) -> dict[str, float | None]:

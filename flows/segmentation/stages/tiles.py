@@ -24,7 +24,7 @@ from pipeline.measure import class_areas
 from pipeline.normalise import Limits
 from pipeline.ownership import Ruling, Sight, ruled
 from pipeline.segment import CLASS_STEP, bits, bits_dtype, checked_answer
-from pipeline.spans import Runs, runs_of, spans_of_bits, spans_of_stack
+from pipeline.spans import Runs, spans_of_bits, spans_of_stack
 from pipeline.stitch import Pieces, border_spans, describe
 from pipeline.store.ome.chunks.presence import check_chunks
 from pipeline.tiling import Box, Tile
@@ -184,7 +184,7 @@ def _cells(item: TileJob, block: np.ndarray) -> np.ndarray:
 
 def _run_columns(pieces: Pieces, core: Box) -> dict[str, np.ndarray]:
     """The runs of a unit as columns of the smallest integer type, in coordinates of the unit."""
-    runs, place = runs_of(pieces.spans, pieces.span_piece), np.min_scalar_type(max(core.shape))
+    runs, place = pieces.runs, np.min_scalar_type(max(core.shape))
     columns = {"y": runs.y, "x0": runs.x0, "x1": runs.x1}
     return {name: column.astype(place) for name, column in columns.items()} | {
         "piece": runs.value.astype(np.uint32)

@@ -81,33 +81,48 @@ class LabelWriter:
             BadArgument: the block is not aligned, lies outside, or holds ids that do not fit uint32.
         """
         window = y0, y0 + block.shape[0], x0, x0 + block.shape[1]
-        self.write_strips(plane, layer, window, [block])
+        for level in range(self.layout.block_levels):
+            self.write_level(plane, layer, level, window, [block])
+            # Halved from level to level: reading every 8th pixel of the block costs as much as reading it.
+            block = np.ascontiguousarray(block[::2, ::2])
 
-    def write_strips(
+    def write_level(
         self,
         plane: tuple[int, int],
         layer: int,
+        level: int,
         window: tuple[int, int, int, int],
         strips: Iterable[np.ndarray],
     ) -> None:
-        """Write a block (y0, y1, x0, x1) as `write` does, from strips of it side by side, one after the other.
+        """Write one level of a block from strips of it side by side, one after the other.
 
         Strips as wide as a chunk are encoded without a copy while they are in the processor's cache.
+
+        Args:
+            plane: (t, z).
+            layer: layer of the stack.
+            level: level of the pyramid, of those that blocks write (`LabelLayout.block_levels`).
+            window: the block (y0, y1, x0, x1), in pixels of level 0.
+            strips: ids ``(h, w)`` of every ``2**level``-th pixel of the block, in both directions.
 
         Raises:
             BadArgument: as `write`; or the strips do not begin at multiples of the chunk, or do not fill the block.
         """
         self._check(layer, window)
-        y, _, x, _ = window
-        halves = []
-        for left, ids in self._placed(window, strips):
-            self._write(layer, 0, self.layout.selection(plane, _window(y, left, ids)), ids)
-            halves.append(np.ascontiguousarray(ids[::2, ::2]))
-        # Halved from level to level: reading every 8th pixel of the block costs as much as reading it.
-        ids = np.concatenate(halves, axis=1)
-        for level in range(1, self.layout.block_levels):
-            self._write(layer, level, self.layout.selection(plane, _window(y >> level, x >> level, ids)), ids)
-            ids = np.ascontiguousarray(ids[::2, ::2])
+        y0, y1, x0, x1 = (
+            -(-bound >> level) for bound in window
+        )  # Rounded up: y0 and x0 are multiples already.
+        left = x0
+        for ids in strips:
+            if ids.shape[0] != y1 - y0 or left % self.layout.chunks(level)[-1] or left + ids.shape[1] > x1:
+                raise BadArgument(
+                    f"expected strips of {y1 - y0} rows that begin at multiples of {self.layout.chunks(level)[-1]} "
+                    f"and end by column {x1}, got {ids.shape} at column {left}"
+                )
+            self._write(layer, level, self.layout.selection(plane, _window(y0, left, ids)), _checked(ids))
+            left += ids.shape[1]
+        if left != x1:
+            raise BadArgument(f"expected strips up to column {x1}, got them up to {left}")
 
     def coarsen(self, layer: int) -> None:
         """Make the coarse levels of a layer after all of its blocks were written; may be repeated."""
@@ -160,23 +175,6 @@ class LabelWriter:
         if not 0 <= layer < len(self.names):
             raise BadArgument(f"expected a layer below {len(self.names)}, got {layer}")
         self.layout.check_window(*window)
-
-    def _placed(
-        self, window: tuple[int, int, int, int], strips: Iterable[np.ndarray]
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the first column of each strip and its ids; checks that the strips fill the block."""
-        y0, y1, left, end = window
-        step = max(self.layout.chunk, 2)  # Even, so that halving the strips equals halving the block.
-        for strip in strips:
-            if strip.shape[0] != y1 - y0 or left % step or left + strip.shape[1] > end:
-                raise BadArgument(
-                    f"expected strips of {y1 - y0} rows that begin at multiples of {step} and end by column {end}, "
-                    f"got {strip.shape} at column {left}"
-                )
-            yield left, _checked(strip)
-            left += strip.shape[1]
-        if left != end:
-            raise BadArgument(f"expected strips up to column {end}, got them up to {left}")
 
     def _write(self, layer: int, level: int, selection: Selection, ids: np.ndarray) -> None:
         """Write ids ``(h, w)`` chunk by chunk, without the chunks that are empty.

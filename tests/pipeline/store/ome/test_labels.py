@@ -380,7 +380,9 @@ def test_blocks_in_strips_give_the_same_files(tmp_path, width):
         for y0, y1, x0, x1 in writer.blocks():
             ids = stack[0, y0:y1, x0:x1]
             if cut:
-                writer.write_strips((0, 0), 0, (y0, y1, x0, x1), in_strips(ids, width))
+                for level in range(writer.layout.block_levels):
+                    strips = in_strips(ids[:: 2**level, :: 2**level], width)
+                    writer.write_level((0, 0), 0, level, (y0, y1, x0, x1), strips)
             else:
                 writer.write((0, 0), 0, y0, x0, ids)
         publish(writer)
@@ -398,7 +400,7 @@ def test_strips_that_do_not_fill_a_block_are_refused(tmp_path, widths):
     writer = create_labels(place, "", name="n", layers=1, image=an_image(place), block=256, chunk=64)
     strips = [np.ones((256, width), np.uint32) for width in widths]
     with pytest.raises(BadArgument, match="expected strips"):
-        writer.write_strips((0, 0), 0, (0, 256, 0, 256), strips)
+        writer.write_level((0, 0), 0, 0, (0, 256, 0, 256), strips)
 
 
 @pytest.mark.parametrize("bad", [-1, 2**32])
