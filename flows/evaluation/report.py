@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flows.evaluation.objects import only_table
+from flows.evaluation.objects import AREA, only_table
 from flows.evaluation.pictures import Views
 from flows.segmentation.stages.scaling import at_level
 from pipeline.errors import BadArgument
@@ -138,6 +138,11 @@ def _objects(output: Address, images: Mapping[str, Image], name: str) -> pd.Data
             tables.append(read_table(output, image.path, name).assign(image=key))
     if not tables:
         raise BadArgument(f"{output}: no image has a table {name!r}; see platelayer inspect")
+    if any(AREA not in table for table in tables):
+        raise BadArgument(
+            f"{output}: expected a table of measured objects, got {name!r}, which holds classes of labels only; "
+            "choose that of a run with --name"
+        )
     return pd.concat(tables, ignore_index=True)
 
 

@@ -27,10 +27,10 @@ def parts_of(item: MaskObject) -> list[MaskObject]:
 
 
 def split(objects: Iterable[MaskObject]) -> Iterator[MaskObject]:
-    """Yield the parts of all objects as separate objects with new ids."""
+    """Yield the parts of all objects as separate objects with new ids, each with the class of its object."""
     for item in objects:
         for part in parts_of(item):
-            yield MaskObject(0, part.y, part.x0, part.x1)
+            yield MaskObject(0, part.y, part.x0, part.x1, item.category)
 
 
 def split_stack(read: Callable[[int, int, int, int], np.ndarray], size: tuple[int, int]) -> Packed:

@@ -1,10 +1,12 @@
 """Import: masks of other programs beside the images of a store, as label stacks in which overlaps are kept."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.errors import BadArgument, BadStore
+from pipeline.masks.classes import check_free_table, remove_table, write_classes
 from pipeline.masks.components import split
 from pipeline.masks.objects import MaskObject, clipped
 from pipeline.masks.packing import write_objects
@@ -41,7 +43,7 @@ class ImportJob:
     split_components: bool = False
     """Every connected part of a mask is an object of its own (for semantic masks)."""
     overwrite: bool = False
-    """Replace labels of that name."""
+    """Replace labels of that name, and their table."""
 
 
 @dataclass
@@ -52,6 +54,8 @@ class Imported:
     """Number of objects by path of the image."""
     layers: int = 1
     """Largest number of layers of an image."""
+    classes: Counter[str] = field(default_factory=Counter)
+    """Number of objects by class; those without a class are not counted."""
     remarks: list[str] = field(default_factory=list)
     """Remarks on masks that were left out, clipped, or look wrong."""
     without_image: list[str] = field(default_factory=list)
@@ -61,14 +65,14 @@ class Imported:
 
 
 def import_labels(job: ImportJob, *, on_image: Callable[[str], None] = lambda path: None) -> Imported:
-    """Write the masks of a file or folder beside the images they belong to.
+    """Write the masks of a file or folder beside the images they belong to, and a table of the classes they have.
 
     All names are checked before anything is written; each image is written whole or not at all.
 
     Raises:
         BadArgument: nothing fits, or an option is missing for images of several planes.
         BadStore: a file or the store cannot be read, or sizes differ.
-        RunConflict: there are labels of that name and ``overwrite`` is False.
+        RunConflict: there are labels or a table of that name and ``overwrite`` is False.
     """
     collection = open_collection(address(job.store))
     images = {image.path: image.projected("max" if job.project else "") for image in collection.images}
@@ -79,15 +83,19 @@ def import_labels(job: ImportJob, *, on_image: Callable[[str], None] = lambda pa
     )
     for path in matched:
         check_free(collection.address, path, job.name, overwrite=job.overwrite)
+        check_free_table(collection.address, path, job.name, overwrite=job.overwrite)
     result = Imported(without_image=without_image, without_masks=[p for p in images if p not in matched])
     for path, source in matched.items():
         on_image(path)
         planes = _planes(job, source, images[path], result)
-        layers = write_objects(
+        remove_table(collection.address, path, job.name)
+        written = write_objects(
             collection.address, images[path], planes, name=job.name, overwrite=job.overwrite
         )
+        write_classes(collection.address, path, job.name, written.classes)
+        result.classes.update(written.classes.values())
         result.objects[path] = sum(len(objects) for _, objects in planes)
-        result.layers = max(result.layers, layers)
+        result.layers = max(result.layers, written.layers)
     return result
 
 

@@ -5,7 +5,7 @@ Coordinates are pixels of the full image.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,8 @@ class MaskObject:
     """First column of each run, int64."""
     x1: np.ndarray
     """Column after the last of each run, int64."""
+    category: str = ""
+    """Name of its class; empty where its source gives none."""
 
     @property
     def area(self) -> int:
@@ -83,7 +85,7 @@ def clipped(item: MaskObject, size: tuple[int, int]) -> MaskObject:
     """The part of an object inside an image (height, width)."""
     x0, x1 = np.maximum(item.x0, 0), np.minimum(item.x1, size[1])
     inside = (item.y >= 0) & (item.y < size[0]) & (x0 < x1)
-    return MaskObject(item.label, item.y[inside], x0[inside], x1[inside])
+    return replace(item, y=item.y[inside], x0=x0[inside], x1=x1[inside])
 
 
 def union(label: int, items: Iterable[MaskObject]) -> MaskObject:

@@ -14,6 +14,16 @@ from pipeline.store.ome.labels import check_free, create_labels, publish
 from pipeline.store.places.address import Address
 
 
+@dataclass(frozen=True)
+class Written:
+    """What has been written of an image."""
+
+    layers: int
+    """Layers of its label stack, at least 1."""
+    classes: dict[int, str]
+    """Class by id, of the objects that have one."""
+
+
 @dataclass(frozen=True, eq=False)
 class Packed:
     """The runs of the objects of one plane, sorted by row, and the layer of each run."""
@@ -84,8 +94,8 @@ def write_objects(
     *,
     name: str,
     overwrite: bool = False,
-) -> int:
-    """Write the objects of some (t, z) planes of an image as a label stack and publish it; returns its layers.
+) -> Written:
+    """Write the objects of some (t, z) planes of an image as a label stack and publish it.
 
     Raises:
         BadArgument: a plane that the image does not have.
@@ -94,11 +104,13 @@ def write_objects(
     check_free(address, image.path, name, overwrite=overwrite)
     packed: list[tuple[tuple[int, int], Packed]] = []
     highest = 0
+    classes: dict[int, str] = {}
     for plane, objects in planes:
         if plane not in image.planes:
             raise BadArgument(f"{image.place}: there is no plane (t, z) = {plane}")
         ids = numbered(objects, after=highest)
         highest = max([*ids, highest])
+        classes |= {label: item.category for label, item in zip(ids, objects, strict=True) if item.category}
         packed.append((plane, pack(objects, ids=ids)))
     layers = max((part.layers for _, part in packed), default=1)
     writer = create_labels(address, image.path, name=name, layers=layers, image=image)
@@ -109,7 +121,7 @@ def write_objects(
                 if ids_of_block is not None:
                     writer.write(plane, layer, y0, x0, ids_of_block)
     publish(writer, overwrite=overwrite)
-    return layers
+    return Written(layers=layers, classes=classes)
 
 
 def _column(objects: Sequence[MaskObject], name: str) -> np.ndarray:

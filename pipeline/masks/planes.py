@@ -1,11 +1,12 @@
 """The planes of a store that have labels of a name, as values whose objects can be read one by one."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.errors import BadArgument
+from pipeline.masks.classes import classes_of
 from pipeline.masks.objects import MaskObject
 from pipeline.masks.sweep import objects_of
 from pipeline.store.ome.collection import Collection, Image
@@ -34,8 +35,10 @@ class Plane:
         return read_stack(self.address, self.image.path, self.name, region=(y0, y1, x0, x1), plane=self.plane)
 
     def objects(self) -> Iterator[MaskObject]:
-        """Objects one by one."""
-        return objects_of(self.read, self.size)
+        """Objects one by one, with the classes that the table of the labels gives them."""
+        classes = classes_of(self.address, self.image.path, self.name)
+        for item in objects_of(self.read, self.size):
+            yield replace(item, category=classes.get(item.label, ""))
 
 
 def only_name(collection: Collection) -> str:

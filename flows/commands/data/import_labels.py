@@ -59,6 +59,8 @@ def _say(job: ImportJob, imported: Imported) -> int:
         f"-> labels {job.name!r} of {job.store}"
         f"{f', {imported.layers} layers (objects overlap)' if imported.layers > 1 else ''}\n"
     )
+    if imported.classes:
+        sys.stdout.write(_classes(job, imported))
     for remark in imported.remarks:
         sys.stdout.write(f"{remark}\n")
     for what, names in (
@@ -69,3 +71,14 @@ def _say(job: ImportJob, imported: Imported) -> int:
         if names:
             sys.stderr.write(f"{what}: {', '.join(names[:MOST_SHOWN])}{more}\n")
     return 3 if imported.without_image else 0
+
+
+def _classes(job: ImportJob, imported: Imported) -> str:
+    """The classes of the objects, most frequent first, and how many objects have none."""
+    counts = [f"{name!r} {count}" for name, count in imported.classes.most_common()]
+    without = sum(imported.objects.values()) - imported.classes.total()
+    listed = [*counts[:MOST_SHOWN], *(["..."] if len(counts) > MOST_SHOWN else [])]
+    return (
+        f"{len(counts)} class(es): {', '.join(listed)}{f'; {without} objects without' if without else ''} "
+        f"-> table {job.name!r}\n"
+    )

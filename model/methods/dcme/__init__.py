@@ -85,7 +85,8 @@ class Dcme(MatchMethod):
                 f"DCME: expected a network with the heads {VECTORS!r} (2 maps) and {GRID!r} (background and at least "
                 f"one class), got {dict(heads)!r}"
             )
-        object.__setattr__(self, "class_names", tuple(self.class_names))  # a list, from TOML and JSON
+        # A list from TOML and JSON becomes a tuple, and numbers become the names that tables hold.
+        object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
         if len(self.class_names) not in (0, self.class_count) or (
             self.class_count > 1 and not self.class_names
         ):

@@ -22,8 +22,8 @@ def write_anndata(
 ) -> int:
     """Write the objects of a store as one AnnData file; returns their number.
 
-    Objects are those of the table ``name`` where an image has one; else they are measured from the labels (area
-    and position).
+    Objects are those of the table ``name`` where an image has one with positions; else they are measured from the
+    labels (area and position), and a table of classes gives their classes.
 
     Raises:
         BadArgument: the package anndata is not installed, or micrometres without a pixel size.
@@ -35,11 +35,13 @@ def write_anndata(
     done: set[str] = set()
     parts = []
     for plane in planes:
-        if name not in list_tables(collection.address, plane.image.path):
-            parts.append(_measured(plane))
+        listed = _listed(collection, plane, name)
+        if listed is None or "centroid_x" not in listed:
+            measured = _measured(plane)
+            parts.append(measured if listed is None else measured.merge(listed, on="label", how="left"))
         elif plane.image.path not in done:
             done.add(plane.image.path)
-            parts.append(_from_table(collection, plane, name))
+            parts.append(listed.assign(image=plane.image.path or plane.title))
     table = pd.concat(parts, ignore_index=True)
     scale = _scales(planes, table, unit)
     spatial = table[["centroid_x", "centroid_y"]].to_numpy(float) * scale
@@ -61,9 +63,11 @@ def write_anndata(
     return len(table)
 
 
-def _from_table(collection: Collection, plane: Plane, name: str) -> pd.DataFrame:
-    table = read_table(collection.address, plane.image.path, name)
-    return table.assign(image=plane.image.path or plane.title)
+def _listed(collection: Collection, plane: Plane, name: str) -> pd.DataFrame | None:
+    """The table of the image, where it has one."""
+    if name not in list_tables(collection.address, plane.image.path):
+        return None
+    return read_table(collection.address, plane.image.path, name)
 
 
 def _measured(plane: Plane) -> pd.DataFrame:

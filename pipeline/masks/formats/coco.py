@@ -5,8 +5,8 @@ that an object costs memory by its size and not by the image's; tests compare wi
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,13 +27,20 @@ class CocoImage:
     """Height and width."""
     annotations: list[dict[str, Any]]
     """Its annotations."""
+    categories: Mapping[Any, str]
+    """Name of each category of the file, by id."""
 
     def objects(self) -> Iterator[MaskObject]:
-        """Yield the object of each annotation that has a segmentation."""
+        """Yield the object of each annotation that has a segmentation, with the name of its category.
+
+        A category that the file does not name is called by its id.
+        """
         for annotation in self.annotations:
             if annotation.get("segmentation"):
                 label = annotation.get("label", annotation.get("id", 0))
-                yield _object(annotation["segmentation"], label if isinstance(label, int) else 0)
+                category = annotation.get("category_id", "")
+                item = _object(annotation["segmentation"], label if isinstance(label, int) else 0)
+                yield replace(item, category=self.categories.get(category, str(category)))
 
 
 def read_coco(path: Path) -> list[CocoImage]:
@@ -47,11 +54,13 @@ def read_coco(path: Path) -> list[CocoImage]:
         by_image: dict[Any, list[dict[str, Any]]] = {item["id"]: [] for item in document["images"]}
         for annotation in document["annotations"]:
             by_image[annotation["image_id"]].append(annotation)
+        categories = {item["id"]: str(item["name"]) for item in document.get("categories") or []}
         return [
             CocoImage(
                 name=str(item.get("file_name", item["id"])),
                 size=(int(item["height"]), int(item["width"])),
                 annotations=by_image[item["id"]],
+                categories=categories,
             )
             for item in document["images"]
         ]
@@ -140,10 +149,12 @@ def decode_counts(text: str | bytes) -> list[int]:
 
 
 class CocoWriter:
-    """Writes annotations object by object; the images follow at the end."""
+    """Writes annotations object by object; images and categories follow at the end."""
 
     def __init__(self, file: TextIO, *, category: str) -> None:
-        self._file, self._category = file, category
+        """``category``: that of objects without a class."""
+        self._file, self._usual = file, category
+        self._categories: dict[str, int] = {}
         self._images: list[dict[str, Any]] = []
         self._count = 0
         file.write('{"annotations": [')
@@ -163,7 +174,9 @@ class CocoWriter:
         annotation = {
             "id": self._count,
             "image_id": image["id"],
-            "category_id": 1,
+            "category_id": self._categories.setdefault(
+                item.category or self._usual, len(self._categories) + 1
+            ),
             "iscrowd": 0,
             "area": item.area,
             "bbox": [left, top, right - left, bottom - top],
@@ -174,7 +187,7 @@ class CocoWriter:
 
     def close(self) -> None:
         """Write images and categories."""
-        categories = [{"id": 1, "name": self._category}]
+        categories = [{"id": number, "name": name} for name, number in self._categories.items()]
         self._file.write(
             f'\n], "images": {json.dumps(self._images)}, "categories": {json.dumps(categories)}}}\n'
         )

@@ -6,6 +6,7 @@ Coordinates are pixels of the full resolution (QuPath's convention: the first pi
 import gzip
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -40,7 +41,8 @@ def read_geojson(path: Path, *, scale: tuple[float, float] = (1.0, 1.0)) -> Iter
                 f"{path}: feature {number}: expected a Polygon or MultiPolygon, got {geometry!s:.80}"
             ) from None
         if polygons:
-            yield union(_label(feature), [object_of_rings(0, polygon) for polygon in polygons])
+            item = union(_label(feature), [object_of_rings(0, polygon) for polygon in polygons])
+            yield replace(item, category=_category(feature))
 
 
 def _features(path: Path) -> list[dict[str, Any]]:
@@ -78,10 +80,21 @@ def _label(feature: dict[str, Any]) -> int:
     return label if isinstance(label, int) and not isinstance(label, bool) and label > 0 else 0
 
 
+def _category(feature: dict[str, Any]) -> str:
+    """Name of the classification of a feature, as QuPath writes it (derived ones as "Tumor: Positive"), or ''."""
+    properties = feature.get("properties")
+    found = properties.get("classification") if isinstance(properties, dict) else None
+    if isinstance(found, dict):
+        names = found.get("names")
+        found = ": ".join(map(str, names)) if isinstance(names, list) else found.get("name")
+    return found if isinstance(found, str) else ""
+
+
 class GeoJsonWriter:
     """Writes a FeatureCollection object by object."""
 
     def __init__(self, file: TextIO, *, name: str, scale: tuple[float, float] = (1.0, 1.0)) -> None:
+        """``name``: the classification of objects without a class."""
         self._file, self._name, self._scale = file, name, scale
         self._separator = ""
         file.write('{"type": "FeatureCollection", "features": [')
@@ -99,7 +112,7 @@ class GeoJsonWriter:
             "objectType": "detection",
             "name": str(item.label),
             "label": item.label,
-            "classification": {"name": self._name},
+            "classification": {"name": item.category or self._name},
         }
         feature = {"type": "Feature", "id": str(item.label), "geometry": geometry, "properties": properties}
         self._file.write(f"{self._separator}\n{json.dumps(feature)}")

@@ -1,12 +1,16 @@
 """Objects of several classes, from the table of the truth over a training to the column of the object table."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from flows.cli import run as command
+from flows.evaluation.objects import only_table
 from flows.ingest.samples import ingest_samples
 from flows.training.classes import coded, read_classes
 from model import classes as model_classes
@@ -15,7 +19,11 @@ from model.samples.packing import read_packed
 from pipeline import segment
 from pipeline.datasets.sample import Sample
 from pipeline.errors import BadArgument
+from pipeline.masks.formats.coco import counts_of
+from pipeline.masks.objects import object_of_mask
+from pipeline.masks.outlines import polygons_of
 from pipeline.store.ome.collection import open_collection
+from pipeline.store.ome.labels import read_stack
 from pipeline.store.ome.tables import read_table, write_table
 from pipeline.store.places.address import address
 
@@ -71,9 +79,78 @@ def wells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same wells without truth, then two with masks from a COCO file, two with masks from files of QuPath."""
+    folder = tmp_path_factory.mktemp("imported")
+    place = folder / "plate.zarr"
+    ingest_samples([replace(sample(seed), truth=None, classes=None) for seed in range(1, 5)], str(place))
+    (folder / "coco.json").write_text(json.dumps(coco([sample(1), sample(2)])))
+    (folder / "qupath").mkdir()
+    for seed in (3, 4):
+        (folder / "qupath" / f"A_{seed}_0.geojson").write_text(json.dumps(qupath(sample(seed))))
+    for source in ("coco.json", "qupath"):
+        assert command(["import-labels", str(folder / source), str(place), "--name", "truth"]) == 0
+    return place
+
+
+def masks(drawn: Sample) -> list[tuple[np.ndarray, str]]:
+    """Mask and class of every object."""
+    assert drawn.truth is not None and drawn.classes is not None
+    return [(drawn.truth[0] == label, name) for label, name in drawn.classes.items()]
+
+
+def coco(drawn: list[Sample]) -> dict[str, Any]:
+    """Samples as a COCO file, whose ids of annotations run through all images."""
+    numbers = {"dark": 7, "bright": 3}
+    annotations = [
+        {
+            "image_id": image, "category_id": numbers[name], "iscrowd": 0,
+            "segmentation": {"size": [64, 64], "counts": counts_of(object_of_mask(1, mask), (64, 64))},
+        }
+        for image, one in enumerate(drawn)
+        for mask, name in masks(one)
+    ]  # fmt: skip
+    images = [
+        {"id": n, "file_name": f"A_{n + 1}_0.png", "height": 64, "width": 64} for n in range(len(drawn))
+    ]
+    return {
+        "images": images, "categories": [{"id": number, "name": name} for name, number in numbers.items()],
+        "annotations": [{"id": number} | one for number, one in enumerate(annotations, start=1)],
+    }  # fmt: skip
+
+
+def qupath(drawn: Sample) -> dict[str, Any]:
+    """A sample as the annotations that QuPath exports."""
+    features = [
+        {
+            "type": "Feature", "id": f"3f2b-{number}",
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [[*ring.tolist(), ring[0].tolist()] for ring in polygons_of(object_of_mask(1, mask))[0]],
+            },
+            "properties": {"objectType": "annotation", "classification": {"name": name, "color": [200, 0, 0]}},
+        }
+        for number, (mask, name) in enumerate(masks(drawn))
+    ]  # fmt: skip
+    return {"type": "FeatureCollection", "features": features}
+
+
+def test_imported_classes_are_those_of_the_objects(imported: Path) -> None:
+    for seed in range(1, 5):
+        path, drawn = f"A/{seed}/0", sample(seed)
+        table = read_table(address(imported), path, "truth")
+        stack = read_stack(address(imported), path, "truth")
+        found = dict(zip(table["label"], table["class"], strict=True))
+        for mask, name in masks(drawn):
+            assert found[int(stack[0][mask][0])] == name
+        assert len(found) == 4
+
+
 def test_classes_are_learnt_and_stand_in_the_table_and_the_report(
-    wells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    wells = imported
     monkeypatch.chdir(tmp_path)
     Path("recipe.toml").write_text(RECIPE)
     words = [f'data=["{wells}"]', "folder=out", "recipe=recipe.toml", "device=cpu", "normalise.kind=none"]
@@ -91,6 +168,15 @@ def test_classes_are_learnt_and_stand_in_the_table_and_the_report(
     assert known and len(known) == len(found[0])
     assert command(["report", "out.zarr", "--output", "report.html"]) == 0
     assert "Objects by class" in Path("report.html").read_text()
+
+
+def test_a_table_of_classes_is_no_table_of_objects(wells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("report", "review"):
+        assert command([name, str(wells), "--name", "truth"]) == 1
+        assert "got 'truth', which holds classes of labels only" in capsys.readouterr().err
+    place = address(wells)
+    write_table(place, "A/1/0", "found", pd.DataFrame({"label": [1], "area_px": [9]}))
+    assert only_table(place, open_collection(place)) == "found"
 
 
 def test_packed_samples_keep_their_classes(
@@ -143,7 +229,10 @@ def test_both_sides_agree_on_how_ids_hold_classes() -> None:
     [
         (None, "expected the table 'truth' with the columns label and class"),
         (pd.DataFrame({"label": [1]}), r"got no \['class'\]"),
-        (pd.DataFrame({"label": [1], "class": ["odd"]}), r"got \['odd'\]; add them to class_names"),
+        (
+            pd.DataFrame({"label": [1], "class": ["odd"]}),
+            r"got \['odd'\]; add them to class_names, with a map",
+        ),
     ],
 )
 def test_classes_that_cannot_be_used_are_named(table: pd.DataFrame | None, told: str, tmp_path: Path) -> None:
@@ -155,3 +244,15 @@ def test_classes_that_cannot_be_used_are_named(table: pd.DataFrame | None, told:
         write_table(place, "w", "truth", table)
     with pytest.raises(BadArgument, match=told):
         read_classes(place, "w", "truth", ["dark"])
+
+
+def test_a_row_without_a_class_is_an_object_without_one(tmp_path: Path) -> None:
+    place = address(tmp_path / "s.zarr")
+    ingest_samples([replace(sample(1), well=None, classes={1: "dark", 2: ""})], str(place.url))
+    path = open_collection(place).images[0].path
+    classes = read_classes(place, path, "truth", ["dark"])
+    assert classes == {1: 1}
+    with pytest.raises(
+        BadArgument, match=r"got none for 3, first 2; give each .* import them again with --overwrite"
+    ):
+        coded(read_stack(place, path, "truth"), classes, where="here")

@@ -137,7 +137,8 @@ def test_geojson_of_qupath_is_read(tmp_path):
         },
         {"type": "Feature", "geometry": {"type": "Point", "coordinates": [3, 3]}, "properties": {}},
         {
-            "type": "Feature", "properties": {"objectType": "cell"},
+            "type": "Feature",
+            "properties": {"objectType": "cell", "classification": {"names": ["Tumor", "Positive"]}},
             "geometry": {"type": "MultiPolygon", "coordinates": [[ring], [[[0, 0], [2, 0], [2, 2]]]]},
         },
     ]  # fmt: skip
@@ -146,6 +147,7 @@ def test_geojson_of_qupath_is_read(tmp_path):
         path.write_text(json.dumps(document))
         first, second = read_geojson(path)
         assert first.area == 16 - 4 and second.area == 16 + 3 and first.label == 0
+        assert (first.category, second.category) == ("Tumor", "Tumor: Positive")
     path.write_text('{"type": "FeatureCollection", "features": [{"geometry": {"type": "Polygon"}}]}')
     with pytest.raises(BadStore, match="feature 1: expected a Polygon"):
         list(read_geojson(path))

@@ -13,6 +13,7 @@ from pipeline.masks import sweep
 from pipeline.store.ome.collection import open_collection
 from pipeline.store.ome.image_writing import write_image
 from pipeline.store.ome.labels import read_stack, write_stack
+from pipeline.store.ome.tables import read_table, write_table
 from pipeline.store.places.address import address
 
 SIZE = (150, 170)
@@ -115,6 +116,25 @@ def test_a_table_becomes_anndata_in_pixels_or_micrometres(plate, tmp_path):
     label = int(found.obs_names[0].rpartition(":")[2])
     y, x = np.nonzero((stack == label).any(axis=0))
     np.testing.assert_allclose(positions["px"][0], [x.mean(), y.mean()])
+
+
+@pytest.mark.parametrize("ending", [".json", ".geojson"])
+def test_classes_leave_and_come_back(ending, image_at, tmp_path):
+    store = image_at("a.zarr", np.zeros(SIZE, np.uint16))
+    place, target = address(store), str(tmp_path / f"a{ending}")
+    write_stack(place, open_collection(place).images[0], overlapping(0), name="n")
+    ids = np.unique(overlapping(0))[1:]
+    classes = pd.DataFrame({"label": ids, "class": [f"kind {label % 3}" for label in ids]})
+    write_table(place, "", "n", classes)
+    words = ["--name", "n", "--format", "coco" if ending == ".json" else "geojson", "--output", target]
+    assert run(["export", str(store), *words]) == 0
+    assert run(["import-labels", target, str(store), "--name", "back"]) == 0
+    assert read_table(place, "", "back").to_dict() == classes.to_dict()
+    anndata = pytest.importorskip("anndata")
+    words = ["--name", "n", "--format", "anndata", "--output", str(tmp_path / "n.h5ad")]
+    assert run(["export", str(store), *words]) == 0
+    described = anndata.read_h5ad(tmp_path / "n.h5ad").obs
+    assert sorted(described["class"]) == sorted(classes["class"])
 
 
 def test_the_table_of_a_run_is_taken_with_its_measures(image_at, noise, run_job, bright, tmp_path):

@@ -3,12 +3,15 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from PIL import Image as Picture
 
 from flows.cli import run
 from pipeline.store.ome.labels import list_labels, open_label, read_stack
+from pipeline.store.ome.table_listing import list_tables
+from pipeline.store.ome.tables import read_table, write_table
 from pipeline.store.places.address import address
 
 SIZE = (60, 70)
@@ -185,6 +188,46 @@ def test_coco_goes_to_the_images_it_names(plate, tmp_path):
     first = stack_of(plate, path="A/1/0")
     assert len(first) == 2 and (first[0] == 1).sum() == (first[1] == 2).sum() == 64
     assert len(stack_of(plate, path="B/12/0")) == 1
+
+
+def coco_of(path, *objects):
+    """Write squares at (y, x) with the given keys of their annotations; two categories have names."""
+    annotations = [
+        {"id": number, "image_id": 1, "segmentation": [[x, y, x + 8, y, x + 8, y + 8, x, y + 8]]} | keys
+        for number, (y, x, keys) in enumerate(objects, start=1)
+    ]
+    images = [{"id": 1, "file_name": "slide.png", "height": SIZE[0], "width": SIZE[1]}]
+    categories = [{"id": 1, "name": "long"}, {"id": 2, "name": "round"}]
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return str(path)
+
+
+def test_classes_become_a_table_which_goes_with_its_labels(image, tmp_path, capsys):
+    place, path = address(image), tmp_path / "coco.json"
+    words = [str(image), "--name", "n"]
+    objects = [(3, 4, {"category_id": 2}), (20, 30, {"category_id": 9}), (40, 50, {})]
+    assert run(["import-labels", coco_of(path, *objects), *words]) == 0
+    assert "2 class(es): 'round' 1, '9' 1; 1 objects without -> table 'n'" in capsys.readouterr().out
+    assert read_table(place, "", "n").to_dict("list") == {"label": [1, 2], "class": ["round", "9"]}
+    assert run(["import-labels", coco_of(path, (3, 4, {"category_id": 1})), *words, "--overwrite"]) == 0
+    assert read_table(place, "", "n").to_dict("list") == {"label": [1], "class": ["long"]}
+    assert run(["import-labels", coco_of(path, (3, 4, {})), *words, "--overwrite"]) == 0
+    assert list_tables(place, "") == []
+
+
+def test_parts_of_an_object_have_its_class(image, tmp_path):
+    two = [[4, 3, 12, 3, 12, 11], [30, 20, 38, 20, 38, 28]]
+    source = coco_of(tmp_path / "coco.json", (3, 4, {"category_id": 2, "segmentation": two}))
+    assert run(["import-labels", source, str(image), "--name", "n", "--split-components"]) == 0
+    assert read_table(address(image), "", "n")["class"].tolist() == ["round", "round"]
+
+
+def test_a_table_of_other_labels_is_not_taken_for_that_of_new_ones(image, tmp_path, capsys):
+    write_table(address(image), "", "n", pd.DataFrame({"label": [1], "class": ["old"]}))
+    source = coco_of(tmp_path / "coco.json", (3, 4, {}))
+    assert run(["import-labels", source, str(image), "--name", "n"]) == 1
+    assert "there is a table 'n' already, of other labels" in capsys.readouterr().err
+    assert list_labels(address(image), "") == []
 
 
 def test_objects_beyond_the_image_are_clipped_and_said_and_all_of_them_refused(image, tmp_path, capsys):
