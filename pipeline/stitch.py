@@ -93,7 +93,8 @@ def describe(
         count = int(piece.max()) + 1 if len(piece) else 0
     runs = runs_of(spans, piece)
     rows = measure.merge(measure.shapes(runs, box, frame), runs.value, count)
-    covered, columns = measure.covered_pixels(spans, stretches), {}
+    covered = measure.covered_pixels(spans, stretches)
+    columns: Columns = {}
     for number, channel in enumerate(channels):
         columns |= measure.intensities(covered, channel, number)
     rows |= measure.merge(columns, piece, count)
