@@ -1,6 +1,7 @@
-"""Columns of numbers as one blob for the scratch (safetensors: nothing in a blob is ever executed).
+"""Columns of numbers, and packed arrays, as blobs for the scratch (safetensors: nothing in a blob is ever executed).
 
-safetensors is imported where it is used: commands that read no scratch, such as `inspect`, start without it.
+safetensors and numcodecs are imported where they are used: commands that read no scratch, such as `inspect`, start
+without them.
 """
 
 import numpy as np
@@ -21,6 +22,27 @@ def from_bytes(data: bytes) -> Columns:
     from safetensors.numpy import load
 
     return _locked(load(data))
+
+
+def packed(array: np.ndarray) -> bytes:
+    """Compress an array; its shape and type are not kept."""
+    from numcodecs import Zstd
+
+    return bytes(Zstd(level=0).encode(np.ascontiguousarray(array)))
+
+
+def unpacked(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the array that `packed` compressed, read-only.
+
+    Raises:
+        ValueError: the data are damaged, or are not those of such an array.
+    """
+    from numcodecs import Zstd
+
+    try:
+        return np.frombuffer(Zstd().decode(data), dtype).reshape(shape)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
 
 
 def frozen(columns: Columns) -> Columns:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.errors import BadStore, RunConflict
 from pipeline.store.columns import Columns
 from pipeline.store.places.address import Address
@@ -98,6 +100,17 @@ class Ledger:
     def read_columns(self, key: str) -> Columns:
         """Read the columns of a blob; the arrays are read-only."""
         return self.output.read_columns(f"{self.folder}/{key}")
+
+    def write_packed(self, key: str, array: np.ndarray) -> None:
+        """Write an array as a compressed blob; a draft keeps it as it is, so it must not be changed afterwards."""
+        try:
+            self.output.write_packed(f"{ROOT}/{self.run}/{key}", array)
+        except BadStore as error:
+            raise BadOutput(str(error)) from None
+
+    def read_packed(self, key: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+        """Read a packed array of known type and shape, read-only; ValueError when its blob is damaged."""
+        return self.output.read_packed(f"{self.folder}/{key}", dtype, shape)
 
     def read(self, key: str) -> bytes:
         """Read a blob."""

@@ -32,9 +32,8 @@ from flows.segmentation.stages.painting import (
 )
 from pipeline.normalise import Limits, Normalise, limits_of
 from pipeline.stitch import Filters
-from pipeline.store.columns import Columns
 from pipeline.store.ome.label_images.reading import label_origin, labels_path, layer_names
-from pipeline.store.places.draft import Draft, draft_over
+from pipeline.store.places.draft import Draft, draft_over, encoded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,7 @@ class PredictedField:
     """A field after the network, as it is sent from a worker with a GPU to another one."""
 
     job: FieldJob
-    layers: dict[str, bytes | Columns]
+    layers: dict[str, bytes]
     """The scratch files of the stage `predict`, by key."""
     seconds: dict[str, float]
     """Seconds spent reading, in the network, and writing its layers."""
@@ -204,7 +203,8 @@ def _predict_together(fields: Sequence[_Opened]) -> list[PredictedField]:
 
 
 def _predicted(field: _Opened, seconds: dict[str, float]) -> PredictedField:
-    return PredictedField(field.job, dict(field.draft.files.written), seconds)
+    layers = {key: encoded(content) for key, content in field.draft.files.written.items()}
+    return PredictedField(field.job, layers, seconds)
 
 
 def _paint(work: ImageJob, job: FieldJob) -> None:

@@ -1,13 +1,12 @@
 """The layer mask of an image: one bit per layer and pixel, the scratch between the network and all that follows.
 
 It is stored like the chunks of a zarr array ``(plane, y, x)``, one chunk per tile core, so that tiles never share a
-file. This module encodes and decodes the chunks itself, because zarr's event loop costs more than a small chunk.
+file, and packed without zarr, whose event loop costs more than a small chunk.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
-from numcodecs import Zstd
 
 from flows.execution.parallel import parallel_map
 from flows.segmentation.image_job import ImageJob, TileJob
@@ -21,7 +20,7 @@ def write_mask(item: TileJob, bits: np.ndarray) -> None:
     work, core = item.work, item.tile.core
     chunk = np.zeros(_chunk_shape(work), _dtype(work))
     chunk[: core.shape[0], : core.shape[1]] = bits
-    work.ledger.write(_key(work, item.plane, item.tile), bytes(Zstd(level=0).encode(chunk)))
+    work.ledger.write_packed(_key(work, item.plane, item.tile), chunk)
 
 
 def read_mask(work: ImageJob, plane: int, box: Box) -> np.ndarray:
@@ -46,9 +45,8 @@ def read_mask(work: ImageJob, plane: int, box: Box) -> np.ndarray:
 def _read_chunk(work: ImageJob, plane: int, tile: Tile) -> np.ndarray:
     key = _key(work, plane, tile)
     try:
-        data = Zstd().decode(work.ledger.read(key))
-        return np.frombuffer(data, _dtype(work)).reshape(_chunk_shape(work))
-    except (RuntimeError, ValueError) as error:
+        return work.ledger.read_packed(key, _dtype(work), _chunk_shape(work))
+    except ValueError as error:
         if isinstance(error, BadStore):
             raise
         raise BadStore(

@@ -19,9 +19,10 @@ from pipeline.store.places.access import READ_ONLY, mark_of_environment
 from pipeline.store.places.faults import MEANINGS, LeavesStore, explained, is_backend_fault, store_fault
 from pipeline.store.places.local import LocalFiles
 
-if (
-    TYPE_CHECKING
-):  # the clients of servers are imported where a server is reached, numpy where columns are read
+# The clients of servers are imported where a server is reached, numpy where columns are read.
+if TYPE_CHECKING:
+    import numpy as np
+
     from pipeline.store.columns import Columns
     from pipeline.store.places.draft import DraftFiles
     from pipeline.store.places.remote import RemoteFiles
@@ -123,6 +124,18 @@ class Address:
         from pipeline.store.columns import from_bytes
 
         return from_bytes(self.read_bytes(rel))
+
+    def write_packed(self, rel: str, array: "np.ndarray") -> None:
+        """Write an array as one compressed file."""
+        from pipeline.store.columns import packed
+
+        self.write_bytes(rel, packed(array))
+
+    def read_packed(self, rel: str, dtype: "np.dtype", shape: tuple[int, ...]) -> "np.ndarray":
+        """Read a packed array of known type and shape, read-only; ValueError when its file is damaged."""
+        from pipeline.store.columns import unpacked
+
+        return unpacked(self.read_bytes(rel), dtype, shape)
 
     def write_new(self, rel: str, data: bytes) -> bool:
         """Write a file unless there is one already; return whether it was written (for locks and claims)."""

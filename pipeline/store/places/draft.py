@@ -10,12 +10,18 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from types import MappingProxyType
 
-from pipeline.store.columns import Columns, frozen, to_bytes
+import numpy as np
+
+from pipeline.store.columns import Columns, frozen, packed, to_bytes
 from pipeline.store.places.access import DOCUMENTS
 from pipeline.store.places.address import Address, inner_key
 
 UPLOADS = 8
 """Concurrent uploads."""
+
+
+Content = bytes | Columns | np.ndarray
+"""What is kept of a file: its bytes, or columns or an array before they are encoded."""
 
 
 class DraftFiles:
@@ -26,8 +32,8 @@ class DraftFiles:
 
     def __init__(self, below: Address, *, scratch: str) -> None:
         self.below, self.scratch = below, scratch
-        self.written: dict[str, bytes | Columns] = {}
-        """What was written; columns are encoded only when they are read or stored as a file."""
+        self.written: dict[str, Content] = {}
+        """What was written; columns and arrays are encoded only when they are read or stored as a file."""
         self.removed: list[str] = []
         self._read: dict[str, bytes | None] = {}
 
@@ -41,7 +47,7 @@ class DraftFiles:
             self._read[key] = self.below.read_bytes_or_none(key)
         return self._read[key]
 
-    def put(self, key: str, data: bytes | Columns) -> None:
+    def put(self, key: str, data: Content) -> None:
         """Write a file."""
         self.written[key] = data
 
@@ -104,8 +110,10 @@ class DraftFiles:
         return any(_is_within(key, place) for place in (self.scratch, *self.removed))
 
 
-def encoded(content: bytes | Columns) -> bytes:
+def encoded(content: Content) -> bytes:
     """Return the content of a file of a draft as bytes."""
+    if isinstance(content, np.ndarray):
+        return packed(content)
     return to_bytes(content) if isinstance(content, dict) else content
 
 
@@ -136,6 +144,16 @@ class Draft(Address):
         kept = self.files.written.get(inner_key(rel, where=self.url))
         return dict(kept) if isinstance(kept, dict) else super().read_columns(rel)
 
+    def write_packed(self, rel: str, array: np.ndarray) -> None:
+        """Keep an array as it is, which must not be changed afterwards."""
+        array.flags.writeable = False
+        self.files.put(inner_key(rel, where=self.url), array)
+
+    def read_packed(self, rel: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+        """Return the array that was kept, or decode that of a file."""
+        kept = self.files.written.get(inner_key(rel, where=self.url))
+        return kept if isinstance(kept, np.ndarray) else super().read_packed(rel, dtype, shape)
+
     def write_folders(self, folders: Iterable[str]) -> None:
         """Write the files of some folders to the address, including those of the scratch."""
         wanted = [key for folder in folders for key in self.files.inside(folder)]
@@ -159,7 +177,7 @@ class Draft(Address):
 
 
 def draft_over(
-    address: Address, *, scratch: str, written: Mapping[str, bytes | Columns] = MappingProxyType({})
+    address: Address, *, scratch: str, written: Mapping[str, bytes] = MappingProxyType({})
 ) -> Draft:
     """Begin a draft, which contains the files ``written``; files below ``scratch`` are never read from the address."""
     files = DraftFiles(address, scratch=scratch)
@@ -167,7 +185,7 @@ def draft_over(
     return Draft(address.url, base=address, files=files)
 
 
-def _write(address: Address, files: Mapping[str, bytes | Columns]) -> None:
+def _write(address: Address, files: Mapping[str, Content]) -> None:
     """Write files, deep ones first: data concurrently where each costs a round trip, metadata one after the other.
 
     Metadata at the same depth are written in reverse order: a deeper layer of a stack before the one that names it.

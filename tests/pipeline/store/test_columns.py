@@ -1,4 +1,4 @@
-"""Columns in the scratch: encoded on a store, kept as they are in a draft; both read back equal and read-only."""
+"""Columns and arrays in the scratch: encoded on a store, kept as they are in a draft; read back equal, read-only."""
 
 import numpy as np
 import pytest
@@ -45,3 +45,19 @@ def test_columns_of_a_draft_are_files_for_everyone_else(tmp_path):
     draft.move("x", "y")
     draft.write_folders(["y"])
     assert address(tmp_path).read_bytes("y/columns") == expected
+
+
+def test_packed_arrays_survive_the_scratch_and_leave_a_draft_as_files(ledger, tmp_path):
+    mask = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    ledger.write_packed("mask/0", mask.copy())
+    again = ledger.read_packed("mask/0", mask.dtype, mask.shape)
+    assert np.array_equal(again, mask) and again.dtype == mask.dtype and not again.flags.writeable
+    address(tmp_path / "other").write_packed("mask/0", mask)
+    assert ledger.read("mask/0") == address(tmp_path / "other").read_bytes("mask/0")
+
+
+@pytest.mark.parametrize("damaged", [b"", b"no zstd", b"\x28\xb5\x2f\xfd"])
+def test_damaged_packed_arrays_are_refused(ledger, damaged):
+    ledger.write("mask/0", damaged)
+    with pytest.raises(ValueError):
+        ledger.read_packed("mask/0", np.dtype("u1"), (2, 2))
