@@ -23,7 +23,7 @@ def machine(seed: int) -> dict[str, Any]:
     )
     return {
         "commit": _git("rev-parse", "--short", "HEAD")
-        + ("+changes" if _git("status", "--porcelain", "-uno") else ""),
+        + ("+changes" if _git("status", "--porcelain", "-uno", "--", ":!benchmarks/results") else ""),
         "date": time.strftime("%Y-%m-%d"),
         "cpu": model,
         "cores": len(os.sched_getaffinity(0)),
