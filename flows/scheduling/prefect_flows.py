@@ -15,7 +15,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.exceptions import FailedRun, MissingContextError
+from prefect.exceptions import FailedRun, MissingContextError, MissingResult
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
@@ -201,7 +201,14 @@ def watch_flow(watch: WatchJob) -> State:
 def _as_subflow(watch: Watch, plate: str) -> Outcome:
     """Process a plate as a flow run of its own, whose failure does not stop the check of the others."""
     state = plate_flow(watch.job, plate, return_state=True)
-    answer = state.result(raise_on_failure=False)
+    try:
+        answer = state.result(raise_on_failure=False)
+    except MissingResult:
+        # The state came from the server, which keeps no results: this flow run had ended before its parent was retried.
+        answer = None
     if isinstance(answer, dict):
         return Outcome(**answer)
-    return Outcome(plate=plate, status="failed", problems=[f"{state.name}: {state.message or answer}"])
+    kept = watch.outcome(plate) if state.is_completed() else None
+    return kept or Outcome(
+        plate=plate, status="failed", problems=[f"{state.name}: {state.message or answer}"]
+    )

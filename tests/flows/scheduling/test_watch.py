@@ -311,3 +311,23 @@ def test_a_watcher_killed_in_mid_plate_does_no_tile_twice_and_misses_no_plate(
     assert after.stdout.strip() == "['complete', 'complete']", after.stderr
     assert 32 <= calls() <= 33
     assert states(watch, 0.0) == {"one.zarr": "done", "two.zarr": "done"}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_plate_whose_flow_run_ended_before_a_retry_has_the_outcome_beside_the_data(
+    watch_of, monkeypatch, kept
+):
+    from prefect.states import Completed
+
+    from flows.scheduling import prefect_flows
+
+    watch = watch_of()
+    new_plate(watch, "p.zarr")
+    expected = done(watch, "p.zarr") if kept else None
+    # What Prefect returns for a child that the server knows to be complete: a state without its result.
+    monkeypatch.setattr(prefect_flows, "plate_flow", lambda *_, **__: Completed(message="ended before"))
+    outcome = prefect_flows._as_subflow(watch, "p.zarr")
+    if kept:
+        assert outcome == expected
+    else:
+        assert outcome.status == "failed" and "ended before" in outcome.problems[0]
