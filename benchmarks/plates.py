@@ -277,13 +277,14 @@ def planning(checkouts: dict[str, Path], folder: Path, _: argparse.Namespace) ->
     }
 
 
-def asleep(checkouts: dict[str, Path], folder: Path, _: argparse.Namespace) -> dict[str, Any]:
-    """A network that is not on the processor: the time of the stage over the time in the network."""
+def asleep(checkouts: dict[str, Path], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """A network that is not on the processor: the least time of the stage over the time in the network."""
     fields, checkout = 90, checkouts["now"]
     source, found = make_plate(folder / "asleep.zarr", fields, 512), {}
     for sleep_ms in SLEEPS_MS:
         job = a_job(source, "threads") | {"segmenter": f"plates_segmenter:asleep_{sleep_ms}"}
-        seconds = measure(checkout, folder, job)["stages"]["fields"]["seconds"]
+        runs = [measure(checkout, folder, job)["stages"] for _ in range(options.repeats)]
+        seconds = min(stages["fields"]["seconds"] for stages in runs)
         found[f"{sleep_ms} ms"] = {
             "seconds": seconds,
             "over_sleep": round(seconds / (fields * sleep_ms / 1e3), 3),
