@@ -76,16 +76,16 @@ def _steps_inside(
     stack: np.ndarray, layer: np.ndarray, own_labels: np.ndarray, *, dy: float, dx: float, grid: int
 ) -> np.ndarray:
     """Return how many whole steps along (dy, dx) end in the object that the pixel itself is in."""
-    height, width = stack.shape[1:]
-    y, x = np.nonzero(own_labels)
-    labels, layers = own_labels[y, x], layer[y, x]
-    steps, alive = np.zeros(own_labels.shape, np.int64), np.arange(len(y))
-    at_y, at_x, step = y * grid, x * grid, 0
-    while len(alive):
+    # A frame of background ends the rays at the edge of the image; every step is one number to add to a flat index.
+    framed = np.pad(stack, ((0, 0), (1, 1), (1, 1)))
+    height, width = framed.shape[1:]
+    pixel = np.flatnonzero(own_labels)
+    y, x = np.divmod(pixel, own_labels.shape[1])
+    labels, start = own_labels.flat[pixel], (layer.flat[pixel] * height + y * grid + 1) * width + x * grid + 1
+    steps, step, flat = np.zeros(own_labels.size, np.int64), 0, framed.reshape(-1)
+    while len(pixel):
         step += 1
-        to_y, to_x = at_y[alive] + round(step * dy), at_x[alive] + round(step * dx)
-        inside = (to_y >= 0) & (to_y < height) & (to_x >= 0) & (to_x < width)
-        alive, to_y, to_x = alive[inside], to_y[inside], to_x[inside]
-        alive = alive[stack[layers[alive], to_y, to_x] == labels[alive]]
-        steps[y[alive], x[alive]] = step
-    return steps
+        inside = flat[start + (round(step * dy) * width + round(step * dx))] == labels
+        pixel, start, labels = pixel[inside], start[inside], labels[inside]
+        steps[pixel] = step
+    return steps.reshape(own_labels.shape)
