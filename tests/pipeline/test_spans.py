@@ -2,7 +2,7 @@
 
 import hypothesis.extra.numpy as arrays
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from scipy.sparse.csgraph import connected_components
 
 from pipeline.spans import Runs, components, paint, runs_of, spans_of_stack, touching
@@ -19,6 +19,7 @@ stacks = arrays.arrays(
 
 
 @given(stacks)
+@settings(deadline=None)
 def test_halved_runs_are_every_second_pixel(stack):
     spans, _, ids = spans_of_stack(stack[:1])
     runs = runs_of(spans, ids)
@@ -27,6 +28,7 @@ def test_halved_runs_are_every_second_pixel(stack):
 
 
 @given(stacks)
+@settings(deadline=None)
 def test_components_of_runs_are_those_of_the_spans_they_are_cut_into(stack):
     spans, _, _ = spans_of_stack(stack)
     found, count = components(spans)

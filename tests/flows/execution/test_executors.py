@@ -7,7 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.execution.executors import Pool, Serial, StageFailed, failing_in
@@ -85,6 +85,7 @@ def test_no_more_pieces_are_in_flight_than_the_window_holds(together):
     workers=st.integers(1, 40),
     times=st.lists(st.floats(0, 2), max_size=20),
 )
+@settings(deadline=None)
 def test_calls_hold_every_piece_once_and_shrink_towards_the_end(count, most, workers, times):
     batches, calls, times = Batches(range(count), most=most, workers=workers), [], iter(times)
     while call := batches.following():

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.datasets.files.name_patterns import PATTERNS
@@ -226,6 +226,7 @@ def test_own_pattern_names_images_and_stacks():
         min_size=1,
     )
 )
+@settings(deadline=None)
 def test_names_go_there_and_back(found):
     """Every set of wells, sites and wavelengths is recovered from its names."""
     named = {f"run_{r}{c:02d}_s{f}_w{w}.tif": (r, str(c), str(f), f"w{w}") for r, c, f, w in found}

@@ -316,6 +316,7 @@ def test_a_block_that_cuts_a_file_in_two_is_refused(tmp_path):
 
 
 @given(hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=3, max_side=9)))
+@settings(deadline=None)
 def test_halving_is_the_mean_of_2x2(block):
     small = mean_of_2x2(block)
     assert small.shape == level_shapes(block.shape, 2)[1]
@@ -327,7 +328,7 @@ def test_halving_is_the_mean_of_2x2(block):
             assert (np.abs(small[..., y, x] - mean) <= 0.5).all()
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 10**6), st.integers(1, 10**6))
 def test_the_last_level_is_the_first_small_one(height, width):
     shapes = level_shapes((height, width), level_count((height, width)))
