@@ -12,9 +12,11 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable .
 	touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
+# One installation for all that is tested: pip looks through every package anew each time.
+$(VENV)/.installed-test: pyproject.toml $(CONSTRAINTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[test,docs,obstore]'
-	touch $@
+	touch $(VENV)/.installed $@
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
