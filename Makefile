@@ -33,9 +33,11 @@ browser:
 docs: $(VENV)/.installed-test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# The pictures of the tutorial and of the pages "Bring your ...", by the commands that these pages show.
+# The pictures of the tutorial and of the pages "Bring your ...", by the commands that these pages show; and those of the
+# methods, each after a training of a minute or so.
 pictures: $(VENV)/.installed-test browser
 	$(BIN)/python docs/pictures.py
+	$(BIN)/python docs/method_pictures.py
 
 test: lint docs browser
 	$(BIN)/python -m pytest

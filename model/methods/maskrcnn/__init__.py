@@ -6,6 +6,7 @@ scale of objects does not depend on the tiling. Every object has a mask of its o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +33,7 @@ class MaskRcnn(MatchMethod):
     paper = "He, Gkioxari, Dollar and Girshick, ICCV 2017"
     overlaps = True
     terms = ("objectness", "anchors", "classes", "boxes", "masks")
+    tunable = MappingProxyType({"score": (0.5, 0.6, 0.7, 0.8, 0.9), "mask_iou": (0.2, 0.3, 0.5, 0.7)})
 
     shape: RegionShape = field(default_factory=RegionShape)
     """The network."""
@@ -122,7 +124,7 @@ class MaskRcnn(MatchMethod):
 
     def decode(self, outputs: Mapping[str, np.ndarray], shape: tuple[int, int]) -> np.ndarray:
         """Return the label stack of one image; ids in the order of scores."""
-        real = outputs["scores"] > 0
+        real = outputs["scores"] > self.score  # also where the outputs were made for a lower score
         objects = [
             pixels_of(mask, box, shape)
             for mask, box in zip(outputs["masks"][real], outputs["boxes"][real], strict=True)

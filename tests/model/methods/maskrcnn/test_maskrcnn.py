@@ -229,6 +229,21 @@ def test_a_folded_network_answers_the_same(bottleneck: bool) -> None:
     )
 
 
+def test_a_higher_score_may_be_asked_of_outputs_that_were_made_for_a_lower_one() -> None:
+    torch.manual_seed(0)
+    low = replace(TINY, score=0.01, min_area=0)
+    network = low.network(1).eval()
+    images = torch.randn(1, 1, 64, 64)
+    with torch.inference_mode():
+        scores = np.sort(low.outputs(network, images)["scores"].numpy().ravel())
+        high = replace(low, score=float(scores[len(scores) // 2]))
+        all_of_them, fewer = (
+            {n: v[0].numpy() for n, v in m.outputs(network, images).items()} for m in (low, high)
+        )
+    assert 0 < len(fewer["scores"]) < len(all_of_them["scores"])
+    assert np.array_equal(high.decode(all_of_them, (64, 64)), high.decode(fewer, (64, 64)))
+
+
 @pytest.mark.parametrize(
     "wrong", [{"score": 0.0}, {"mask_iou": 1.0}, {"detections": 0}, {"min_area": -1}, {"object_px": 0}]
 )
