@@ -68,7 +68,7 @@ BUDGETS = {
     "layering": Budget(steps=900, network=U_NET | {"fold": 1}),
     "unet2": Budget(steps=300, network=U_NET, rate=6e-3),
     "unet3": Budget(steps=500, network=U_NET, rate=6e-3),
-    "affinity": Budget(steps=400, network={"width": 8, "levels": 3}, batch=2),
+    "affinity": Budget(steps=220, network={"width": 8, "levels": 3}, batch=2, rate=3e-3),
     "dcme": Budget(steps=700, network=U_NET),
     "stardist": Budget(steps=700, network={"width": 16, "head_width": 64}, rate=1e-3),
     "maskrcnn": Budget(
