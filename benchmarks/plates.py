@@ -29,6 +29,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -258,13 +259,16 @@ def compare(checkouts: dict[str, Path], folder: Path, options: argparse.Namespac
     chosen = options.executor or (*EXECUTORS, STARTED)
     earlier = _earlier().get("compare", {})
     runs = [run for run in earlier.get("runs", []) if run["executor"] not in chosen]
-    for executor in chosen:
-        for code in list(checkouts if executor != STARTED else ["now"]) * options.repeats:
-            facts = {"code": code, "executor": executor, "load_before": round(os.getloadavg()[0], 2)}
-            runs.append(facts | measure(checkouts[code], folder, a_job(source, executor)))
+    # In turns, because a shared machine changes its pace by a third from minute to minute.
+    turns = [
+        (executor, code) for executor in chosen for code in (checkouts if executor != STARTED else ["now"])
+    ]
+    for executor, code in turns * options.repeats:
+        facts = {"code": code, "executor": executor, "load_before": round(os.getloadavg()[0], 2)}
+        runs.append(facts | measure(checkouts[code], folder, a_job(source, executor)))
     lowest = floor(Path(source), folder / "out.zarr", folder / "floor.zarr")
     return {
-        "fields": options.fields, "size": options.size, "best": _best(runs), "floor": lowest, "runs": runs
+        "fields": options.fields, "size": options.size, "median": _medians(runs), "floor": lowest, "runs": runs
     }  # fmt: skip
 
 
@@ -308,19 +312,17 @@ def nuclei(checkouts: dict[str, Path], folder: Path, _: argparse.Namespace) -> d
 PARTS = {"compare": compare, "planning": planning, "asleep": asleep, "nuclei": nuclei}
 
 
-def _best(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Smallest times of each code and executor in seconds, and their ratios."""
+def _medians(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Median times of each code and executor in seconds, and their ratios."""
     found: dict[str, dict[str, float]] = {}
     for executor in dict.fromkeys(run["executor"] for run in runs):
         line: dict[str, float] = {}
         mine = [run for run in runs if run["executor"] == executor]
         for measured in ("wall_s", "stages_s", "tree_cpu_s", "own_cpu_s"):
-            least = {
-                code: _least(mine, code, measured) for code in dict.fromkeys(run["code"] for run in mine)
-            }
-            line |= {f"{measured}_{code}": value for code, value in least.items()}
-            if "before" in least:
-                line[f"{measured}_ratio"] = round(least["before"] / least["now"], 2)
+            times = {code: _median(mine, code, measured) for code in sorted({run["code"] for run in mine})}
+            line |= {f"{measured}_{code}": value for code, value in times.items()}
+            if "before" in times:
+                line[f"{measured}_ratio"] = round(times["before"] / times["now"], 2)
         found[executor] = line
     pairs = {"start included": ("dask", "wall_s_now"), "started before": (STARTED, "stages_s_now")}
     return found | {
@@ -332,12 +334,12 @@ def _best(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def _least(runs: list[dict[str, Any]], code: str, measured: str) -> float:
-    """The best of the repeats; ``stages_s`` is the wall time without what comes before the first stage."""
+def _median(runs: list[dict[str, Any]], code: str, measured: str) -> float:
+    """The median of the repeats; ``stages_s`` is the wall time without what comes before the first stage."""
     mine = [run for run in runs if run["code"] == code]
     if measured == "stages_s":
-        return round(min(run["wall_s"] - run["before_first_stage_s"] for run in mine), 2)
-    return min(run[measured] for run in mine)
+        return round(median(run["wall_s"] - run["before_first_stage_s"] for run in mine), 2)
+    return median(run[measured] for run in mine)
 
 
 def _commit(checkout: Path) -> str:
