@@ -260,9 +260,7 @@ def compare(checkouts: dict[str, Path], folder: Path, options: argparse.Namespac
     earlier = _earlier().get("compare", {})
     runs = [run for run in earlier.get("runs", []) if run["executor"] not in chosen]
     # In turns, because a shared machine changes its pace by a third from minute to minute.
-    turns = [
-        (executor, code) for executor in chosen for code in (checkouts if executor != STARTED else ["now"])
-    ]
+    turns = [(one, code) for one in chosen for code in checkouts if (one, code) != (STARTED, "before")]
     for executor, code in turns * options.repeats:
         facts = {"code": code, "executor": executor, "load_before": round(os.getloadavg()[0], 2)}
         runs.append(facts | measure(checkouts[code], folder, a_job(source, executor)))
@@ -287,8 +285,8 @@ def asleep(checkouts: dict[str, Path], folder: Path, options: argparse.Namespace
     source, found = make_plate(folder / "asleep.zarr", fields, 512), {}
     for sleep_ms in SLEEPS_MS:
         job = a_job(source, "threads") | {"segmenter": f"plates_segmenter:asleep_{sleep_ms}"}
-        runs = [measure(checkout, folder, job)["stages"] for _ in range(options.repeats)]
-        seconds = min(stages["fields"]["seconds"] for stages in runs)
+        runs = [measure(checkout, folder, job) for _ in range(options.repeats)]
+        seconds = min(run["stages"]["fields"]["seconds"] for run in runs)
         found[f"{sleep_ms} ms"] = {
             "seconds": seconds,
             "over_sleep": round(seconds / (fields * sleep_ms / 1e3), 3),
@@ -343,8 +341,8 @@ def _median(runs: list[dict[str, Any]], code: str, measured: str) -> float:
 
 
 def _commit(checkout: Path) -> str:
-    words = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    words = ("git", "-C", str(checkout), "rev-parse", "--short", "HEAD")
+    return subprocess.check_output(words, text=True).strip()
 
 
 if __name__ == "__main__":
