@@ -27,9 +27,6 @@ PARTS = "platelayer_parts"
 ROW_GROUP = 32_768
 """Rows per row group, which is also the unit of encoding; fixed, so that bytes depend on the rows only."""
 
-UNCOMPRESSED_ROWS = 256
-"""Tables of so many rows are not compressed: for each column the codec takes longer than it saves bytes."""
-
 TEXT = frozenset(
     {"plate", "row", "column", "field", "acquisition", "image", "well", "condition", "kind", "class"}
 )
@@ -234,19 +231,17 @@ class TableEncoder:
         if len(self._waiting) > 1:
             table = pa.concat_tables(self._waiting).combine_chunks()
         self._waiting = [table.slice(count)] if count < len(table) else []
-        writer = self._opened(table.schema, count)
+        writer = self._opened(table.schema)
         if count:
             writer.write_table(table.slice(0, count), row_group_size=ROW_GROUP)
 
-    def _opened(self, schema: pa.Schema, rows: int) -> pq.ParquetWriter:
-        """The writer; ``rows`` are those that it is opened for: all of a small table."""
+    def _opened(self, schema: pa.Schema) -> pq.ParquetWriter:
         if self._writer is None:
             # Dictionaries only for text: numbers hardly repeat, and a dictionary takes twice the time and more space.
             text = [field.name for field in schema if pa.types.is_string(field.type)]
             self._writer = pq.ParquetWriter(
-                self._buffer, schema, compression="zstd" if rows > UNCOMPRESSED_ROWS else "none",
-                store_schema=False, use_dictionary=text,
-            )  # fmt: skip
+                self._buffer, schema, compression="zstd", store_schema=False, use_dictionary=text
+            )
         return self._writer
 
 

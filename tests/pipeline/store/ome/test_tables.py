@@ -77,12 +77,6 @@ def test_a_table_that_comes_in_parts_is_the_table():
     assert encoder.encoded() == table_bytes(frame)
 
 
-@pytest.mark.parametrize(("rows", "codec"), [(1, "UNCOMPRESSED"), (256, "UNCOMPRESSED"), (257, "ZSTD")])
-def test_small_tables_are_not_compressed(rows, codec):
-    data = table_bytes(pd.DataFrame({"label": np.arange(rows)}))
-    assert pq.ParquetFile(pa.BufferReader(data)).metadata.row_group(0).column(0).compression == codec
-
-
 def test_row_groups_have_a_fixed_size():
     data = table_bytes(pd.DataFrame({"label": np.arange(150_000)}))
     metadata = pq.ParquetFile(pa.BufferReader(data)).metadata
