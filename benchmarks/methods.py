@@ -56,7 +56,7 @@ PARTITIONS = ("affinity", "unet2")
 """Methods for sections of tissue, where every pixel belongs to one cell."""
 
 U_NET: dict[str, Any] = {"fold": 2, "width": 16}
-"""Blocks of 2 x 2 pixels folded into channels: the arithmetic per pixel of half the width without folding, in less time."""
+"""Blocks of 2 x 2 pixels folded into channels: the arithmetic of half the width without folding, in less time."""
 NETWORKS: dict[str, dict[str, Any]] = {
     "affinity": {"width": 8, "levels": 3},
     "stardist": {"width": 16, "head_width": 64},
