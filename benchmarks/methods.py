@@ -4,7 +4,7 @@
                                  [--steps 3000] [--methods layering unet2 ...] [--device auto] [--again]
 
 Each method takes its shipped recipe (layering: house) with the budget of the data set: so many steps of so many
-crops of one size, and the same augmentation. The best model is chosen by its score on a fifth of the training images;
+crops of one size, and the same augmentation. The best model is chosen by its score on a tenth of the training images;
 what is reported was measured on images that no training saw, by the evaluator of `platelayer evaluate`, beside plain
 components of the foreground of the same network. FOLDER keeps trainings and results; the same command goes on where it
 was killed, and with --again it measures its trained models once more. All results in FOLDER go to results/methods.json
@@ -25,7 +25,7 @@ from machine import machine, write_result
 from own_foreground import OwnForeground, own_foreground, plain_scores
 from paper_table import table
 
-from flows.training.train import Example
+from flows.training.train import Example, score
 from flows.training.tune import Trial
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.devices import choose_device, placed
@@ -40,7 +40,6 @@ from pipeline.datasets.published.catalogue import dataset
 from pipeline.datasets.synthetic.scenes import scene
 from pipeline.metrics.evaluation import PLAIN, evaluate_dataset
 from pipeline.metrics.overlap import overlap
-from pipeline.metrics.precision import mean_average_precision
 from pipeline.normalise import Normalise, normalised
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -247,11 +246,6 @@ def tuned(checkpoint: Checkpoint, watched: Sequence[Sample], *, device: str) -> 
 def recipe_steps(recipe: Recipe) -> int:
     """Steps of all phases."""
     return sum(phase.steps for phase in recipe.phases)
-
-
-def score(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
-    """What the best model is chosen by, as in `platelayer train`."""
-    return mean_average_precision(zip(truths, predictions, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)

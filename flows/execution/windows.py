@@ -49,7 +49,9 @@ class Batch:
         for item in items[len(results) :]:
             try:
                 results.append(self.call(item))
-            except Exception:
+            except (
+                Exception
+            ):  # Whatever it is, the finished units are kept, and the sender tries the failed one again.
                 if not results:
                     raise
                 break
